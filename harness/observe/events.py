@@ -1,0 +1,120 @@
+"""Evidence: what was seen while a case ran, one JSON object a line, on one clock.
+
+In: calls of `Evidence.add` from every observer, from any thread. Out: `evidence.jsonl`, complete up to the last event however
+the harness ends. Rule: append-only; an event is written whole in one write or not at all; nobody but the judge interprets.
+
+Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began), `src` and `kind`. The catalogue:
+
+| src     | kind      | further keys |
+|---|---|---|
+| run     | start     | case, wall (UTC, ISO 8601), versions {kernel, qemu, image, harness, accel} |
+| run     | stage     | step, title |
+| run     | end       | |
+| run     | error     | what, hint: the testbed failed, not the kernel |
+| run     | timing    | what, seconds |
+| await   | reached   | what, of, state, count, seconds |
+| await   | timeout   | what, of, state, count, within, seen |
+| console | line      | text (without CR LF); t is the arrival of the line's first byte |
+| qmp     | event     | name, data |
+| qmp     | reply     | execute, arguments, seconds |
+| inject  | link      | nic, state: written right after QEMU confirmed set_link |
+| inject  | crash     | how: written right before the crash was asked for |
+| wire    | frame     | tap, nic, dir (`out`: from the guest, `in`: to the guest), len, wall_ns, ethertype; for IPv4/IPv6 UDP also src, dst (ip), sport, dport, udp_len, csum: ok, bad or none; ip_csum: ok or bad |
+| guest   | carrier   | nic (id of NIC or bond), up |
+| guest   | nic       | nic, ifname, driver, seconds (plug to bound) |
+| guest   | bond      | bond, active (active slave's NIC id or null) |
+| guest   | run       | argv, rc, out, err |
+| guest   | kmsg      | endpoint, label, first, last: these numbered lines were written to /dev/kmsg |
+| guest, host | sent  | endpoint, label, first, last: these sequence numbers were handed to netpoll_send_udp (ranges, several events per send) |
+| guest, host | dropped | endpoint, label, seq, why: the drop routine was called with this message |
+| guest, host | queued | endpoint, label, seq: the drop routine put it on netpoll_queue |
+| guest, host | late  | endpoint, label, seq: the queue's worker handed it to the device |
+| guest, host | rx    | endpoint, seq, ok, why (sequence payloads); or endpoint, text (anything else, latin-1 decoded) |
+| guest, host | sending | endpoint, label, count, size, seed: a send begins |
+| guest, host | done  | endpoint, label, count: a send finished |
+| guest, host | counters | endpoint, values {name: int} |
+
+Guest events carry `guest_t` (the guest's CLOCK_MONOTONIC) besides; their `t` is that clock translated with the offset measured
+when the control channel opened. A numbered /dev/kmsg line reads `npt LABEL SEQ FILL` with SEQ in decimal without padding,
+counting from 0; FILL pads to the wanted size with letters derived from the seed (`guest.numbered`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The case's one clock. `zero` is time.monotonic() at the case's start; `wall_zero` is time.time() then."""
+
+    zero: float
+    wall_zero: float
+
+    @classmethod
+    def start(cls) -> Clock:
+        return cls(time.monotonic(), time.time())
+
+    def now(self) -> float:
+        return time.monotonic() - self.zero
+
+    def of_wall(self, wall: float) -> float:
+        """Case time of a CLOCK_REALTIME stamp in seconds (the kernel stamps captured packets with it)."""
+        return wall - self.wall_zero
+
+
+class Evidence:
+    """The evidence file of a case that is running. Thread-safe; every `add` is on disk's way before it returns."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.clock = clock
+        self.path = path
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._changed = threading.Condition()
+        self.events: list[Event] = []
+
+    def add(self, src: str, kind: str, /, t: float | None = None, **keys: Any) -> Event:
+        """Write one event; `t` defaults to now."""
+        event: Event = {"t": round(self.clock.now() if t is None else t, 6), "src": src, "kind": kind, **keys}
+        line = json.dumps(event, separators=(",", ":"), ensure_ascii=True) + "\n"
+        with self._changed:
+            os.write(self._fd, line.encode())
+            self.events.append(event)
+            self._changed.notify_all()
+        return event
+
+    def wait(self, deadline: float, seen: int) -> int:
+        """Block until there are more than `seen` events or time.monotonic() reaches `deadline`; returns how many there are."""
+        with self._changed:
+            while len(self.events) <= seen and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(left)
+            return len(self.events)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def read_evidence(path: Path) -> Iterator[Event]:
+    """The events of a saved case, in file order. A last line cut short by a kill is left out; any other bad line raises
+    ValueError with its line number."""
+    data = path.read_bytes()
+    lines = data.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if number == len(lines):  # what follows the last newline: empty, or cut short
+            return
+        try:
+            event = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: not an event: {error}") from error
+        if not isinstance(event, dict) or not {"t", "src", "kind"} <= event.keys():
+            raise ValueError(f"{path}:{number}: an event needs t, src and kind")
+        yield event

@@ -1,0 +1,153 @@
+"""A plan: everything that a run of one case will do, decided before anything is started.
+
+In: a `Scenario` and the images it needs. Out: a frozen `Plan` that is shown by `netpoll-harness explain`, saved beside the
+evidence as plan.json, interpreted action by action by `harness.conduct`, and read by the judge. Rule: nothing later decides;
+whoever holds the plan can say which QMP command and which guest request follows which.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from harness.frozen import Frozen
+from harness.scenario.model import Expect, KnownBug, Scenario
+
+
+class MachinePlan(Frozen):
+    """What a RAM template is made of: two cases with equal MachinePlans are restored from the same template."""
+
+    kernel: str
+    machine: Literal["pc", "q35"]
+    memory: int  # MiB
+    smp: int
+    cmdline: str  # the guest kernel's command line
+
+
+class NicPlan(Frozen):
+    """One guest NIC and the tap behind it."""
+
+    id: str
+    model: str  # the word in the testcase
+    device: str  # QEMU's device name
+    driver: str  # the Linux driver expected to bind
+    mac: str
+    tap: str  # interface name in the run's namespace
+    bus: str | None = None  # QEMU bus to plug into; None: the machine's default
+    mtu: int | None = None
+
+
+class EndpointPlan(Frozen):
+    """One end of a flow with all its addresses. `devices`: NIC ids whose taps a host endpoint listens on (one for a NIC,
+    all slaves for a bond, joined by our own bonding device); on the guest exactly one NIC or bond id."""
+
+    id: str
+    at: Literal["guest", "host"]
+    stack: Literal["kernel", "netpoll"]
+    devices: tuple[str, ...] = Field(strict=False)
+    peer: str
+    local_ip: str
+    local_port: int
+    local_mac: str
+    remote_ip: str
+    remote_port: int
+    remote_mac: str
+    extended: bool = False
+    on_drop: Literal["record", "queue"] = "record"
+    bond_mode: str | None = None  # mode of the guest's bond, for a host endpoint behind one
+
+    def options(self, dev: str) -> str:
+        """The option string of netpoll_parse_options for this endpoint on interface `dev`."""
+        return f"{self.local_port}@{self.local_ip}/{dev},{self.remote_port}@{self.remote_ip}/{self.remote_mac}"
+
+
+class AddTap(Frozen):
+    """Create tap `tap` in the run's namespace, up, no addresses, and open a capture on it."""
+
+    do: Literal["tap"] = "tap"
+    tap: str
+
+
+class Qmp(Frozen):
+    """One QMP command. `fd_of`: pass the descriptor of this tap along (getfd)."""
+
+    do: Literal["qmp"] = "qmp"
+    execute: str
+    arguments: dict[str, Any] = {}
+    fd_of: str | None = None
+    link: str | None = None  # set_link: the NIC whose link this is, so that evidence names it
+    state: Literal["down", "up"] | None = None
+
+
+class Ask(Frozen):
+    """One request to the guest's agent, answered within `within` seconds."""
+
+    do: Literal["agent"] = "agent"
+    op: str
+    args: dict[str, Any] = {}
+    within: float = 15
+
+
+class Host(Frozen):
+    """One operation of an endpoint on the host's side; the same names and arguments as the agent's."""
+
+    do: Literal["host"] = "host"
+    op: str
+    args: dict[str, Any] = {}
+
+
+class Await(Frozen):
+    """Wait until evidence shows `what` (one of the keys below), at most `within` seconds.
+
+    `required`: the case cannot go on without it (a NIC that never gets carrier): ERROR. Otherwise the time-out is
+    evidence that the judge reads (a packet that never came).
+    """
+
+    do: Literal["await"] = "await"
+    what: Literal["carrier", "event", "console", "received", "sent", "dropped", "panic"]
+    of: str  # NIC id, event name, regular expression, endpoint id or send label
+    state: Literal["down", "up"] | None = None  # carrier only
+    count: int = 1  # received and dropped only
+    within: float = 15
+    required: bool = False
+
+
+Action = Annotated[AddTap | Qmp | Ask | Host | Await, Field(discriminator="do")]
+
+
+class Stage(Frozen):
+    """The actions that one step of the testcase became; step 0 is the set-up that the testcase implies."""
+
+    step: int
+    title: str
+    actions: tuple[Action, ...] = Field(strict=False)
+
+
+class Plan(Frozen):
+    """One case, ready to run."""
+
+    case: str
+    source: str  # file:line of the testcase
+    scenario: Scenario
+    machine: MachinePlan
+    nics: tuple[NicPlan, ...] = Field(strict=False)
+    endpoints: tuple[EndpointPlan, ...] = Field(strict=False)
+    stages: tuple[Stage, ...] = Field(strict=False)
+    expect: tuple[Expect, ...] = Field(strict=False)
+    known_bug: KnownBug | None = None
+    timeout: float
+
+    def nic(self, id: str) -> NicPlan:  # noqa: A002  (the testcase's own word)
+        """The NIC with this id; KeyError if there is none."""
+        for nic in self.nics:
+            if nic.id == id:
+                return nic
+        raise KeyError(id)
+
+    def endpoint(self, id: str) -> EndpointPlan:  # noqa: A002
+        """The endpoint with this id; KeyError if there is none."""
+        for endpoint in self.endpoints:
+            if endpoint.id == id:
+                return endpoint
+        raise KeyError(id)

@@ -1,0 +1,254 @@
+"""What a testcase says: the shape of one YAML document after its matrix has been written out, before anything is decided.
+
+In: plain data from `harness.scenario.load`. Out: one frozen `Scenario` per combination of the matrix. Rule: a Scenario holds
+the author's words only; defaults that depend on the testbed (addresses, tap names, QMP commands) belong to `harness.plan`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from harness.frozen import Frozen
+
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,14}$")]
+Mac = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+VerdictWord = Literal["PASS", "FAIL", "INCONCLUSIVE", "ERROR"]
+BondMode = Literal["balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb"]
+
+
+class Nic(Frozen):
+    """One guest NIC, hot-plugged over QMP onto a tap of its own."""
+
+    model: str  # a name of harness.plan.nics.MODELS; checked there so that the error can suggest
+    mac: Mac | None = None
+    mtu: Annotated[int, Field(ge=68, le=65535)] | None = None
+    properties: dict[str, str | int | bool] = {}  # QEMU device properties, passed on as they are
+
+
+class Bond(Frozen):
+    """A bond that the guest's bonding driver makes of NICs listed above it."""
+
+    mode: BondMode
+    slaves: Annotated[tuple[Id, ...], Field(min_length=1, max_length=8, strict=False)]
+    miimon: Annotated[int, Field(ge=0, le=10_000)] = 100
+    options: dict[str, str | int] = {}  # further sysfs options of the bonding driver, e.g. lacp_rate
+
+
+class Guest(Frozen):
+    """The machine. `nics` and `bonds` share one space of names; an endpoint's `device` names one of them."""
+
+    kernel: str = "debian-6.1"
+    machine: Literal["pc", "q35"] = "pc"
+    memory: Annotated[int, Field(ge=96, le=16384)] = 256  # MiB
+    smp: Annotated[int, Field(ge=1, le=8)] = 1
+    nics: Annotated[dict[Id, Nic], Field(min_length=1, max_length=8)]
+    bonds: dict[Id, Bond] = {}
+    sysctl: dict[str, str | int] = {}  # e.g. kernel.unknown_nmi_panic: 1
+
+
+class Endpoint(Frozen):
+    """One end of a UDP flow. Two endpoints, one per side, name each other through `peer`."""
+
+    at: Literal["guest", "host"]
+    stack: Literal["kernel", "netpoll"]  # the kernel's netconsole, or our userspace stack
+    device: Id  # a NIC or a bond of the guest; on the host: the tap(s) behind it
+    peer: Id
+    ip: str | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    extended: bool = False  # kernel netconsole only: extended headers
+    on_drop: Literal["record", "queue"] = "record"  # our stack only: what the drop routine does
+
+
+class Send(Frozen):
+    """Numbered messages from an endpoint: datagrams from our stack, /dev/kmsg lines for the kernel's netconsole."""
+
+    from_: Id = Field(alias="from")
+    count: Count
+    size: Annotated[tuple[int, int], Field(strict=False)] = (16, 1400)  # bytes, lowest and highest
+    interval: Annotated[float, Field(ge=0, le=60)] = 0  # seconds between two messages
+    seed: int = 1
+    background: bool = False  # go on with the next step while this sends
+    label: Id | None = None  # name for `wait: {sent: LABEL}`; default: the endpoint's name
+
+
+class InjectLink(Frozen):
+    """QMP set_link: the NIC sees its link go down or come up, as if the cable was pulled or put back."""
+
+    link: Id
+    state: Literal["down", "up"]
+
+
+class WaitCarrier(Frozen):
+    carrier: Id
+    state: Literal["down", "up"]
+    within: Seconds = 15
+
+
+class WaitEvent(Frozen):
+    event: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]+$")]  # a QMP event, e.g. GUEST_PANICKED
+    within: Seconds = 30
+
+
+class WaitConsole(Frozen):
+    console: str  # a regular expression searched in each console line
+    within: Seconds = 30
+
+
+class WaitReceived(Frozen):
+    received: Id  # an endpoint
+    count: Count
+    within: Seconds = 30
+
+
+class WaitSent(Frozen):
+    sent: Id  # the label of a background send
+    within: Seconds = 30
+
+
+class WaitStopped(Frozen):
+    """Our stack's endpoint has handed at least `count` messages to its drop routine."""
+
+    dropped: Id
+    count: Count = 1
+    within: Seconds = 30
+
+
+class Crash(Frozen):
+    how: Literal["sysrq-c", "nmi"]
+    within: Seconds = 30  # until the console shows the end of the panic
+
+
+class Run(Frozen):
+    """A command in the guest; its exit status must be 0 unless `may_fail`."""
+
+    argv: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+    within: Seconds = 15
+    may_fail: bool = False
+
+
+Wait = WaitCarrier | WaitEvent | WaitConsole | WaitReceived | WaitSent | WaitStopped
+
+
+class Step(Frozen):
+    """One step: exactly one of the keys is given (the loader says so with a position when not)."""
+
+    send: Send | None = None
+    inject: InjectLink | None = None
+    wait: Wait | None = None
+    crash: Crash | None = None
+    run: Run | None = None
+
+
+class Delivered(Frozen):
+    """Every message sent by `from` reached `to` once, byte-exact, in order, with right checksums on the wire.
+
+    Kernel netconsole as `from`: each numbered /dev/kmsg line, compared as text with the serial console's line.
+    `except_dropped`: what the sender's drop routine was given and did not queue need not arrive, but must be named and must
+    not arrive either. `at_least_sent`: condition to be reached, else INCONCLUSIVE.
+    """
+
+    from_: Id = Field(alias="from")
+    to: Id
+    in_order: bool = True
+    except_dropped: bool = False
+    at_least_sent: Annotated[int, Field(ge=1)] = 1
+
+
+class Parity(Frozen):
+    """From the crash on, each line of the serial console up to `until` is on the wire at `to`, in order, once.
+
+    Not reached unless the console shows a panic and the line `until`.
+    """
+
+    to: Id
+    until: str = "end Kernel panic"
+
+
+class SawEvent(Frozen):
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]+$")]
+
+
+class Dropped(Frozen):
+    """While `link` was down the drop routine of `by` was given at least `at_least` messages; each is named, none arrived
+    at the peer unless queued. Not reached unless the guest saw carrier go down and messages were sent meanwhile."""
+
+    by: Id
+    link: Id
+    at_least: Annotated[int, Field(ge=1)] = 1
+
+
+class QueuedDelivered(Frozen):
+    """netpoll_queue held at least `at_least` messages while `link` was down, and each of them arrived after it came up,
+    in order; what did not fit the queue is named."""
+
+    by: Id
+    link: Id
+    at_least: Annotated[int, Field(ge=1)] = 1
+
+
+class LostOnlyWhileDown(Frozen):
+    """Messages from `from` are lost only if they were sent while `link` was down; the lost are listed.
+
+    Not reached unless carrier was seen down and at least `at_least_sent` messages were sent before, during and after.
+    """
+
+    from_: Id = Field(alias="from")
+    to: Id
+    link: Id
+    at_least_sent: Annotated[int, Field(ge=1)] = 5
+
+
+class Failover(Frozen):
+    """After the link of `cut` went down, frames of `from` leave over other slaves of `bond` and none over `cut`; the gap
+    between the last frame before and the first after is at most `within` seconds. Not reached unless frames left over
+    `cut` before, the guest saw its carrier go down, and messages were sent afterwards."""
+
+    bond: Id
+    cut: Id
+    from_: Id = Field(alias="from")
+    within: Seconds = 5
+
+
+class Expect(Frozen):
+    """One expectation: exactly one of the keys is given."""
+
+    delivered: Delivered | None = None
+    parity: Parity | None = None
+    event: SawEvent | None = None
+    dropped: Dropped | None = None
+    queued_delivered: QueuedDelivered | None = None
+    lost_only_while_down: LostOnlyWhileDown | None = None
+    failover: Failover | None = None
+
+
+class KnownBug(Frozen):
+    """A verdict that is expected for now: pytest's strict xfail. `when` is matched against the case's matrix parameters
+    and against `kernel`; every key must match."""
+
+    when: dict[str, str]
+    verdict: VerdictWord
+    reason: Annotated[str, StringConstraints(min_length=10)]
+
+
+class Scenario(Frozen):
+    """One case: a testcase file with one value chosen for each matrix axis."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_./-]*$")]
+    about: Annotated[str, StringConstraints(min_length=10)]
+    params: dict[str, str] = {}  # the chosen value of each axis, as text; filled by the loader
+    guest: Guest
+    endpoints: dict[Id, Endpoint] = {}
+    steps: Annotated[tuple[Step, ...], Field(min_length=1, strict=False)]
+    expect: Annotated[tuple[Expect, ...], Field(min_length=1, strict=False)]
+    known_bugs: Annotated[tuple[KnownBug, ...], Field(strict=False)] = ()
+    timeout: Seconds = 120
+
+    @property
+    def case(self) -> str:
+        """`name[axis=value,...]`: what pytest, reports and folders call this case."""
+        axes = ",".join(f"{axis}={value}" for axis, value in self.params.items())
+        return f"{self.name}[{axes}]" if axes else self.name
