@@ -41,12 +41,14 @@ counting from 0; FILL pads to the wanted size with letters derived from the seed
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,10 @@ class Clock:
         return wall - self.wall_zero
 
 
+def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    loop.call_soon_threadsafe(event.set)
+
+
 class Evidence:
     """The evidence file of a case that is running. Thread-safe; every `add` is on disk's way before it returns."""
 
@@ -79,25 +85,40 @@ class Evidence:
         self.clock = clock
         self.path = path
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._wake: Callable[[], None] | None = None
         self.events: list[Event] = []
 
     def add(self, src: str, kind: str, /, t: float | None = None, **keys: Any) -> Event:
-        """Write one event; `t` defaults to now."""
+        """Write one event; `t` defaults to now. Raises OSError when the disk is full."""
         event: Event = {"t": round(self.clock.now() if t is None else t, 6), "src": src, "kind": kind, **keys}
         line = json.dumps(event, separators=(",", ":"), ensure_ascii=True) + "\n"
-        with self._changed:
+        with self._lock:
             os.write(self._fd, line.encode())
             self.events.append(event)
-            self._changed.notify_all()
+            wake, self._wake = self._wake, None
+        if wake is not None:
+            wake()
         return event
 
-    def wait(self, deadline: float, seen: int) -> int:
-        """Block until there are more than `seen` events or time.monotonic() reaches `deadline`; returns how many there are."""
-        with self._changed:
-            while len(self.events) <= seen and (left := deadline - time.monotonic()) > 0:
-                self._changed.wait(left)
-            return len(self.events)
+    async def until(self, done: Callable[[Event], bool], deadline: float, start: int = 0) -> bool:
+        """Feed every event from index `start` on, past and future, to `done` until it says True; False once
+        time.monotonic() passes `deadline`. One waiter at a time."""
+        loop = asyncio.get_running_loop()
+        seen = start
+        while True:
+            more = asyncio.Event()
+            with self._lock:
+                self._wake = partial(_wake, loop, more)
+                fresh = self.events[seen:]
+            seen += len(fresh)
+            if any(done(event) for event in fresh):
+                return True
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await more.wait()
+            except TimeoutError:
+                return False
 
     def close(self) -> None:
         os.close(self._fd)

@@ -1,0 +1,181 @@
+"""One QEMU process with its three channels: QMP, serial console, agent.
+
+In: argv (as a function of the channels' descriptors) and observers. Out: a running machine that answers. Rule: it ends with the
+context, whatever happened in it; when QEMU ends by itself, whoever waits is told why, with its command and last output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from harness.observe.events import Clock
+from harness.testbed.agent import Agent, OnEvent
+from harness.testbed.console import Console, OnLine
+from harness.testbed.errors import GuestSilent, QemuDied
+from harness.testbed.process import spawn
+from harness.testbed.qemu import Channels
+from harness.testbed.qmp import OnEvent as OnQmpEvent
+from harness.testbed.qmp import Qmp
+
+
+@dataclass(frozen=True)
+class Observers:
+    """Who is told what: each callback runs in the event loop's thread."""
+
+    qmp_event: OnQmpEvent
+    console_line: OnLine
+    guest_event: OnEvent
+    guest_garbage: Callable[[str], None] = field(default=lambda _text: None)
+
+
+class Machine:
+    """A QEMU that runs. Made by `Machine.start`, ended by leaving the context."""
+
+    qmp: Qmp
+    agent: Agent
+    console: Console
+
+    def __init__(self, process: subprocess.Popen[bytes], argv: Sequence[str], stderr: Path) -> None:
+        self.process = process
+        self.argv = argv
+        self._stderr = stderr
+        self.died = asyncio.Event()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def start(
+        cls,
+        argv_of: Callable[[Channels], Sequence[str]],
+        observers: Observers,
+        clock: Clock,
+        console_log: Path,
+        inherit: Sequence[int] = (),
+    ) -> AsyncIterator[Self]:
+        """Spawn QEMU and open its channels; QMP has greeted when this yields. Raises QemuDied."""
+        async with contextlib.AsyncExitStack() as stack:
+            pairs = [socket.socketpair() for _ in range(3)]
+            for ours, theirs in pairs:
+                stack.callback(ours.close)
+                stack.callback(theirs.close)
+            (qmp, qmp_far), (console, console_far), (agent, agent_far) = pairs
+            argv = argv_of(Channels(qmp_far.fileno(), console_far.fileno(), agent_far.fileno()))
+            stderr = stack.enter_context(tempfile.NamedTemporaryFile(prefix="qemu-", suffix=".err"))  # noqa: SIM115
+            far = [pair[1].fileno() for pair in pairs]
+            process = _spawn(argv, [*far, *inherit], stderr.fileno())
+            machine = cls(process, argv, Path(stderr.name))
+            stack.callback(machine._end)
+            for _, theirs in pairs:
+                theirs.close()
+            machine._watch()
+            stack.callback(machine._unwatch)
+            await machine._open_channels(qmp, console, agent, observers, clock, console_log)
+            stack.push_async_callback(machine._close_channels)
+            yield machine
+
+    async def _open_channels(
+        self,
+        qmp: socket.socket,
+        console: socket.socket,
+        agent: socket.socket,
+        observers: Observers,
+        clock: Clock,
+        console_log: Path,
+    ) -> None:
+        self.console = Console(console_log, clock.now, observers.console_line)
+        self.agent = Agent(observers.guest_event, observers.guest_garbage)
+        self.qmp = Qmp(observers.qmp_event)
+        self._console_socket = console
+        console.setblocking(False)
+        asyncio.get_running_loop().add_reader(console, self._read_console)
+        await self.agent.open(agent)
+        await self.alive(self.qmp.open(qmp), 20, "QEMU's greeting on QMP")
+
+    async def _close_channels(self) -> None:
+        await self.qmp.close()
+        await self.agent.close()
+        self._read_console()
+        with contextlib.suppress(ValueError, OSError):
+            asyncio.get_running_loop().remove_reader(self._console_socket)
+        self.console.close()
+
+    def _read_console(self) -> None:
+        while True:
+            try:
+                data = self._console_socket.recv(1 << 16)
+            except (BlockingIOError, OSError):
+                return
+            if not data:
+                asyncio.get_running_loop().remove_reader(self._console_socket)
+                return
+            self.console.feed(data)
+
+    def drain_console(self) -> None:
+        """Take what the console has sent so far, without waiting."""
+        self._read_console()
+
+    async def alive(self, awaitable: Any, within: float, what: str) -> Any:
+        """Await something that a living QEMU brings within `within` seconds; QemuDied at once if it ends, GuestSilent when
+        the time is over."""
+        work = asyncio.ensure_future(awaitable)
+        dead = asyncio.ensure_future(self.died.wait())
+        try:
+            await asyncio.wait({work, dead}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+            if self.died.is_set():
+                raise self.post_mortem()
+            if not work.done():
+                raise GuestSilent(f"{what} did not come within {within:g} s\n{self.console.tail()}")
+            return work.result()
+        finally:
+            for task in (work, dead):
+                if not task.done():
+                    task.cancel()
+            if work.done() and not work.cancelled():
+                work.exception()  # it was ours to look at
+
+    def post_mortem(self) -> QemuDied:
+        """What is known of a QEMU that ended by itself."""
+        code = self.process.wait()
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+        said = self._stderr.read_text(errors="replace").strip()[-2000:] or "(nothing on stderr)"
+        return QemuDied(
+            f"QEMU ended with {how}:\n{said}\n  command: {shlex.join(self.argv)}",
+            "run the command by hand; `netpoll-harness doctor` tells what this machine can do",
+        )
+
+    def _watch(self) -> None:
+        self._pidfd = os.pidfd_open(self.process.pid)
+        loop = asyncio.get_running_loop()
+
+        def ended() -> None:
+            loop.remove_reader(self._pidfd)
+            self.died.set()
+
+        loop.add_reader(self._pidfd, ended)
+
+    def _unwatch(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+
+    def _end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def _spawn(argv: Sequence[str], fds: Sequence[int], stderr: int) -> subprocess.Popen[bytes]:
+    try:
+        return spawn(argv, pass_fds=fds, stderr=stderr)
+    except OSError as error:
+        raise QemuDied(
+            f"QEMU cannot be started: {error}", f"look at {argv[0]}, or give another QEMU: --qemu PATH"
+        ) from error

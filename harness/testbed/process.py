@@ -1,0 +1,54 @@
+"""Processes that cannot outlive their parent, and the system calls for it that Python 3.11 does not offer.
+
+Rule: everything this harness starts is tied to its parent by PR_SET_PDEATHSIG, so a SIGKILL anywhere ends everything below.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from typing import IO
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+CLONE_NEWUSER = 0x10000000  # linux/sched.h
+CLONE_NEWNET = 0x40000000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent thread ends; end at once if `parent` is already gone."""
+    if _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2): leave the namespaces named by `flags`. OSError with the kernel's errno when refused."""
+    if _libc.unshare(flags) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    pass_fds: Sequence[int] = (),
+    stdout: int | IO[bytes] = subprocess.DEVNULL,
+    stderr: int | IO[bytes] = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
+    """Start `argv` in a session of its own (the terminal's Ctrl-C is ours to handle), dying with this thread."""
+    parent = os.getpid()
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        pass_fds=tuple(pass_fds),
+        start_new_session=True,
+        preexec_fn=lambda: die_with(parent),
+    )

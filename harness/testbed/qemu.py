@@ -1,0 +1,96 @@
+"""QEMU's command line, as option/value pairs.
+
+In: a MachinePlan, an accelerator, a memory backend, and the numbers of the descriptors that QEMU inherits. Out: argv. Rule: a
+template and its clones differ in memory, kernel and `-incoming` alone, since a restore needs the same devices on both sides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness.plan.model import MachinePlan
+
+AGENT_PORT = "org.netpoll.agent"
+Accel = Literal["kvm", "tcg"]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Where the guest's RAM lives. `share=False` on a template's file is copy-on-write: the file is never changed."""
+
+    path: str
+    share: bool
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What a template boots; a clone needs none of it."""
+
+    kernel: Path
+    initrd: Path
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Descriptors of socket pairs that QEMU inherits; the numbers stay the same in the child."""
+
+    qmp: int
+    console: int
+    agent: int
+
+
+def machine_argv(
+    qemu: Sequence[str],
+    plan: MachinePlan,
+    accel: Accel,
+    memory: Memory,
+    channels: Channels,
+    boot: Boot | None = None,
+) -> list[str]:
+    """The whole command. With `boot` the guest starts from its kernel, without it waits for `migrate-incoming`."""
+    pairs: list[tuple[str, str]] = [
+        ("-machine", f"{plan.machine},accel={accel},memory-backend=ram,usb=off"),
+        ("-cpu", "host" if accel == "kvm" else "max"),
+        ("-smp", str(plan.smp)),
+        ("-m", f"{plan.memory}M"),
+        (
+            "-object",
+            f"memory-backend-file,id=ram,size={plan.memory}M,mem-path={_escaped(memory.path)},share={_on(memory.share)}",
+        ),
+        ("-action", "panic=none,reboot=shutdown"),
+        ("-device", "pvpanic-pci,id=pvpanic,addr=0x1c"),
+        ("-chardev", f"socket,id=qmp,fd={channels.qmp}"),
+        ("-mon", "chardev=qmp,mode=control"),
+        ("-chardev", f"socket,id=console,fd={channels.console}"),
+        ("-serial", "chardev:console"),
+        ("-device", "virtio-serial-pci,id=vser,addr=0x1d"),
+        ("-chardev", f"socket,id=agent,fd={channels.agent}"),
+        ("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
+    ]
+    if plan.machine == "q35":
+        pairs += _q35_buses()
+    if boot is not None:
+        pairs += [("-kernel", str(boot.kernel)), ("-initrd", str(boot.initrd)), ("-append", plan.cmdline)]
+    else:
+        pairs += [("-incoming", "defer")]
+    flat = [word for pair in pairs for word in pair]
+    return [*qemu, "-nodefaults", "-no-user-config", "-display", "none", *flat]
+
+
+def _q35_buses() -> list[tuple[str, str]]:
+    """pcie.0 takes no hot-plug: eight root ports for PCIe NICs, one bridge for conventional PCI."""
+    ports = [("-device", f"pcie-root-port,id=rp{n},chassis={n + 1},slot={n + 1},addr=0x{0x10 + n:x}") for n in range(8)]
+    return [*ports, ("-device", "pcie-pci-bridge,id=pb0,addr=0x1b")]
+
+
+def _on(flag: bool) -> str:
+    return "on" if flag else "off"
+
+
+def _escaped(value: str) -> str:
+    """QEMU's option parser doubles a comma that belongs to a value."""
+    return re.sub(",", ",,", value)
