@@ -38,9 +38,22 @@ class NicPlan(Frozen):
     mtu: int | None = None
 
 
+class StreamPlan(Frozen):
+    """Numbered messages that one `send` step makes: enough for a receiver to regenerate each of them."""
+
+    label: str
+    count: int
+    size_low: int  # bytes, both bounds included
+    size_high: int
+    seed: int
+
+
 class EndpointPlan(Frozen):
     """One end of a flow with all its addresses. `devices`: NIC ids whose taps a host endpoint listens on (one for a NIC,
-    all slaves for a bond, joined by our own bonding device); on the guest exactly one NIC or bond id."""
+    all slaves for a bond, joined by our own bonding device); on the guest exactly one NIC or bond id.
+
+    `extended`: the messages of this flow carry netconsole's extended header (set at both ends). `expects`: what the peer
+    will send here, in the order of the steps."""
 
     id: str
     at: Literal["guest", "host"]
@@ -56,6 +69,7 @@ class EndpointPlan(Frozen):
     extended: bool = False
     on_drop: Literal["record", "queue"] = "record"
     bond_mode: str | None = None  # mode of the guest's bond, for a host endpoint behind one
+    expects: tuple[StreamPlan, ...] = Field(default=(), strict=False)
 
     def options(self, dev: str) -> str:
         """The option string of netpoll_parse_options for this endpoint on interface `dev`."""

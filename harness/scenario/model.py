@@ -6,9 +6,9 @@ the author's words only; defaults that depend on the testbed (addresses, tap nam
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from harness.frozen import Frozen
 
@@ -68,7 +68,7 @@ class Send(Frozen):
 
     from_: Id = Field(alias="from")
     count: Count
-    size: Annotated[tuple[int, int], Field(strict=False)] = (16, 1400)  # bytes, lowest and highest
+    size: Annotated[tuple[int, int], Field(strict=False)] = (18, 960)  # bytes, lowest and highest; fits both stacks
     interval: Annotated[float, Field(ge=0, le=60)] = 0  # seconds between two messages
     seed: int = 1
     background: bool = False  # go on with the next step while this sends
@@ -130,7 +130,32 @@ class Run(Frozen):
     may_fail: bool = False
 
 
-Wait = WaitCarrier | WaitEvent | WaitConsole | WaitReceived | WaitSent | WaitStopped
+WAITS: dict[str, type[Frozen]] = {
+    "carrier": WaitCarrier,
+    "event": WaitEvent,
+    "console": WaitConsole,
+    "received": WaitReceived,
+    "sent": WaitSent,
+    "dropped": WaitStopped,
+}
+
+
+def wait_kind(value: Any) -> str | None:
+    """Which of WAITS this is: the one whose naming key is present; None when none is."""
+    if isinstance(value, dict):
+        return next((kind for kind in WAITS if kind in value), None)
+    return next((kind for kind, model in WAITS.items() if isinstance(value, model)), None)
+
+
+Wait = Annotated[
+    Annotated[WaitCarrier, Tag("carrier")]
+    | Annotated[WaitEvent, Tag("event")]
+    | Annotated[WaitConsole, Tag("console")]
+    | Annotated[WaitReceived, Tag("received")]
+    | Annotated[WaitSent, Tag("sent")]
+    | Annotated[WaitStopped, Tag("dropped")],
+    Discriminator(wait_kind),
+]
 
 
 class Step(Frozen):

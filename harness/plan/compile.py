@@ -1,0 +1,116 @@
+"""Scenario -> Plan: every QMP command, guest request and wait of a case, decided before anything is started.
+
+In: one `Scenario` whose references the loader has checked. Out: one frozen `Plan`. Rule: pure; the same scenario gives the
+same plan, byte for byte.
+"""
+
+from __future__ import annotations
+
+from harness.plan.addresses import ip_of, mac_of, nic_mac, nics_behind, port_of, tap_name
+from harness.plan.model import EndpointPlan, MachinePlan, NicPlan, Plan, Stage, StreamPlan
+from harness.plan.nics import DRIVERS, MODELS
+from harness.plan.setup import setup_stage
+from harness.plan.steps import step_stage
+from harness.scenario.model import Endpoint, Guest, KnownBug, Scenario, Send
+
+ROOT_PORT, PCI_BRIDGE = "rp{}", "pb0"  # buses of the q35 base machine
+
+# One template serves all cases of a machine shape, so nothing here may depend on the case.
+CMDLINE = (
+    "console=ttyS0,115200",  # the ground truth at a crash
+    "loglevel=8",  # netconsole gets only what the console level lets through: everything
+    "printk.devkmsg=on",  # /dev/kmsg is rate-limited otherwise
+    "panic=0",  # a panicked guest stays, to be looked at
+    "net.ifnames=0",
+    "netpoll.modules="
+    + ",".join((*DRIVERS, "bonding", "netconsole")),  # read by the guest's init; the kernel ignores it
+)
+
+
+def compile_plan(scenario: Scenario, source: str) -> Plan:
+    """The plan of one case; `source` is the testcase's `file:line`."""
+    nics = _nics(scenario)
+    endpoints = tuple(_endpoint(scenario, name) for name in scenario.endpoints)
+    steps = (step_stage(number, step, scenario) for number, step in enumerate(scenario.steps, 1))
+    stages: tuple[Stage, ...] = (setup_stage(scenario, nics, endpoints), *steps)
+    return Plan(
+        case=scenario.case,
+        source=source,
+        scenario=scenario,
+        machine=machine_plan(scenario.guest),
+        nics=nics,
+        endpoints=endpoints,
+        stages=stages,
+        expect=scenario.expect,
+        known_bug=known_bug(scenario),
+        timeout=scenario.timeout,
+    )
+
+
+def machine_plan(guest: Guest) -> MachinePlan:
+    return MachinePlan(
+        kernel=guest.kernel, machine=guest.machine, memory=guest.memory, smp=guest.smp, cmdline=" ".join(CMDLINE)
+    )
+
+
+def known_bug(scenario: Scenario) -> KnownBug | None:
+    """The first known bug whose every `when` agrees with this case's parameters and kernel."""
+    facts = {"kernel": scenario.guest.kernel, **scenario.params}
+    return next((bug for bug in scenario.known_bugs if bug.when.items() <= facts.items()), None)
+
+
+def _nics(scenario: Scenario) -> tuple[NicPlan, ...]:
+    buses = _buses(scenario.guest)
+    return tuple(
+        NicPlan(
+            id=name,
+            model=nic.model,
+            device=MODELS[nic.model].device,
+            driver=MODELS[nic.model].driver,
+            mac=nic_mac(scenario, name),
+            tap=tap_name(name, index),
+            bus=buses.get(name),
+            mtu=nic.mtu,
+        )
+        for index, (name, nic) in enumerate(scenario.guest.nics.items())
+    )
+
+
+def _buses(guest: Guest) -> dict[str, str]:
+    """pc's root bus takes every NIC hot; q35's takes none: a root port each, or the bridge for conventional PCI."""
+    if guest.machine == "pc":
+        return {}
+    ports = (ROOT_PORT.format(number) for number in range(len(guest.nics)))
+    return {name: next(ports) if MODELS[nic.model].express else PCI_BRIDGE for name, nic in guest.nics.items()}
+
+
+def _endpoint(scenario: Scenario, name: str) -> EndpointPlan:
+    mine = scenario.endpoints[name]
+    peer = scenario.endpoints[mine.peer]
+    bond = scenario.guest.bonds.get(mine.device)
+    return EndpointPlan(
+        id=name,
+        at=mine.at,
+        stack=mine.stack,
+        devices=_devices(scenario, mine),
+        peer=mine.peer,
+        local_ip=ip_of(scenario, name),
+        local_port=port_of(scenario, name),
+        local_mac=mac_of(scenario, mine),
+        remote_ip=ip_of(scenario, mine.peer),
+        remote_port=port_of(scenario, mine.peer),
+        remote_mac=mac_of(scenario, peer),
+        extended=mine.extended or peer.extended,
+        on_drop=mine.on_drop,
+        bond_mode=bond.mode if bond and mine.at == "host" else None,
+        expects=tuple(_stream(step.send) for step in scenario.steps if step.send and step.send.from_ == mine.peer),
+    )
+
+
+def _devices(scenario: Scenario, endpoint: Endpoint) -> tuple[str, ...]:
+    return (endpoint.device,) if endpoint.at == "guest" else nics_behind(scenario, endpoint.device)
+
+
+def _stream(send: Send) -> StreamPlan:
+    low, high = send.size
+    return StreamPlan(label=send.label or send.from_, count=send.count, size_low=low, size_high=high, seed=send.seed)

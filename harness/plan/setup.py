@@ -1,0 +1,84 @@
+"""Stage 0: what a testcase implies before its first step. Taps, hot-plugged NICs, bonds, carrier, sysctls, endpoints.
+
+In: the scenario and the NICs and endpoints that the compiler gave addresses. Out: one `Stage`. Rule: a NIC that gets no
+driver or no carrier is the testbed's failure, so those waits are required; the host listens before the guest can send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from harness.plan.model import Action, AddTap, Ask, Await, EndpointPlan, Host, NicPlan, Qmp, Stage
+from harness.scenario.model import Bond, Scenario
+
+BIND, CARRIER = 30.0, 30.0  # seconds; under emulation a NIC binds in 0.7 s and an e1000 has carrier after 2.3 s
+
+DEVICE_PREFIX = "nic-"  # before a NIC's id in QEMU, whose own ids (rp0, pb0...) an author cannot know
+
+
+def device_id(nic: str) -> str:
+    return DEVICE_PREFIX + nic
+
+
+def setup_stage(scenario: Scenario, nics: Sequence[NicPlan], endpoints: Sequence[EndpointPlan]) -> Stage:
+    actions = (
+        *(action for nic in nics for action in plug(nic, scenario.guest.nics[nic.id].properties)),
+        *(Ask(op="nic_wait", args={"id": nic.id, "mac": nic.mac, "driver": nic.driver}, within=BIND) for nic in nics),
+        *(_bond(name, bond) for name, bond in scenario.guest.bonds.items()),
+        *_standalone_up(scenario, nics),
+        *(_carrier(name) for name in (*scenario.guest.nics, *scenario.guest.bonds)),
+        *_sysctl(scenario),
+        *_open(nics, endpoints),
+    )
+    return Stage(step=0, title="set-up", actions=actions)
+
+
+def plug(nic: NicPlan, properties: dict[str, str | int | bool]) -> tuple[Action, ...]:
+    """Hot-plug onto a tap whose descriptor QEMU is passed. `romfile` empty: an option ROM would only cost time."""
+    netdev, fdname = f"net-{nic.id}", f"fd-{nic.id}"
+    device = {"driver": nic.device, "id": device_id(nic.id), "netdev": netdev, "mac": nic.mac, "romfile": ""}
+    bus = {"bus": nic.bus} if nic.bus else {}
+    return (
+        AddTap(tap=nic.tap),
+        Qmp(execute="getfd", arguments={"fdname": fdname}, fd_of=nic.tap),
+        Qmp(execute="netdev_add", arguments={"type": "tap", "id": netdev, "fd": fdname}),
+        Qmp(execute="device_add", arguments={**device, **bus, **properties}),
+    )
+
+
+def _bond(name: str, bond: Bond) -> Ask:
+    args = {"id": name, "mode": bond.mode, "slaves": list(bond.slaves), "miimon": bond.miimon}
+    return Ask(op="bond_create", args={**args, "options": dict(bond.options)})
+
+
+def _standalone_up(scenario: Scenario, nics: Sequence[NicPlan]) -> Iterator[Ask]:
+    """Slaves are brought up by their bond."""
+    slaves = {slave for bond in scenario.guest.bonds.values() for slave in bond.slaves}
+    for nic in nics:
+        if nic.id not in slaves:
+            mtu = {} if nic.mtu is None else {"mtu": nic.mtu}
+            yield Ask(op="nic_up", args={"id": nic.id, **mtu})
+
+
+def _carrier(device: str) -> Await:
+    return Await(what="carrier", of=device, state="up", within=CARRIER, required=True)
+
+
+def _sysctl(scenario: Scenario) -> Iterator[Ask]:
+    """The author's, and what an injected NMI needs: without it the kernel only says "Dazed and confused"."""
+    nmi = any(step.crash and step.crash.how == "nmi" for step in scenario.steps)
+    values: dict[str, str | int] = {**({"kernel.unknown_nmi_panic": 1} if nmi else {}), **scenario.guest.sysctl}
+    if values:
+        yield Ask(op="sysctl", args={"values": values})
+
+
+def _open(nics: Sequence[NicPlan], endpoints: Sequence[EndpointPlan]) -> Iterator[Action]:
+    taps = {nic.id: nic.tap for nic in nics}
+    for endpoint in endpoints:
+        if endpoint.at == "host":
+            listens = [taps[device] for device in endpoint.devices]
+            yield Host(op="np_open", args={**endpoint.model_dump(mode="json"), "taps": listens})
+    for endpoint in endpoints:
+        if endpoint.at == "guest":
+            op = "netconsole_open" if endpoint.stack == "kernel" else "np_open"
+            yield Ask(op=op, args=endpoint.model_dump(mode="json"))

@@ -1,0 +1,119 @@
+"""One step of a testcase -> one Stage: the QMP commands, guest requests and waits that it becomes.
+
+In: a `Step` with exactly one key, and its scenario. Out: a `Stage` with a title for people. Rule: a table of kinds, each a
+function that returns its actions; waits the author asked for are never required, because their time-out is evidence.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from harness.plan.model import Action, Ask, Await, Host, Qmp, Stage
+from harness.plan.setup import device_id
+from harness.scenario.model import (
+    Crash,
+    InjectLink,
+    Run,
+    Scenario,
+    Send,
+    Step,
+    Wait,
+    WaitCarrier,
+    WaitConsole,
+    WaitEvent,
+    WaitReceived,
+    WaitSent,
+    WaitStopped,
+)
+
+PANIC_END = "end Kernel panic"  # kernel/panic.c, panic(): its last line
+START = 15.0  # seconds until a sender has begun
+SLOWEST = 200.0  # messages a second that even a software-emulated guest keeps up with
+
+
+def step_stage(number: int, step: Step, scenario: Scenario) -> Stage:
+    """Stage `number` (1 for the first step)."""
+    title, actions = _translate(step, scenario)
+    return Stage(step=number, title=title, actions=actions)
+
+
+def _translate(step: Step, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
+    if step.send is not None:
+        return _send(step.send, scenario)
+    if step.inject is not None:
+        return _inject(step.inject)
+    if step.wait is not None:
+        return _wait(step.wait)
+    if step.crash is not None:
+        return _crash(step.crash, scenario)
+    if step.run is not None:
+        return _run(step.run)
+    raise ValueError("a step has exactly one of send, inject, wait, crash, run; the loader rejects others")
+
+
+def _send(send: Send, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
+    endpoint = scenario.endpoints[send.from_]
+    label = send.label or send.from_
+    low, high = send.size
+    args = {
+        "endpoint": send.from_,
+        "label": label,
+        "count": send.count,
+        "size_low": low,
+        "size_high": high,
+        "interval": float(send.interval),
+        "seed": send.seed,
+        "background": send.background,
+    }
+    within = START if send.background else START + send.count * (send.interval + 1 / SLOWEST)
+    op = "kmsg_send" if endpoint.stack == "kernel" else "np_send"
+    start: Action = Host(op=op, args=args) if endpoint.at == "host" else Ask(op=op, args=args, within=within)
+    finish = () if send.background else (Await(what="sent", of=label, within=within),)
+    what = "kernel messages" if endpoint.stack == "kernel" else "datagrams"
+    where = " in the background" if send.background else ""
+    return f"send {send.count} {what} from {send.from_}{where}", (start, *finish)
+
+
+def _inject(inject: InjectLink) -> tuple[str, tuple[Action, ...]]:
+    arguments = {"name": device_id(inject.link), "up": inject.state == "up"}
+    action = Qmp(execute="set_link", arguments=arguments, link=inject.link, state=inject.state)
+    return f"link of {inject.link} {inject.state}", (action,)
+
+
+def _wait(wait: Wait) -> tuple[str, tuple[Action, ...]]:
+    match wait:
+        case WaitCarrier():
+            action = Await(what="carrier", of=wait.carrier, state=wait.state, within=wait.within)
+            title = f"carrier of {wait.carrier} {wait.state}"
+        case WaitEvent():
+            action = Await(what="event", of=wait.event, within=wait.within)
+            title = f"QMP event {wait.event}"
+        case WaitConsole():
+            action = Await(what="console", of=wait.console, within=wait.within)
+            title = f"console line like /{wait.console}/"
+        case WaitReceived():
+            action = Await(what="received", of=wait.received, count=wait.count, within=wait.within)
+            title = f"{wait.count} received at {wait.received}"
+        case WaitSent():
+            action = Await(what="sent", of=wait.sent, within=wait.within)
+            title = f"all of {wait.sent} sent"
+        case WaitStopped():
+            action = Await(what="dropped", of=wait.dropped, count=wait.count, within=wait.within)
+            title = f"{wait.count} handed to the drop routine of {wait.dropped}"
+        case _:
+            assert_never(wait)
+    return f"wait for {title}", (action,)
+
+
+def _crash(crash: Crash, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
+    """The crash, then the panic's last line. The agent of a crashed guest cannot answer: nobody waits for it."""
+    until = next((expect.parity.until for expect in scenario.expect if expect.parity), PANIC_END)
+    trigger: Action = Ask(op="crash", args={"how": crash.how}, within=1)
+    if crash.how == "nmi":
+        trigger = Qmp(execute="inject-nmi")
+    return f"crash by {crash.how}", (trigger, Await(what="panic", of=until, within=crash.within))
+
+
+def _run(run: Run) -> tuple[str, tuple[Action, ...]]:
+    args = {"argv": list(run.argv), "may_fail": run.may_fail}
+    return f"run {' '.join(run.argv)}", (Ask(op="run", args=args, within=run.within),)
