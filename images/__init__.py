@@ -1,0 +1,63 @@
+"""Images: recipes that turn Debian packages into a QEMU, kernels and a guest, kept in a content-addressed cache.
+
+    import images
+    builder = images.Builder(progress=images.PlainText())
+    qemu = images.ensure_qemu(builder)
+    kernel = images.ensure_kernel("debian-6.1", builder)
+    guest = images.ensure_guest(kernel, builder)
+
+In: the mirror of this host's apt (images.mirror). Out: paths and argument lists that a testbed can use. Rule: what was
+built once is used again without a network; every error is an ImageError that says what to do next.
+"""
+
+from images.bzimage import has_pvh_entry, unpack_kernel
+from images.errors import (
+    BadKernel,
+    BadQemu,
+    CacheUnusable,
+    DiskFull,
+    FetchFailed,
+    ImageError,
+    NoApt,
+    NoKeyring,
+    NoMirror,
+    UnknownKernel,
+)
+from images.fetch import Builder
+from images.guest import READY_LINE, GuestImage, ensure_guest
+from images.kernel import Kernel, ensure_kernel, kernel_names
+from images.progress import PlainText, Progress, Silent
+from images.qemu import Qemu, ensure_qemu, qemu_at
+from images.recipes import DEFAULT_KERNEL
+from images.store import Store, cache_root
+
+__all__ = [
+    "DEFAULT_KERNEL",
+    "READY_LINE",
+    "BadKernel",
+    "BadQemu",
+    "Builder",
+    "CacheUnusable",
+    "DiskFull",
+    "FetchFailed",
+    "GuestImage",
+    "ImageError",
+    "Kernel",
+    "NoApt",
+    "NoKeyring",
+    "NoMirror",
+    "PlainText",
+    "Progress",
+    "Qemu",
+    "Silent",
+    "Store",
+    "UnknownKernel",
+    "cache_root",
+    "ensure_guest",
+    "ensure_kernel",
+    "ensure_qemu",
+    "has_pvh_entry",
+    "kernel_names",
+    "qemu_at",
+    "unpack_kernel",
+]
