@@ -1,20 +1,183 @@
-"""Contradictions that no single key shows. (First cut: references; grown below.)"""
+"""Contradictions that no single key shows: references that lead nowhere, addresses twice, links that cannot be.
+
+In: one validated `Scenario` and the kernels that exist. Out: messages with paths into the testcase. Rule: each function holds
+one subject and assumes nothing of the others, so that every error is found in one go.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Collection, Iterator
 
+from harness.plan.addresses import ip_of, nic_mac, port_of
 from harness.plan.nics import MODELS
+from harness.scenario.checks_expect import check_expect
+from harness.scenario.checks_steps import check_steps
+from harness.scenario.document import Path
 from harness.scenario.errors import suggest
 from harness.scenario.messages import Message
-from harness.scenario.model import Scenario
+from harness.scenario.model import Bond, Endpoint, Scenario
+
+PLANNED = ("driver", "id", "netdev", "mac", "bus", "romfile")  # device_add arguments that the plan decides
+BOND_KEYS = ("mode", "slaves", "miimon")
+FAMILY = 4  # netpoll endpoints of a testcase speak IPv4 for now
 
 
-def check(scenario: Scenario, known_kernels: Collection[str] | None) -> Iterator[Message]:
-    if known_kernels is not None and scenario.guest.kernel not in known_kernels:
-        what = f"unknown kernel {scenario.guest.kernel!r}"
-        yield Message(("guest", "kernel"), what, suggest(scenario.guest.kernel, known_kernels, "kernels"))
+def check(scenario: Scenario, known_kernels: Collection[str] | None = None) -> Iterator[Message]:
+    """Every contradiction in the scenario."""
+    yield from _kernel(scenario, known_kernels)
+    yield from _nics(scenario)
+    yield from _macs(scenario)
+    yield from _bonds(scenario)
+    for name, endpoint in scenario.endpoints.items():
+        yield from _device(scenario, name, endpoint)
+        yield from _peer(scenario, name, endpoint)
+        yield from _stack(name, endpoint)
+    yield from _addresses(scenario)
+    yield from check_steps(scenario)
+    yield from check_expect(scenario)
+
+
+def _kernel(scenario: Scenario, known: Collection[str] | None) -> Iterator[Message]:
+    kernel = scenario.guest.kernel
+    if known is not None and kernel not in known:
+        yield Message(("guest", "kernel"), f"unknown kernel {kernel!r}", suggest(kernel, sorted(known), "kernels"))
+
+
+def _nics(scenario: Scenario) -> Iterator[Message]:
     for name, nic in scenario.guest.nics.items():
+        path: Path = ("guest", "nics", name)
         if nic.model not in MODELS:
             what = f"unknown NIC model {nic.model!r}"
-            yield Message(("guest", "nics", name, "model"), what, suggest(nic.model, MODELS, "models"))
+            yield Message((*path, "model"), what, suggest(nic.model, MODELS, "models"))
+        for key in nic.properties:
+            if key in PLANNED:
+                remedy = "use the NIC's own key `mac`" if key == "mac" else "remove it"
+                yield Message(
+                    (*path, "properties", key), f"property {key!r} is decided by the plan", remedy, on_key=True
+                )
+
+
+def _macs(scenario: Scenario) -> Iterator[Message]:
+    nics = scenario.guest.nics
+    owner: dict[str, str] = {}
+    for name in sorted(nics, key=lambda nic: nics[nic].mac is not None):  # given ones last: theirs is the error
+        mac, path = nic_mac(scenario, name), ("guest", "nics", name, "mac")
+        if int(mac[:2], 16) & 1:
+            remedy = "make its first byte even; 52 is QEMU's"
+            yield Message(path, f"{mac} is a multicast address, no NIC can own it", remedy)
+        if mac == "00:00:00:00:00:00":
+            yield Message(path, "a NIC cannot have the all-zero MAC", "leave the key out to be given one")
+        if mac in owner:
+            yield Message(path, f"{mac} is the MAC of {owner[mac]!r} too", "give each NIC its own")
+        owner.setdefault(mac, name)
+
+
+def _bonds(scenario: Scenario) -> Iterator[Message]:
+    master: dict[str, str] = {}
+    for name, bond in scenario.guest.bonds.items():
+        if name in scenario.guest.nics:
+            yield Message(
+                ("guest", "bonds", name), f"{name!r} is a NIC already", "give the bond another name", on_key=True
+            )
+        yield from _slaves(scenario, name, bond, master)
+        yield from _bond_options(name, bond)
+
+
+def _slaves(scenario: Scenario, name: str, bond: Bond, master: dict[str, str]) -> Iterator[Message]:
+    nics = scenario.guest.nics
+    for index, slave in enumerate(bond.slaves):
+        path: Path = ("guest", "bonds", name, "slaves", index)
+        if slave in scenario.guest.bonds:
+            yield Message(path, f"{slave!r} is a bond", "the bonding driver takes no bond as a slave: name NICs")
+        elif slave not in nics:
+            yield Message(path, f"slave {slave!r} is no NIC of this guest", suggest(slave, nics, "NICs"))
+        elif slave in master:
+            where = "twice in this bond" if master[slave] == name else f"a slave of {master[slave]!r} already"
+            yield Message(path, f"{slave!r} is {where}", "a NIC has one master")
+        elif nics[slave].mtu is not None:
+            mtu = ("guest", "nics", slave, "mtu")
+            yield Message(mtu, f"{slave!r} takes its MTU from {name!r}, whose slave it is", "remove `mtu`")
+        master.setdefault(slave, name)
+
+
+def _bond_options(name: str, bond: Bond) -> Iterator[Message]:
+    path: Path = ("guest", "bonds", name, "options")
+    for key in BOND_KEYS:
+        if key in bond.options:
+            yield Message((*path, key), f"{key!r} is a key of the bond itself", "move it out of options", on_key=True)
+    primary = bond.options.get("primary")
+    if primary is not None and primary not in bond.slaves:
+        yield Message(
+            (*path, "primary"), f"primary {primary!r} is no slave of {name!r}", suggest(str(primary), bond.slaves)
+        )
+
+
+def _device(scenario: Scenario, name: str, endpoint: Endpoint) -> Iterator[Message]:
+    guest, path = scenario.guest, ("endpoints", name, "device")
+    if endpoint.device not in guest.nics and endpoint.device not in guest.bonds:
+        what = f"device {endpoint.device!r} is no NIC or bond of the guest"
+        yield Message(path, what, suggest(endpoint.device, [*guest.nics, *guest.bonds], "devices"))
+    for bond_name, bond in guest.bonds.items():
+        if endpoint.device in bond.slaves:
+            what = f"{endpoint.device!r} is a slave of {bond_name!r}, netpoll_setup() refuses slaves"
+            yield Message(path, what, f"write device: {bond_name}")
+
+
+def _peer(scenario: Scenario, name: str, endpoint: Endpoint) -> Iterator[Message]:
+    path: Path = ("endpoints", name, "peer")
+    others = [other for other in scenario.endpoints if other != name]
+    peer = scenario.endpoints.get(endpoint.peer)
+    if peer is None:
+        yield Message(path, f"peer {endpoint.peer!r} is no endpoint", suggest(endpoint.peer, others, "endpoints"))
+    elif endpoint.peer == name:
+        yield Message(path, f"{name!r} is its own peer", "name the endpoint on the other side")
+    elif peer.peer != name:
+        yield Message(path, f"{endpoint.peer!r} has another peer, {peer.peer!r}", "two endpoints name each other")
+    elif peer.at == endpoint.at:
+        remedy = "one of the two is at: guest, the other at: host"
+        yield Message(path, f"{name!r} and its peer {endpoint.peer!r} are both at {endpoint.at}", remedy)
+    elif peer.device != endpoint.device and endpoint.at == "host":
+        what = f"{name!r} is on {endpoint.device!r}, its peer {endpoint.peer!r} on {peer.device!r}"
+        yield Message(("endpoints", name, "device"), what, "a host endpoint listens on its peer's device")
+
+
+def _stack(name: str, endpoint: Endpoint) -> Iterator[Message]:
+    path: Path = ("endpoints", name)
+    if endpoint.stack == "kernel" and endpoint.at == "host":
+        what = "the kernel under test is the guest's, not the host's"
+        yield Message((*path, "stack"), what, "write stack: netpoll on the host")
+    if endpoint.stack == "kernel" and endpoint.on_drop == "queue":
+        what = "the kernel's netconsole has no drop routine to choose"
+        yield Message((*path, "on_drop"), what, "remove on_drop, or use stack: netpoll")
+    if endpoint.stack == "netpoll" and endpoint.extended:
+        what = "extended headers are the kernel netconsole's"
+        yield Message((*path, "extended"), what, "set it on the endpoint with stack: kernel")
+
+
+def _addresses(scenario: Scenario) -> Iterator[Message]:
+    owner: dict[tuple[str, int], str] = {}
+    sides: dict[str, str] = {}
+    for name, endpoint in scenario.endpoints.items():
+        path: Path = ("endpoints", name, "ip" if endpoint.ip else "port")
+        if endpoint.ip is not None and (trouble := _ip_trouble(endpoint.ip)):
+            yield Message(path, *trouble)
+        ip, port = ip_of(scenario, name), port_of(scenario, name)
+        if (ip, port) in owner:
+            what = f"{ip}:{port} is the address of {owner[ip, port]!r} too"
+            yield Message(path, what, "give each endpoint its own ip or port")
+        elif sides.setdefault(ip, endpoint.at) != endpoint.at:
+            yield Message(path, f"{ip} is an address at {sides[ip]} already", "guest and host need different ones")
+        owner.setdefault((ip, port), name)
+
+
+def _ip_trouble(text: str) -> tuple[str, str] | None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return f"{text!r} is no IP address", "write four decimal numbers, like 198.51.100.10"
+    if address.version != FAMILY:
+        return f"{text} is an IPv{address.version} address", "testcases speak IPv4 for now, like 198.51.100.10"
+    if address.is_multicast or address.is_loopback or address.is_unspecified:
+        return f"{text} cannot be one machine's address on a wire", "use one of 198.51.100.0/24"
+    return None

@@ -1,0 +1,288 @@
+"""Steps that cannot happen: what they name does not exist, or the steps before them rule it out.
+
+In: one validated `Scenario`. Out: messages. Rule: the steps are read once, in order, and a `Story` remembers what a step may
+depend on: labels started, links cut, and whether the guest is still alive.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.frozen import Frozen
+from harness.plan.nics import MODELS
+from harness.scenario.document import Path
+from harness.scenario.errors import suggest
+from harness.scenario.messages import Message
+from harness.scenario.model import (
+    Crash,
+    InjectLink,
+    Run,
+    Scenario,
+    Send,
+    WaitCarrier,
+    WaitConsole,
+    WaitEvent,
+    WaitReceived,
+    WaitSent,
+    WaitStopped,
+)
+
+DATAGRAM_HEADER = 18  # bytes: guest.netpoll.clients.sequence.HEADER_LENGTH
+ETHERNET_MTU, IP_UDP = 1500, 28
+LOWEST_MTU = 68
+KMSG_LIMIT = 960  # with its time stamp a line stays inside one netconsole datagram (1000 bytes) and one printk record
+
+
+@dataclass
+class Story:
+    """What has happened before a step. Values are step indices, or the send itself."""
+
+    scenario: Scenario
+    sends: dict[str, Send] = field(default_factory=dict)  # by label
+    running: dict[str, int] = field(default_factory=dict)  # background sends nobody has waited for
+    down: dict[str, int] = field(default_factory=dict)  # links that are down
+    crashed: int | None = None
+
+    def sent_to(self, endpoint: str) -> int:
+        """How many numbered messages the peer of `endpoint` has been told to send."""
+        peer = self.scenario.endpoints[endpoint].peer
+        return sum(send.count for send in self.sends.values() if send.from_ == peer)
+
+
+Found = Iterator[Message]
+
+
+def check_steps(scenario: Scenario) -> Found:
+    story = Story(scenario)
+    for index, step in enumerate(scenario.steps):
+        kind, value = given(step)
+        path: Path = ("steps", index, kind)
+        yield from _within(scenario, path, value)
+        yield from _CHECKS[type(value)](story, index, path, value)
+    if story.crashed is None:
+        for label, index in story.running.items():
+            what = f"nothing waits for the end of the background send {label!r}"
+            yield Message(("steps", index, "send"), what, f"add a step `- wait: {{sent: {label}}}` after it")
+
+
+def given(item: Frozen) -> tuple[str, Any]:
+    """The one key of a step or an expectation, and its value."""
+    return next((name, value) for name in type(item).model_fields if (value := getattr(item, name)) is not None)
+
+
+def _within(scenario: Scenario, path: Path, value: Any) -> Found:
+    within = getattr(value, "within", 0)
+    if "within" in value.model_fields_set and within > scenario.timeout:
+        what = f"within {within:g} s is longer than the case's timeout of {scenario.timeout:g} s"
+        yield Message((*path, "within"), what, "raise `timeout`, or shorten it")
+
+
+def _alive(story: Story, path: Path, does: str) -> Found:
+    if story.crashed is not None:
+        what = f"{does}, but step {story.crashed + 1} crashed the guest"
+        yield Message(path, what, "move it before the crash")
+
+
+def unknown_endpoint(scenario: Scenario, path: Path, name: str) -> Found:
+    if name not in scenario.endpoints:
+        yield Message(path, f"{name!r} is no endpoint", suggest(name, scenario.endpoints, "endpoints"))
+
+
+def unknown_nic(scenario: Scenario, path: Path, name: str) -> Found:
+    if name in scenario.guest.bonds:
+        yield Message(
+            path, f"{name!r} is a bond", f"name one of its slaves: {', '.join(scenario.guest.bonds[name].slaves)}"
+        )
+    elif name not in scenario.guest.nics:
+        yield Message(path, f"{name!r} is no NIC", suggest(name, scenario.guest.nics, "NICs"))
+
+
+def unseen_link(scenario: Scenario, path: Path, nic: str) -> Found:
+    """QEMU drops the frames of these models but never tells the guest."""
+    model = MODELS.get(scenario.guest.nics[nic].model) if nic in scenario.guest.nics else None
+    if model is not None and not model.link:
+        what = f"the guest cannot see the link of {nic!r}: QEMU's {model.word} does not follow set_link"
+        visible = ", ".join(word for word, other in MODELS.items() if other.link)
+        yield Message(path, what, f"use one of {visible}")
+
+
+def _send(story: Story, index: int, path: Path, send: Send) -> Found:
+    scenario, label = story.scenario, send.label or send.from_
+    endpoint = scenario.endpoints.get(send.from_)
+    yield from unknown_endpoint(scenario, (*path, "from"), send.from_)
+    if endpoint is not None:
+        yield from _size(scenario, path, send)
+        if endpoint.at == "guest":
+            yield from _alive(story, path, f"{send.from_!r} is to send")
+        peer = scenario.endpoints.get(endpoint.peer)
+        if peer is not None and peer.stack == "kernel":
+            what = f"{send.from_!r} sends to {endpoint.peer!r}, but the kernel's netconsole receives nothing"
+            yield Message((*path, "from"), what, "give the guest's endpoint stack: netpoll")
+    if label in story.sends:
+        yield Message((*path, "label"), f"a send called {label!r} comes before", "give this one a label of its own")
+    yield from _same_stream(story, path, send)
+    story.sends.setdefault(label, send)
+    if send.background:
+        story.running[label] = index
+
+
+def _size(scenario: Scenario, path: Path, send: Send) -> Found:
+    low, high = send.size
+    endpoint = scenario.endpoints[send.from_]
+    at = (*path, "size")
+    if low > high:
+        yield Message(at, f"the lowest size {low} is above the highest {high}", "write [lowest, highest]")
+    if endpoint.stack == "kernel":
+        floor, ceiling, why = 1, KMSG_LIMIT, "a numbered line with its time stamp must fit one netconsole datagram"
+    else:
+        nic = scenario.guest.nics.get(endpoint.device)
+        mtu = max(nic.mtu if nic and nic.mtu else ETHERNET_MTU, LOWEST_MTU)
+        floor, ceiling, why = DATAGRAM_HEADER, mtu - IP_UDP, "netpoll does not fragment; a number takes 18 bytes"
+    if low < floor or high > ceiling:
+        yield Message(at, f"sizes {low} to {high} are not within {floor} to {ceiling}: {why}", "change `size`")
+
+
+def _same_stream(story: Story, path: Path, send: Send) -> Found:
+    """A receiver knows a datagram's stream by seed and size alone (guest.netpoll.clients.sequence)."""
+    endpoint = story.scenario.endpoints.get(send.from_)
+    if endpoint is None or endpoint.stack == "kernel":  # kernel messages carry their label
+        return
+    for label, other in story.sends.items():
+        if (other.from_, other.seed, other.size) == (send.from_, send.seed, send.size):
+            what = f"datagrams of this send cannot be told from those of {label!r}"
+            yield Message(path, what, "give it another `seed`")
+
+
+def _inject(story: Story, index: int, path: Path, inject: InjectLink) -> Found:
+    yield from unknown_nic(story.scenario, (*path, "link"), inject.link)
+    was_down = story.down.get(inject.link)
+    if inject.state == "down" and was_down is not None:
+        what = f"the link of {inject.link!r} has been down since step {was_down + 1}"
+        yield Message((*path, "state"), what, "put it up in between, or remove this step")
+    if inject.state == "up" and was_down is None:
+        yield Message(
+            (*path, "state"), f"the link of {inject.link!r} is up here", "put it down first, or remove this step"
+        )
+    if inject.state == "down":
+        story.down.setdefault(inject.link, index)
+    else:
+        story.down.pop(inject.link, None)
+
+
+def _wait_carrier(story: Story, _index: int, path: Path, wait: WaitCarrier) -> Found:
+    guest, at = story.scenario.guest, (*path, "carrier")
+    if wait.carrier not in guest.nics and wait.carrier not in guest.bonds:
+        what = f"{wait.carrier!r} is no NIC or bond"
+        yield Message(at, what, suggest(wait.carrier, [*guest.nics, *guest.bonds], "devices"))
+    else:
+        yield from _carrier_agrees(story, path, wait)
+    yield from _alive(story, path, "the guest is to see a carrier")
+
+
+def _carrier_agrees(story: Story, path: Path, wait: WaitCarrier) -> Found:
+    """The carrier follows the link that was injected; a bond has carrier as long as one slave has."""
+    bond = story.scenario.guest.bonds.get(wait.carrier)
+    links = bond.slaves if bond else (wait.carrier,)
+    for nic in links:
+        yield from unseen_link(story.scenario, (*path, "carrier"), nic)
+    is_down = all(nic in story.down for nic in links)
+    if wait.state == "down" and not is_down:
+        yield Message((*path, "state"), f"{wait.carrier!r} has its link here", "inject link down before waiting for it")
+    if wait.state == "up" and is_down:
+        yield Message(
+            (*path, "state"), f"the link of {wait.carrier!r} is down here", "inject link up before waiting for it"
+        )
+
+
+def _wait_received(story: Story, _index: int, path: Path, wait: WaitReceived) -> Found:
+    scenario, at = story.scenario, (*path, "received")
+    yield from unknown_endpoint(scenario, at, wait.received)
+    endpoint = scenario.endpoints.get(wait.received)
+    if endpoint is None or endpoint.peer not in scenario.endpoints:
+        return
+    if endpoint.stack == "kernel":
+        yield Message(at, f"{wait.received!r} is the kernel's netconsole, which receives nothing", "wait at its peer")
+        return
+    if endpoint.at == "guest":
+        yield from _alive(story, path, f"{wait.received!r} is to receive")
+    sent = story.sent_to(wait.received)
+    if scenario.endpoints[endpoint.peer].stack == "netpoll" and wait.count > sent:
+        what = f"{wait.count} can never arrive: {sent} are sent to {wait.received!r} up to here"
+        yield Message((*path, "count"), what, f"send more from {endpoint.peer!r} before, or wait for fewer")
+
+
+def _wait_sent(story: Story, _index: int, path: Path, wait: WaitSent) -> Found:
+    at = (*path, "sent")
+    send = story.sends.get(wait.sent)
+    if send is None:
+        what = f"no send called {wait.sent!r} comes before"
+        yield Message(at, what, suggest(wait.sent, story.sends, "sends before this step"))
+        return
+    endpoint = story.scenario.endpoints.get(send.from_)
+    if endpoint is not None and endpoint.at == "guest":
+        yield from _alive(story, path, f"{wait.sent!r} is to be finished")
+    story.running.pop(wait.sent, None)
+
+
+def _wait_dropped(story: Story, _index: int, path: Path, wait: WaitStopped) -> Found:
+    at = (*path, "dropped")
+    yield from unknown_endpoint(story.scenario, at, wait.dropped)
+    endpoint = story.scenario.endpoints.get(wait.dropped)
+    if endpoint is None:
+        return
+    yield from has_drop_routine(story.scenario, at, wait.dropped)
+    if endpoint.at == "guest":
+        yield from _alive(story, path, f"{wait.dropped!r} is to drop")
+
+
+def has_drop_routine(scenario: Scenario, path: Path, name: str) -> Found:
+    """Only our stack's has one that tells, and only the guest's sees a link go down."""
+    endpoint = scenario.endpoints[name]
+    if endpoint.stack == "kernel":
+        what = f"{name!r} is the kernel's netconsole, which has no drop routine to report"
+        yield Message(path, what, "use stack: netpoll, or lost_only_while_down")
+    elif endpoint.at == "host":
+        what = f"{name!r} is on a tap of the host, which keeps its carrier whatever is injected"
+        yield Message(path, what, "name the guest's endpoint")
+
+
+def _wait_console(_story: Story, _index: int, path: Path, wait: WaitConsole) -> Found:
+    try:
+        re.compile(wait.console)
+    except re.error as error:
+        what = f"{wait.console!r} is no regular expression: {error}"
+        yield Message((*path, "console"), what, "escape special characters with \\")
+
+
+def _wait_event(_story: Story, _index: int, _path: Path, _wait: WaitEvent) -> Found:
+    yield from ()
+
+
+def _crash(story: Story, index: int, path: Path, crash: Crash) -> Found:
+    yield from _alive(story, path, "a second crash")
+    if crash.how == "nmi" and str(story.scenario.guest.sysctl.get("kernel.unknown_nmi_panic", 1)) == "0":
+        what = "kernel.unknown_nmi_panic is 0, so this NMI crashes nothing"
+        yield Message(("guest", "sysctl", "kernel.unknown_nmi_panic"), what, "remove it: the plan sets it to 1")
+    if story.crashed is None:
+        story.crashed = index
+
+
+def _run(story: Story, _index: int, path: Path, _run: Run) -> Found:
+    yield from _alive(story, path, "the guest is to run a command")
+
+
+_CHECKS: dict[type[Frozen], Callable[[Story, int, Path, Any], Found]] = {
+    Send: _send,
+    InjectLink: _inject,
+    WaitCarrier: _wait_carrier,
+    WaitEvent: _wait_event,
+    WaitConsole: _wait_console,
+    WaitReceived: _wait_received,
+    WaitSent: _wait_sent,
+    WaitStopped: _wait_dropped,
+    Crash: _crash,
+    Run: _run,
+}
