@@ -20,26 +20,10 @@ from images.errors import FetchFailed
 from images.process import guarded, tail
 
 MERGED = ("bin", "sbin", "lib", "lib64", "lib32", "libx32")
-DROPPED = (
-    "usr/share/doc/",
-    "usr/share/man/",
-    "usr/share/info/",
-    "usr/share/locale/",
-    "usr/share/lintian/",
-    "usr/share/bug/",
-    "usr/share/icons/",
-    "usr/share/applications/",
-    "usr/share/bash-completion/",
-)
 Wanted = Callable[[str], bool]
 
 
-def everything(path: str) -> bool:
-    """Takes all but documentation, translations and desktop files."""
-    return not path.startswith(DROPPED)
-
-
-def unpack(debs: Iterable[Path], into: Path, wanted: Wanted = everything) -> None:
+def unpack(debs: Iterable[Path], into: Path, wanted: Wanted) -> None:
     """Unpacks all files whose merged path `wanted` accepts. Raises FetchFailed (not a .deb), OSError."""
     into.mkdir(parents=True, exist_ok=True)
     for name in MERGED[:4]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from images.aptroot import AptRoot, Deb
-from images.debs import Wanted, everything, unpack
+from images.debs import unpack
 from images.errors import FetchFailed, explained
 from images.mirror import find_mirror
 from images.progress import Progress, Silent, stage
@@ -36,7 +36,7 @@ class Builder:
     mirror: str = ""
     update: bool = False
 
-    def fetched(self, recipe: Recipe, finish: Finish, wanted: Wanted = everything) -> Path:
+    def fetched(self, recipe: Recipe, finish: Finish) -> Path:
         """The object of `recipe`: as built before, or fetched, unpacked into `tree/` and handed to `finish`.
 
         `finish` gets the object's folder and returns what to add to its manifest. Raises ImageError.
@@ -46,9 +46,9 @@ class Builder:
         with self.store.lock(recipe.key, self._say_waiting(recipe)):
             if not self.update and (found := self.store.current(recipe.key)):
                 return found
-            return self._fetch(recipe, finish, wanted)
+            return self._fetch(recipe, finish)
 
-    def _fetch(self, recipe: Recipe, finish: Finish, wanted: Wanted) -> Path:
+    def _fetch(self, recipe: Recipe, finish: Finish) -> Path:
         apt = self._apt_root(recipe)
         with explained("keeping package indices", self.store.root), self.store.lock(f"apt-{apt.path.name}"):
             apt.prepare()
@@ -56,17 +56,17 @@ class Builder:
             debs = chosen(recipe, apt.resolve(recipe.packages, recipe.release))
             name = f"{recipe.name}-{digest_of(recipe, debs)[:16]}"
             path = self.store.find(name) or self.store.build(
-                lambda _scratch: name, lambda scratch: self._fill(recipe, apt, debs, scratch, finish, wanted)
+                lambda _scratch: name, lambda scratch: self._fill(recipe, apt, debs, scratch, finish)
             )
         self.store.point(recipe.key, name)
         return path
 
     def _fill(
-        self, recipe: Recipe, apt: AptRoot, debs: tuple[Deb, ...], scratch: Path, finish: Finish, wanted: Wanted
+        self, recipe: Recipe, apt: AptRoot, debs: tuple[Deb, ...], scratch: Path, finish: Finish
     ) -> Mapping[str, Any]:
         files = apt.download(debs, scratch / DEBS, recipe.name, self.progress)
         with stage(self.progress, f"unpack {recipe.name}") as running:
-            unpack(files, scratch / "tree", wanted)
+            unpack(files, scratch / "tree", lambda path: unpacked(recipe, path))
             shutil.rmtree(scratch / DEBS)
             extra = finish(scratch)
             size = size_of(scratch)
@@ -101,6 +101,12 @@ def chosen(recipe: Recipe, debs: tuple[Deb, ...]) -> tuple[Deb, ...]:
             "this recipe does not fit the mirror's suite",
         )
     return kept
+
+
+def unpacked(recipe: Recipe, path: str) -> bool:
+    """Does this recipe want the path of a package?"""
+    unwanted = (recipe.only and not re.match(recipe.only, path)) or (recipe.drop and re.match(recipe.drop, path))
+    return not unwanted
 
 
 def digest_of(recipe: Recipe, debs: tuple[Deb, ...]) -> str:

@@ -52,7 +52,7 @@ def ensure_kernel(name: str, builder: Builder) -> Kernel:
         close = difflib.get_close_matches(name, KERNELS, n=1, cutoff=0.4)
         hint = f"did you mean {close[0]}? " if close else ""
         raise UnknownKernel(f"no kernel is called {name!r}", f"{hint}known are {', '.join(KERNELS)}")
-    path = builder.fetched(recipe, lambda scratch: _finish(scratch, _tools(builder)), _wanted)
+    path = builder.fetched(recipe, lambda scratch: _finish(scratch, _tools(builder)))
     manifest = manifest_of(path)
     symbols = path / "System.map"
     return Kernel(
@@ -66,11 +66,6 @@ def ensure_kernel(name: str, builder: Builder) -> Kernel:
         digest=manifest["digest"],
         packages=manifest["packages"],
     )
-
-
-def _wanted(path: str) -> bool:
-    """Boot files and modules; nothing else of a kernel's packages."""
-    return path.startswith(("boot/", "usr/lib/modules/"))
 
 
 def _tools(builder: Builder) -> Mapping[str, Unpacker]:

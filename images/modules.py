@@ -21,12 +21,11 @@ SUFFIXES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
 # What a guest may load. A name that a kernel lacks or has built in is left out, and the manifest says so.
 NICS = "e1000 e1000e igb virtio_net vmxnet3 8139cp 8139too pcnet32 tulip ne2k-pci e100 tg3 usbnet cdc_ether rndis_host"
 NETWORK = "bonding netconsole af_packet 8021q bridge veth tun dummy ifb macvlan pktgen netdevsim tls sch_netem act_mirred cls_u32"
-VIRTIO = "virtio_pci virtio_console virtio_blk virtio_balloon virtio_rng virtio_mmio vsock vmw_vsock_virtio_transport 9pnet_virtio"
+VIRTIO = "virtio_pci virtio_console virtio_blk virtio_balloon virtio_rng virtio_mmio vmw_vsock_virtio_transport"
 CRASH = "pvpanic pvpanic-pci pvpanic-mmio i6300esb ib700wdt softdog configfs qemu_fw_cfg efi-pstore ramoops"
 USER_DRIVERS = "uio uio_pci_generic vfio vfio-pci vfio_iommu_type1 irqbypass"
-BUSES = "xhci_pci ehci_pci uhci_hcd ata_piix ahci sd_mod sr_mod shpchp"
-FILES = "overlay squashfs loop 9p ext4 vfat"
-GUEST_MODULES = tuple(" ".join((NICS, NETWORK, VIRTIO, CRASH, USER_DRIVERS, BUSES, FILES)).split())
+BUSES = "xhci_pci shpchp"
+GUEST_MODULES = tuple(" ".join((NICS, NETWORK, VIRTIO, CRASH, USER_DRIVERS, BUSES)).split())
 
 
 @dataclass(frozen=True)

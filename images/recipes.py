@@ -13,12 +13,14 @@ UNPACK_VERSION = 1  # raise when images.debs, or what a recipe makes of its tree
 
 @dataclass(frozen=True)
 class Recipe:
-    """Packages of Debian suites; `keep` limits the closure to packages whose names match this pattern."""
+    """Packages of Debian suites, with their closure, and what of it is unpacked."""
 
     name: str
     suites: tuple[str, ...]
     packages: tuple[str, ...]
-    keep: str = ""
+    keep: str = ""  # pattern: only packages of the closure whose whole name matches
+    only: str = ""  # pattern: only paths that begin so (in a merged-/usr tree)
+    drop: str = ""  # pattern: no paths that begin so
 
     @property
     def release(self) -> str:
@@ -28,18 +30,26 @@ class Recipe:
     @property
     def key(self) -> str:
         """Name under which the cache remembers what this recipe last resolved to."""
-        words = [self.name, *self.suites, *self.packages, self.keep, str(UNPACK_VERSION)]
+        words = [self.name, *self.suites, *self.packages, self.keep, self.only, self.drop, str(UNPACK_VERSION)]
         return f"{self.name}-{hashlib.sha256(repr(words).encode()).hexdigest()[:12]}"
 
 
-KERNEL_FILES = r"linux-(image|binary|modules|base)-\d.*"  # from 6.19 on, image, modules and config are packages apart
+PAPERS = r"usr/share/(doc|man|info|locale|lintian|bug|icons|applications|bash-completion)/"
+
+KERNEL_PACKAGES = r"linux-(image|binary|modules|base)-\d.*"  # newest kernels: image, modules, config in packages apart
+KERNEL_FILES = r"boot/|usr/lib/modules/"
+# More than half of a kernel's modules: hardware that no guest here has.
+NO_SUCH_HARDWARE = (
+    r"usr/lib/modules/[^/]+/kernel/(sound/|drivers/(comedi|gpu|hid|hwmon|iio|infiniband|media|scsi|staging)/"
+    r"|drivers/net/wireless/|fs/(btrfs|nfs|nfsd|ocfs2|smb|xfs)/)"
+)
 
 
 def _kernel(name: str, *suites: str) -> Recipe:
-    return Recipe(f"kernel-{name}", suites, ("linux-image-amd64",), KERNEL_FILES)
+    return Recipe(f"kernel-{name}", suites, ("linux-image-amd64",), KERNEL_PACKAGES, KERNEL_FILES, NO_SUCH_HARDWARE)
 
 
-QEMU = Recipe("qemu", ("trixie", "trixie-backports"), ("qemu-system-x86", "qemu-utils"))
+QEMU = Recipe("qemu", ("trixie", "trixie-backports"), ("qemu-system-x86", "qemu-utils"), drop=PAPERS)
 QEMU_FEATURE = "vfio-user-pci"  # the device that needs a QEMU this new (10.1 and later)
 
 KERNELS = {
@@ -68,4 +78,5 @@ USERLAND = Recipe(
         "lz4",
         "zstd",
     ),
+    drop=PAPERS + r"|usr/share/(perl|perl5|zoneinfo)/|usr/lib/x86_64-linux-gnu/(perl|gconv)",
 )

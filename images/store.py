@@ -14,13 +14,14 @@ the next builder sweeps it away. All locks are flock(2) locks: they end with the
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import json
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -28,15 +29,23 @@ from typing import IO, Any
 from images.errors import CacheUnusable, explained
 
 MANIFEST = "manifest.json"
+UNFIT = '"\\:;,\n\t%'  # in a path: separators of library paths, of apt.conf and of QEMU options
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def cache_root(env: Mapping[str, str] = os.environ) -> Path:
-    """$NETPOLL_HARNESS_CACHE, else $XDG_CACHE_HOME/netpoll-harness, else ~/.cache/netpoll-harness; absolute."""
-    if named := env.get("NETPOLL_HARNESS_CACHE"):
-        return Path(named).absolute()
+    """$NETPOLL_HARNESS_CACHE, else $XDG_CACHE_HOME/netpoll-harness, else ~/.cache/netpoll-harness; absolute.
+
+    Raises CacheUnusable for a path that ld.so's, apt's or QEMU's options could not carry.
+    """
     base = env.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base).absolute() / "netpoll-harness"
+    root = Path(env.get("NETPOLL_HARNESS_CACHE") or Path(base) / "netpoll-harness").absolute()
+    if bad := sorted(set(str(root)) & set(UNFIT)):
+        raise CacheUnusable(
+            f"the cache's path {str(root)!r} holds {' '.join(map(repr, bad))}",
+            "set NETPOLL_HARNESS_CACHE to a folder without such characters",
+        )
+    return root
 
 
 @dataclass(frozen=True)
@@ -57,15 +66,16 @@ class Store:
     def find(self, name: str) -> Path | None:
         """The finished object of that name, held for this process; None when there is none."""
         path = self.root / "store" / name
-        if path not in self._held:
+        while path not in self._held:
             try:
                 manifest = (path / MANIFEST).open()
             except (FileNotFoundError, NotADirectoryError):
                 return None
             fcntl.flock(manifest, fcntl.LOCK_SH)
-            if not os.path.exists(path / MANIFEST):  # pruned between open and lock
-                return None
-            self._held[path] = manifest
+            if _is_at(manifest, path / MANIFEST):
+                self._held[path] = manifest
+            else:  # pruned between open and lock
+                manifest.close()
         return path
 
     def point(self, key: str, name: str) -> None:
@@ -101,8 +111,12 @@ class Store:
 
     def _publish(self, scratch: Path, name: str) -> Path:
         target = self._folder("store") / name
-        with suppress(OSError):  # somebody else published the same content: use theirs
+        try:
             os.rename(scratch, target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            # Somebody else published the same content meanwhile: use theirs.
         to_disk(target.parent)
         found = self.find(name)
         if found is None:
@@ -172,13 +186,21 @@ class Store:
 @contextmanager
 def _own_lock(path: Path) -> Iterator[None]:
     """Creates and locks `path`; again if a sweeper removed it between the two."""
-    while True:
-        with open(path, "w") as lock:
+    with ExitStack() as stack:
+        while True:
+            lock = stack.enter_context(open(path, "w"))
             fcntl.flock(lock, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):
-                if os.stat(path).st_ino == os.fstat(lock.fileno()).st_ino:
-                    yield
-                    return
+            if _is_at(lock, path):
+                break
+        yield
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    """Is the open file still what stands at `path`?"""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def manifest_of(path: Path) -> dict[str, Any]:
