@@ -12,6 +12,7 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | run     | end       | |
 | run     | error     | what, hint: the testbed failed, not the kernel |
 | run     | timing    | what, seconds |
+| run     | garbage   | text: something from the guest that is no answer and no event |
 | await   | reached   | what, of, state, count, seconds |
 | await   | timeout   | what, of, state, count, within, seen |
 | console | line      | text (without CR LF); t is the arrival of the line's first byte |
@@ -101,18 +102,18 @@ class Evidence:
             wake()
         return event
 
-    async def until(self, done: Callable[[Event], bool], deadline: float, start: int = 0) -> bool:
-        """Feed every event from index `start` on, past and future, to `done` until it says True; False once
-        time.monotonic() passes `deadline`. One waiter at a time."""
+    async def until(self, take: Callable[[Event], bool], deadline: float) -> bool:
+        """Feed every event, past and future, to `take`, which says whether its condition holds now; True as soon as it
+        does with all that is known, False once time.monotonic() passes `deadline`. One waiter at a time."""
         loop = asyncio.get_running_loop()
-        seen = start
+        seen = 0
         while True:
             more = asyncio.Event()
             with self._lock:
                 self._wake = partial(_wake, loop, more)
                 fresh = self.events[seen:]
             seen += len(fresh)
-            if any(done(event) for event in fresh):
+            if [take(event) for event in fresh][-1:] == [True]:
                 return True
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):

@@ -14,8 +14,9 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -51,6 +52,7 @@ class Machine:
         self.argv = argv
         self._stderr = stderr
         self.died = asyncio.Event()
+        self._qmp_events: asyncio.Queue[tuple[str, Mapping[str, Any]]] = asyncio.Queue()
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -94,7 +96,7 @@ class Machine:
     ) -> None:
         self.console = Console(console_log, clock.now, observers.console_line)
         self.agent = Agent(observers.guest_event, observers.guest_garbage)
-        self.qmp = Qmp(observers.qmp_event)
+        self.qmp = Qmp(partial(self._on_qmp_event, observers.qmp_event))
         self._console_socket = console
         console.setblocking(False)
         asyncio.get_running_loop().add_reader(console, self._read_console)
@@ -119,6 +121,24 @@ class Machine:
                 asyncio.get_running_loop().remove_reader(self._console_socket)
                 return
             self.console.feed(data)
+
+    def _on_qmp_event(self, observer: OnQmpEvent, name: str, data: Mapping[str, Any]) -> None:
+        self._qmp_events.put_nowait((name, data))
+        observer(name, data)
+
+    async def qmp_event(
+        self, name: str, within: float, what: str, match: Callable[[Mapping[str, Any]], bool]
+    ) -> Mapping[str, Any]:
+        """The next QMP event `name` whose data satisfies `match`; events before it are passed over. Raises as `alive`."""
+
+        async def find() -> Mapping[str, Any]:
+            while True:
+                got, data = await self._qmp_events.get()
+                if got == name and match(data):
+                    return data
+
+        found: Mapping[str, Any] = await self.alive(find(), within, what)
+        return found
 
     def drain_console(self) -> None:
         """Take what the console has sent so far, without waiting."""

@@ -1,0 +1,221 @@
+"""The command line: `netpoll-harness run|lint|list|explain|judge|images|bench`.
+
+In: arguments. Out: an exit code that scripts can trust: 0 all held, 1 a case failed, 2 a usage or scenario error before anything was
+started, 3 the testbed could not be built or failed, 130 interrupted. Rule: no traceback for what a user can mend.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from pathlib import Path
+
+import pytest
+
+import images
+import images.cli
+from harness.judge.model import Verdict
+from harness.plan.explain import explain
+from harness.plan.model import Plan
+from harness.report import store, terminal
+from harness.run import Options, bench, load, results_folder
+from harness.scenario.errors import ScenarioErrors
+from harness.testbed.errors import TestbedError
+from harness.testbed.qemu import Channels, Memory
+from harness.testbed.template import clone_argv
+
+TESTCASES = Path("testcases")
+
+
+class Exit(IntEnum):
+    """Documented in docs/ci.md; scripts rely on them."""
+
+    HELD = 0
+    FAILED = 1
+    USAGE = 2
+    TESTBED = 3
+    INTERRUPTED = 130
+
+
+class UsageError(Exception):
+    """What was asked for makes no sense; the message says what would."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script. Returns an `Exit`."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.command is not _run:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.rest = rest
+    command: Callable[[argparse.Namespace], int] = args.command
+    try:
+        return command(args)
+    except (ScenarioErrors, UsageError, store.StoreError) as error:
+        print(error, file=sys.stderr)
+        return Exit.USAGE
+    except (images.ImageError, TestbedError) as error:
+        print(error, file=sys.stderr)
+        return Exit.TESTBED
+    except BrokenPipeError:
+        return Exit.HELD
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="netpoll-harness",
+        description="When the machine dies, do its last words get out? Crash real guests and see.",
+        epilog="exit codes: 0 all held, 1 a case failed, 2 usage or scenario error, 3 testbed failed, 130 interrupted",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = _add(commands, "run", _run, "run testcases; further options go to pytest (-k, -x, --lf, -n, --junitxml ...)")
+    _add_paths(run)
+    _add_testbed_options(run)
+    run.add_argument("--results", type=Path, help="folder for evidence (default: runs/<UTC time>)")
+    run.add_argument("--strict", action="store_true", help="an inconclusive case fails")
+
+    _add_paths(_add(commands, "lint", _lint, "check testcases without running them"))
+    _add_paths(_add(commands, "list", _list, "name every case that the testcases make"))
+
+    show = _add(commands, "explain", _explain, "print a case's plan: QEMU's command, QMP commands, guest requests")
+    show.add_argument("case", help="a case's name, or a part that only one has")
+    _add_paths(show)
+    _add_testbed_options(show)
+
+    again = _add(commands, "judge", _judge, "judge saved evidence again")
+    again.add_argument("folder", type=Path, nargs="+", help="a case's folder, or a results folder")
+
+    images.cli.add_parser(commands)
+    return parser
+
+
+def _add(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, command: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=about, description=about)
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_paths(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", type=Path, nargs="*", metavar="TESTCASE", help="file or folder (default: testcases/)")
+
+
+def _add_testbed_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--accel", choices=["auto", "kvm", "tcg"], default="auto", help="accelerator (default: probe)")
+    parser.add_argument("--qemu", type=Path, help="another qemu-system-x86_64 than the image's own")
+    parser.add_argument("--kernel", help=f"run every case on this kernel: {', '.join(images.kernel_names())}")
+    parser.add_argument("--mirror", default="", help="Debian mirror to fetch images from (default: the host's own apt sources)")
+
+
+def _paths(args: argparse.Namespace) -> list[Path]:
+    paths: list[Path] = args.paths or [TESTCASES]
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder\n  -> name a testcase, or run where testcases/ is")
+    return paths
+
+
+def _options(args: argparse.Namespace) -> Options:
+    if args.kernel is not None and args.kernel not in images.kernel_names():
+        raise UsageError(f"--kernel {args.kernel}: no such kernel\n  -> one of {', '.join(images.kernel_names())}")
+    if args.qemu is not None and not args.qemu.is_file():
+        raise UsageError(f"--qemu {args.qemu}: no such file")
+    accel = None if args.accel == "auto" else args.accel
+    results = results_folder(getattr(args, "results", None))
+    return Options(results=results, accel=accel, qemu=args.qemu, kernel=args.kernel, mirror=args.mirror)
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Everything that can be wrong before a guest starts is found first, then it is pytest's run."""
+    paths, options = _paths(args), _options(args)
+    plans = load(paths, options)
+    with bench(options, _say) as ready:
+        for plan in _one_per_machine(plans):
+            ready.prepare(plan)
+    forwarded = ["--results", str(options.results), "--accel", args.accel]
+    forwarded += ["--qemu", str(args.qemu)] if args.qemu else []
+    forwarded += ["--kernel", args.kernel] if args.kernel else []
+    forwarded += ["--strict"] if args.strict else []
+    status = pytest.main([*map(str, paths), *forwarded, *args.rest])
+    return _exit_of(status, options.results)
+
+
+def _one_per_machine(plans: Sequence[Plan]) -> list[Plan]:
+    return list({plan.machine: plan for plan in plans}.values())
+
+
+def _exit_of(status: int, results: Path) -> Exit:
+    """pytest's status in our words. A run whose only trouble was the testbed's is no failed case."""
+    match pytest.ExitCode(status):
+        case pytest.ExitCode.OK:
+            return Exit.HELD
+        case pytest.ExitCode.INTERRUPTED:
+            return Exit.INTERRUPTED
+        case pytest.ExitCode.USAGE_ERROR | pytest.ExitCode.NO_TESTS_COLLECTED:
+            return Exit.USAGE
+        case pytest.ExitCode.TESTS_FAILED:
+            words = {verdict.word for verdict in store.verdicts(results)}
+            return Exit.TESTBED if "ERROR" in words and "FAIL" not in words else Exit.FAILED
+    return Exit.TESTBED
+
+
+def _lint(args: argparse.Namespace) -> int:
+    plans = load(_paths(args), Options(results=Path()))
+    print(f"{len(plans)} cases, no errors")
+    return Exit.HELD
+
+
+def _list(args: argparse.Namespace) -> int:
+    for plan in load(_paths(args), Options(results=Path())):
+        print(f"{plan.case:60} {plan.source}")
+    return Exit.HELD
+
+
+def _explain(args: argparse.Namespace) -> int:
+    options = _options(args)
+    plan = _only(load(_paths(args), options), args.case)
+    with bench(options, _say) as ready:
+        argv = clone_argv(ready.ingredients(plan), Memory("TEMPLATE/ram", False), Channels(3, 4, 5))
+    print(explain(plan, argv))
+    return Exit.HELD
+
+
+def _only(plans: Sequence[Plan], wanted: str) -> Plan:
+    exact = [plan for plan in plans if plan.case == wanted]
+    found = exact or [plan for plan in plans if wanted in plan.case]
+    if len(found) == 1:
+        return found[0]
+    names = "\n".join(f"  {plan.case}" for plan in found or plans)
+    raise UsageError(f"{wanted!r} names {len(found)} cases; " + ("which of these?" if found else "there are:") + f"\n{names}")
+
+
+def _judge(args: argparse.Namespace) -> int:
+    """The same verdict again, from what is on disk."""
+    words: set[str] = set()
+    for folder in args.folder:
+        for case in store.cases(folder):
+            verdict = store.rejudge(case)
+            words.add(verdict.word)
+            for line in terminal.verdict_lines(verdict, case):
+                print(line)
+    return _worst(words)
+
+
+def _worst(words: set[str]) -> Exit:
+    if "FAIL" in words:
+        return Exit.FAILED
+    return Exit.TESTBED if "ERROR" in words else Exit.HELD
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+__all__ = ["Exit", "Verdict", "main"]
+
+if __name__ == "__main__":
+    sys.exit(main())

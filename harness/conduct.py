@@ -1,0 +1,293 @@
+"""Conduct one plan: restore a guest, interpret the plan's actions one after the other, record what is seen.
+
+In: a `Job` (plan, ingredients, template, folder), in a process of its own that has entered its own network namespace. Out: the
+case's folder with evidence.jsonl, console.log and a .pcapng per tap. Rule: nothing is decided and nothing is judged here; what
+fails in the testbed becomes a `run error` event, and the events end with `run end` unless the harness itself was killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import re
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, assert_never
+
+from guest.endpoint import Endpoints
+from harness.observe.capture import Capture
+from harness.observe.events import Clock, Event, Evidence
+from harness.plan.model import Action, AddTap, Ask, Await, Host, Plan, Qmp, Stage
+from harness.testbed.errors import TestbedError
+from harness.testbed.machine import Machine, Observers
+from harness.testbed.qmp import Qmp as QmpSession
+from harness.testbed.tap import open_tap
+from harness.testbed.template import Ingredients, Template, clone_argv, clone_memory, restore
+
+GARBAGE_LIMIT = 100  # remarks about an ill-behaved guest that are worth keeping
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a case process needs."""
+
+    plan: Plan
+    ingredients: Ingredients
+    template: Template
+    folder: Path
+    versions: Mapping[str, str]
+
+
+@dataclass
+class Case:
+    """What a running case holds: its machine, its taps and captures, the host's endpoints."""
+
+    plan: Plan
+    evidence: Evidence
+    machine: Machine
+    endpoints: Endpoints
+    folder: Path
+    stack: contextlib.AsyncExitStack
+    taps: dict[str, int] = field(default_factory=dict)
+    captures: dict[str, Capture] = field(default_factory=dict)
+    crashed: bool = False
+
+
+async def conduct(job: Job) -> None:
+    """Run the whole case. Never raises for what the testbed or the guest did: that is evidence."""
+    evidence = Evidence(job.folder / "evidence.jsonl", Clock.start())
+    wall = datetime.datetime.now(datetime.UTC).isoformat()
+    evidence.add("run", "start", case=job.plan.case, wall=wall, versions=dict(job.versions))
+    where = ["restore"]
+    try:
+        async with asyncio.timeout(job.plan.timeout), _bring_up(job, evidence) as case:
+            for stage in job.plan.stages:
+                where[0] = f"step {stage.step}: {stage.title}"
+                await _stage(case, stage)
+            where[0] = "settle"
+            await _settle(case)
+    except TimeoutError:
+        evidence.add(
+            "run",
+            "error",
+            what=f"the case did not end within {job.plan.timeout:g} s; it was at {where[0]}",
+            hint="raise `timeout`, or look at what it waited for in evidence.jsonl",
+        )
+    except TestbedError as error:
+        evidence.add("run", "error", what=f"{where[0]}: {error.what}", hint=error.hint)
+    except Exception as error:
+        traceback.print_exc()
+        evidence.add(
+            "run",
+            "error",
+            what=f"{where[0]}: {type(error).__name__}: {error}",
+            hint="a defect of the harness: the traceback is in case.log",
+        )
+    evidence.add("run", "end")
+    evidence.close()
+
+
+@contextlib.asynccontextmanager
+async def _bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
+    """A clone that answers."""
+    async with contextlib.AsyncExitStack() as stack:
+        began = time.monotonic()
+        memory, inherit = stack.enter_context(clone_memory(job.template, shared=False))
+        offset = 0.0
+        guest = await stack.enter_async_context(
+            Machine.start(
+                partial(clone_argv, job.ingredients, memory),
+                _observers(evidence, lambda: offset),
+                evidence.clock,
+                job.folder / "console.log",
+                inherit,
+            )
+        )
+        evidence.add("run", "timing", what="qemu", seconds=round(time.monotonic() - began, 4))
+        await restore(guest, job.template)
+        await guest.alive(guest.agent.synchronise(time.monotonic), 30, "the agent's answer after the restore")
+        offset = guest.agent.offset
+        evidence.add("run", "timing", what="restore", seconds=round(time.monotonic() - began, 4))
+        endpoints = Endpoints(partial(evidence.add, "host"))
+        stack.callback(endpoints.close)
+        yield Case(job.plan, evidence, guest, endpoints, job.folder, stack)
+
+
+def _observers(evidence: Evidence, machine_offset: Callable[[], float]) -> Observers:
+    remarks = iter(range(GARBAGE_LIMIT))
+
+    def garbage(text: str) -> None:
+        if next(remarks, None) is not None:
+            evidence.add("run", "garbage", text=text)
+
+    def guest_event(kind: str, stamp: float, keys: Mapping[str, Any]) -> None:
+        host_stamp = stamp + machine_offset()
+        evidence.add("guest", kind, t=_clamped(evidence.clock, host_stamp), guest_t=round(stamp, 6), **keys)
+
+    def qmp_event(name: str, data: Mapping[str, Any]) -> None:
+        evidence.add("qmp", "event", name=name, data=dict(data))
+
+    def console_line(t: float, text: str) -> None:
+        evidence.add("console", "line", t=t, text=text)
+
+    return Observers(qmp_event, console_line, guest_event, garbage)
+
+
+def _clamped(clock: Clock, host_stamp: float) -> float:
+    """A guest's stamp on the case's clock; it can be neither before the case nor in the future."""
+    return min(max(host_stamp - clock.zero, 0.0), clock.now())
+
+
+async def _stage(case: Case, stage: Stage) -> None:
+    case.evidence.add("run", "stage", step=stage.step, title=stage.title)
+    for action in stage.actions:
+        await _act(case, action)
+
+
+async def _act(case: Case, action: Action) -> None:
+    match action:
+        case AddTap():
+            await _add_tap(case, action.tap)
+        case Qmp():
+            await _qmp(case, action)
+        case Ask():
+            await _ask(case, action)
+        case Host():
+            await _host(case, action)
+        case Await():
+            await _await(case, action)
+        case _:
+            assert_never(action)
+
+
+async def _add_tap(case: Case, tap: str) -> None:
+    """netlink's library drives an event loop of its own, hence the thread."""
+    case.taps[tap] = await asyncio.to_thread(open_tap, tap)
+    nic = next(nic for nic in case.plan.nics if nic.tap == tap)
+    capture = Capture(tap, nic.id, case.folder / f"{tap}.pcapng", case.evidence)
+    case.captures[tap] = capture
+    case.stack.callback(capture.close)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(capture.fileno(), capture.drain)
+    case.stack.callback(loop.remove_reader, capture.fileno())
+
+
+async def _qmp(case: Case, action: Qmp) -> None:
+    session: QmpSession = case.machine.qmp
+    began = case.evidence.clock.now()
+    if action.execute == "inject-nmi":
+        case.evidence.add("inject", "crash", how="nmi")
+        case.crashed = True
+    fd = case.taps[action.fd_of] if action.fd_of is not None else None
+    await case.machine.alive(
+        session.execute(action.execute, action.arguments, fd), 30, f"QEMU's answer to {action.execute}"
+    )
+    seconds = round(case.evidence.clock.now() - began, 6)
+    case.evidence.add("qmp", "reply", execute=action.execute, arguments=action.arguments, seconds=seconds)
+    if action.link is not None:
+        case.evidence.add("inject", "link", nic=action.link, state=action.state)
+        for capture in case.captures.values():
+            capture.comment(f"link of {action.link} {action.state}")
+
+
+async def _ask(case: Case, action: Ask) -> None:
+    agent = case.machine.agent
+    if action.op == "crash":
+        case.evidence.add("inject", "crash", how=action.args["how"])
+        case.crashed = True
+        agent.tell(action.op, action.args)
+        return
+    await case.machine.alive(
+        agent.ask(action.op, action.args, action.within), action.within + 5, f"the agent's answer to {action.op}"
+    )
+
+
+async def _host(case: Case, action: Host) -> None:
+    if action.op == "np_open":
+        await asyncio.to_thread(case.endpoints.open, action.args, list(action.args["taps"]))
+    elif action.op == "np_send":
+        shape = {key: value for key, value in action.args.items() if key != "background"}
+        case.endpoints.start_send(**shape)
+    else:
+        raise ValueError(f"the host has no operation {action.op!r}")
+
+
+async def _await(case: Case, action: Await) -> None:
+    """Wait for evidence; time-outs are evidence too, unless the case makes no sense without it."""
+    began = time.monotonic()
+    keys: dict[str, Any] = {"what": action.what, "of": action.of, "state": action.state, "count": action.count}
+    progress = _Progress(action)
+    waiting = case.evidence.until(progress.take, began + action.within)
+    if await case.machine.alive(waiting, action.within + 5, f"{action.what} {action.of}"):
+        case.evidence.add("await", "reached", **keys, seconds=round(time.monotonic() - began, 4))
+        return
+    case.evidence.add("await", "timeout", **keys, within=action.within, seen=progress.seen())
+    if action.required:
+        raise TestbedError(
+            f"{action.what} {action.of} {action.state or ''} did not come within {action.within:g} s ({progress.seen()})",
+            "the console and evidence.jsonl show how far the guest came",
+        )
+
+
+class _Progress:
+    """Whether the evidence so far satisfies an `Await`: one small state per kind of wait."""
+
+    def __init__(self, action: Await) -> None:
+        self._action = action
+        self._count = 0  # matching events
+        self._carrier: str | None = None  # as last told
+        self._regex = re.compile(action.of) if action.what == "console" else None
+
+    def take(self, event: Event) -> bool:
+        """True while the condition holds with this event."""
+        if self._action.what == "carrier":
+            return self._follow_carrier(event)
+        self._count += self._matches(event)
+        return self._count >= self._action.count
+
+    def seen(self) -> str:
+        return f"carrier {self._carrier}" if self._action.what == "carrier" else f"count {self._count}"
+
+    def _follow_carrier(self, event: Event) -> bool:
+        if event["src"] == "guest" and event["kind"] == "carrier" and event.get("nic") == self._action.of:
+            self._carrier = "up" if event.get("up") else "down"
+        return self._carrier == self._action.state
+
+    def _matches(self, event: Event) -> bool:
+        of, src, kind = self._action.of, event["src"], event["kind"]
+        ends = ("guest", "host")
+        match self._action.what:
+            case "event":
+                return src == "qmp" and kind == "event" and event["name"] == of
+            case "console":
+                assert self._regex is not None
+                return src == "console" and self._regex.search(event["text"]) is not None
+            case "panic":
+                return src == "console" and of in event["text"]
+            case "received":
+                return src in ends and kind == "rx" and event.get("endpoint") == of
+            case "dropped":
+                return src in ends and kind in ("dropped", "queued") and event.get("endpoint") == of
+            case "sent":
+                return src in ends and kind == "done" and event.get("label") == of
+        return False
+
+
+async def _settle(case: Case) -> None:
+    """Stop the machine, then take everything that is still in a buffer, so that what is missing is really missing."""
+    if not case.crashed:
+        for endpoint in case.plan.endpoints:
+            if endpoint.at == "guest" and endpoint.stack == "netpoll":
+                await case.machine.alive(case.machine.agent.ask("np_counters"), 20, "the guest's counters")
+                break
+    await case.machine.qmp.execute("stop")
+    for capture in case.captures.values():
+        while capture.drain():
+            pass
+    await asyncio.to_thread(case.endpoints.close)
+    case.machine.drain_console()

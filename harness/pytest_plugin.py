@@ -1,0 +1,170 @@
+"""pytest's door: a testcase file is a module, each combination of its matrix a test.
+
+In: `pytest testcases/` or `netpoll-harness run`, which is the same with images prepared first. Out: pytest's own words: PASS passed,
+FAIL failed, INCONCLUSIVE skipped (failed with --strict), ERROR an error at set-up, a known bug xfailed. Rule: the plugin decides
+nothing; it asks harness.run and translates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import images
+from harness.judge.model import Verdict
+from harness.plan.model import Plan
+from harness.report import terminal
+from harness.run import Bench, Options, load, results_folder
+from harness.scenario.errors import ScenarioErrors
+from harness.testbed.errors import TestbedError
+
+OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
+BENCH: pytest.StashKey[Bench] = pytest.StashKey()
+VERDICTS: pytest.StashKey[list[tuple[Verdict, Path]]] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("netpoll-harness")
+    group.addoption("--results", type=Path, help="folder for evidence (default: runs/<UTC time>)")
+    group.addoption("--accel", choices=["auto", "kvm", "tcg"], default="auto", help="accelerator (default: probe)")
+    group.addoption("--qemu", type=Path, help="another qemu-system-x86_64 than the image's own")
+    group.addoption("--kernel", help="run every case on this kernel instead of the testcase's")
+    group.addoption("--strict", action="store_true", help="an inconclusive case fails")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    worker: dict[str, Any] = getattr(config, "workerinput", {})
+    chosen = worker.get("netpoll_results") or config.getoption("--results")
+    accel = config.getoption("--accel")
+    config.stash[OPTIONS] = Options(
+        results=results_folder(Path(chosen) if chosen else None),
+        accel=None if accel == "auto" else accel,
+        qemu=config.getoption("--qemu"),
+        kernel=config.getoption("--kernel"),
+    )
+    config.stash[VERDICTS] = []
+    if config.pluginmanager.hasplugin("xdist"):
+        config.pluginmanager.register(_Workers(config.stash[OPTIONS]), "netpoll-harness-workers")
+
+
+class _Workers:
+    """Tells xdist's workers where the evidence of this run goes, so that it ends up in one folder."""
+
+    def __init__(self, options: Options) -> None:
+        self._results = str(options.results)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput["netpoll_results"] = self._results
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """A YAML file below a folder called `testcases`, or one that was named on the command line."""
+    if file_path.suffix not in (".yaml", ".yml"):
+        return None
+    named = any(Path(argument.split("::")[0]).absolute() == file_path for argument in parent.config.args)
+    if named or "testcases" in file_path.parts:
+        return TestcaseFile.from_parent(parent, path=file_path)  # type: ignore[no-any-return]
+    return None
+
+
+class TestcaseFile(pytest.File):
+    """One YAML file."""
+
+    __test__ = False
+
+    def collect(self) -> Iterable[pytest.Item]:
+        try:
+            plans = load([self.path], self.config.stash[OPTIONS])
+        except ScenarioErrors as errors:
+            raise self.CollectError(str(errors)) from errors
+        return [CaseItem.from_parent(self, name=plan.case, plan=plan) for plan in plans]
+
+
+class CaseFailed(Exception):
+    """A verdict that is not what the testcase hoped for; carries it for the report."""
+
+    def __init__(self, verdict: Verdict, folder: Path, plan: Plan) -> None:
+        super().__init__(verdict.why)
+        self.verdict, self.folder, self.plan = verdict, folder, plan
+
+
+class CaseItem(pytest.Item):
+    """One case. It is run at set-up, since a testbed that fails is an error and not a failure; judged in the call."""
+
+    def __init__(self, *, plan: Plan, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._plan = plan
+        self._outcome: tuple[Verdict, Path] | None = None
+
+    def setup(self) -> None:
+        bench = _bench(self.config)
+        verdict, folder = bench.run(self._plan)
+        self._outcome = verdict, folder
+        self.config.stash[VERDICTS].append((verdict, folder))
+        self.user_properties += [("verdict", verdict.word), ("why", verdict.why), ("evidence", str(folder))]
+        if verdict.word == "ERROR":
+            raise CaseFailed(verdict, folder, self._plan)
+
+    def runtest(self) -> None:
+        assert self._outcome is not None
+        verdict, folder = self._outcome
+        if verdict.word == "KNOWN_BUG":
+            pytest.xfail(f"known bug: {verdict.known_bug}")
+        if verdict.word == "INCONCLUSIVE" and not self.config.getoption("--strict"):
+            pytest.skip(f"inconclusive: {verdict.why}")
+        if verdict.word != "PASS":
+            raise CaseFailed(verdict, folder, self._plan)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        error = excinfo.value
+        if isinstance(error, CaseFailed):
+            return terminal.explain_failure(error.verdict, error.folder, error.plan)
+        if isinstance(error, TestbedError | images.ImageError | RuntimeError):
+            return str(error)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, self.name
+
+
+def _bench(config: pytest.Config) -> Bench:
+    if BENCH not in config.stash:
+        reporter = config.pluginmanager.getplugin("terminalreporter")
+
+        def say(text: str) -> None:
+            if reporter is not None:
+                reporter.ensure_newline()
+                reporter.write_line(text)
+
+        config.stash[BENCH] = Bench(config.stash[OPTIONS], say)
+    return config.stash[BENCH]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if BENCH in config.stash:
+        config.stash[BENCH].close()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Every verdict in one line, however the cases were spread over workers."""
+    rows = list(_rows(terminalreporter))
+    if rows:
+        terminalreporter.section("netpoll harness")
+        for line in terminal.summary(rows):
+            terminalreporter.write_line(line)
+        terminalreporter.write_line(f"evidence: {config.stash[OPTIONS].results}")
+
+
+def _rows(reporter: Any) -> Iterator[tuple[str, str, str, float]]:
+    """(case, verdict, why, seconds) of every report that carries a verdict."""
+    seen: set[str] = set()
+    for reports in list(reporter.stats.values()):
+        for report in reports:
+            properties = dict(getattr(report, "user_properties", ()))
+            if "verdict" in properties and report.nodeid not in seen:
+                seen.add(report.nodeid)
+                yield report.nodeid.rpartition("::")[2], properties["verdict"], properties["why"], report.duration

@@ -1,0 +1,154 @@
+"""The map of the whole thing: load -> plan -> prepare -> with a testbed: conduct -> judge -> report.
+
+    testcases/*.yaml --load--> Scenario --compile--> Plan --prepare--> Job --conduct--> evidence --judge--> Verdict --> report
+                     scenario           plan         images, testbed       a process of its own    judge (pure)
+
+Each arrow is one function here, takes one frozen value and returns the next; only this module sees all of them. Two doors lead
+here: `harness.cli` and `harness.pytest_plugin`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import importlib.metadata
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import images
+from harness.conduct import Job
+from harness.judge.judge import judge
+from harness.judge.model import Verdict
+from harness.observe.events import read_evidence
+from harness.plan.compile import compile_plan
+from harness.plan.model import Plan
+from harness.report import store
+from harness.scenario.load import load_tree
+from harness.testbed.accel import Probe, probe
+from harness.testbed.qemu import Accel, Boot
+from harness.testbed.template import Ingredients, ensure
+from harness.zygote import Zygote
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line decides for all cases of a run."""
+
+    results: Path
+    accel: Accel | None = None  # None: probe
+    qemu: Path | None = None  # None: the image's own
+    kernel: str | None = None  # overrides the testcases' kernel
+    mirror: str = ""  # where images come from, if not from the host's own apt sources
+    cache: Path = field(default_factory=images.cache_root)
+
+
+def load(paths: Sequence[Path], options: Options) -> list[Plan]:
+    """Every case below `paths`, planned. Raises ScenarioErrors with all that is wrong, before anything is started."""
+    loaded = load_tree(paths, known_kernels=images.kernel_names())
+    plans = [compile_plan(case.scenario, case.source) for case in loaded]
+    if options.kernel is None:
+        return plans
+    return [_with_kernel(plan, options.kernel) for plan in plans]
+
+
+def _with_kernel(plan: Plan, kernel: str) -> Plan:
+    return plan.model_copy(update={"machine": plan.machine.model_copy(update={"kernel": kernel})})
+
+
+class Bench:
+    """Prepared images, templates and the zygote, shared by the cases of one run in one process."""
+
+    def __init__(self, options: Options, say: Say) -> None:
+        self.options = options
+        self._say = say
+        self._zygote = Zygote()
+        self._builder = images.Builder(store=images.Store(options.cache), progress=images.PlainText(), mirror=options.mirror)
+        self._qemu: images.Qemu | None = None
+        self._probe: Probe | None = None
+
+    def qemu(self) -> images.Qemu:
+        """Raises images.ImageError."""
+        if self._qemu is None:
+            path = self.options.qemu
+            self._qemu = images.qemu_at(path) if path else images.ensure_qemu(self._builder)
+        return self._qemu
+
+    def accel(self, kernel: images.Kernel) -> Probe:
+        if self._probe is None:
+            if self.options.accel is not None:
+                self._probe = Probe(self.options.accel, "asked for")
+            else:
+                self._probe = probe(self.qemu().argv, kernel.vmlinux, self.options.cache)
+                self._say(f"accelerator: {self._probe.accel} ({self._probe.why})")
+        return self._probe
+
+    def ingredients(self, plan: Plan) -> Ingredients:
+        """What the plan's template is made of; builds the images that are missing. Raises images.ImageError."""
+        kernel = images.ensure_kernel(plan.machine.kernel, self._builder)
+        guest = images.ensure_guest(kernel, self._builder)
+        qemu = self.qemu()
+        return Ingredients(
+            qemu=qemu.argv,
+            qemu_digest=qemu.digest,
+            accel=self.accel(kernel).accel,
+            machine=plan.machine,
+            boot=Boot(kernel.vmlinux, guest.initrd),
+            image_digest=f"{kernel.digest}-{guest.digest}",
+        )
+
+    def prepare(self, plan: Plan) -> Job:
+        """Images and template for the plan; the folder is chosen by `run`. Raises ImageError or TestbedError."""
+        ingredients = self.ingredients(plan)
+        template = asyncio.run(ensure(self.options.cache, ingredients, self._say))
+        versions = {
+            "harness": importlib.metadata.version("netpoll-harness"),
+            "qemu": self.qemu().version,
+            "kernel": str(template.hello["release"]),
+            "guest_python": str(template.hello["python"]),
+            "accel": ingredients.accel,
+            "image": ingredients.image_digest,
+            "template": ingredients.digest(),
+        }
+        return Job(plan, ingredients, template, Path(), versions)
+
+    def run(self, plan: Plan) -> tuple[Verdict, Path]:
+        """One case: from the template to a verdict, with its folder written. Raises as `prepare`, and RuntimeError when the
+        case's process could not even write evidence."""
+        job = self.prepare(plan)
+        folder = store.new_case(self.options.results, plan, job.versions)
+        self._zygote.run(replace(job, folder=folder))
+        verdict = judge(plan, read_evidence(folder / "evidence.jsonl"))
+        store.write_verdict(folder, verdict)
+        return verdict, folder
+
+    def close(self) -> None:
+        self._zygote.close()
+
+
+@contextmanager
+def bench(options: Options, say: Say) -> Iterator[Bench]:
+    """A Bench that ends with the context."""
+    made = Bench(options, say)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def results_folder(root: Path | None) -> Path:
+    """Where a run's evidence goes: `root`, or runs/<UTC time> below the current directory."""
+    if root is not None:
+        return root.absolute()
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    return Path.cwd() / "runs" / f"{stamp}-{os.getpid()}"
+
+
+def folder_name(case: str) -> str:
+    """A case's folder below the results: its name with what a file system or a shell may dislike replaced."""
+    return re.sub(r"[^A-Za-z0-9._=,-]+", "_", case).strip("_")

@@ -1,0 +1,231 @@
+"""RAM templates: a guest that has booted once, stopped, and from which every case starts.
+
+In: a QEMU, an accelerator, a MachinePlan and its images. Out: a folder of the cache with `ram` (the guest's memory), `state`
+(QEMU's device state) and `template.json`. Rule: content-addressed by all of that, made under a lock, published by one
+rename; a maker that was killed leaves nothing that is taken for a template.
+
+A clone maps `ram` copy-on-write (`share=off`), so clones share the page cache and the file is never written. Devices that must
+see guest memory from another process (vfio-user) cannot use such a private mapping; for them `clone_memory(shared=True)`
+copies the file's non-zero pages into a memfd of the clone's own, which QEMU maps `share=on` through /proc/self/fd.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harness.observe.events import Clock
+from harness.plan.model import MachinePlan
+from harness.testbed.errors import GuestSilent, TestbedError
+from harness.testbed.machine import Machine, Observers
+from harness.testbed.qemu import Accel, Boot, Channels, Memory, machine_argv
+
+VERSION = 1  # of what this module makes; a change makes every older template stale
+BOOT_DEADLINE = {"kvm": 60.0, "tcg": 180.0}  # seconds to the agent's first answer
+CAPABILITIES = {
+    "capabilities": [
+        {"capability": "x-ignore-shared", "state": True},  # RAM stays in its file
+        {"capability": "events", "state": True},  # MIGRATION events instead of asking again and again
+    ]
+}
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """Everything a template follows from."""
+
+    qemu: tuple[str, ...]
+    qemu_digest: str
+    accel: Accel
+    machine: MachinePlan
+    boot: Boot
+    image_digest: str  # of kernel and guest image together
+
+    def digest(self) -> str:
+        """The template's name in the cache."""
+        host_cpu = _host_cpu() if self.accel == "kvm" else ""
+        parts = [VERSION, self.qemu_digest, self.accel, host_cpu, self.machine.model_dump(), self.image_digest]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A template on disk. `hello` is what its agent said: kernel release and Python version."""
+
+    folder: Path
+    hello: Mapping[str, Any]
+
+    @property
+    def ram(self) -> Path:
+        return self.folder / "ram"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+
+def find(cache: Path, ingredients: Ingredients) -> Template | None:
+    """The template if it is there."""
+    folder = cache / "templates" / ingredients.digest()
+    try:
+        return Template(folder, json.loads((folder / "template.json").read_text())["hello"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+async def ensure(cache: Path, ingredients: Ingredients, say: Callable[[str], None]) -> Template:
+    """The template, made now if need be. Safe with several makers at once: one makes, the others wait and use it.
+
+    Raises QemuDied or GuestSilent with the console's tail, TestbedError on a full disk.
+    """
+    if (found := find(cache, ingredients)) is not None:
+        return found
+    home = cache / "templates"
+    home.mkdir(parents=True, exist_ok=True)
+    digest = ingredients.digest()
+    with _locked(home / f".{digest}.lock"):
+        if (found := find(cache, ingredients)) is not None:
+            return found
+        work = home / f".{digest}.new"
+        shutil.rmtree(work, ignore_errors=True)  # a killed maker's; we hold its lock
+        work.mkdir()
+        try:
+            await _make(work, ingredients, say)
+            os.rename(work, home / digest)
+        except OSError as error:
+            raise TestbedError(
+                f"no RAM template in {home}: {error.strerror}",
+                "free some space, or move the cache: NETPOLL_HARNESS_CACHE",
+            ) from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    made = find(cache, ingredients)
+    assert made is not None
+    return made
+
+
+async def _make(work: Path, ingredients: Ingredients, say: Callable[[str], None]) -> None:
+    machine = ingredients.machine
+    _require_room(work, machine.memory << 20)
+    began = time.monotonic()
+    say(
+        f"booting {machine.kernel} once for the RAM template ({machine.machine}, {machine.memory} MiB, {ingredients.accel})"
+    )
+    with (work / "ram").open("wb") as ram:
+        ram.truncate(machine.memory << 20)
+    argv_of = partial(_template_argv, ingredients, str(work / "ram"))
+    quiet = Observers(lambda *_: None, lambda *_: None, lambda *_: None)
+    async with Machine.start(argv_of, quiet, Clock.start(), work / "console.log") as guest:
+        deadline = BOOT_DEADLINE[ingredients.accel]
+        try:
+            hello = await guest.alive(
+                guest.agent.ask("hello", within=deadline), deadline + 1, "the agent's first answer"
+            )
+        except GuestSilent as silent:
+            raise GuestSilent(
+                f"{silent.what}\n{guest.console.tail(25)}",
+                "the guest's console is above; has the kernel virtio_console?",
+            ) from silent
+        await guest.qmp.execute("stop")
+        await guest.qmp.execute("migrate-set-capabilities", CAPABILITIES)
+        await guest.qmp.execute("migrate", {"uri": f"file:{work / 'state'}"})
+        await _migration(guest, 60, "the saved device state")
+    seconds = time.monotonic() - began
+    (work / "template.json").write_text(
+        json.dumps({"hello": hello, "seconds": round(seconds, 2), "machine": machine.model_dump()})
+    )
+    say(f"template ready in {seconds:.1f} s: Linux {hello['release']}")
+
+
+def _template_argv(ingredients: Ingredients, ram: str, channels: Channels) -> list[str]:
+    return machine_argv(
+        ingredients.qemu, ingredients.machine, ingredients.accel, Memory(ram, True), channels, ingredients.boot
+    )
+
+
+async def _migration(guest: Machine, within: float, what: str) -> None:
+    """Wait for QEMU's word that a migration, either way, is over."""
+    end = await guest.qmp_event("MIGRATION", within, what, lambda data: data.get("status") in ("completed", "failed"))
+    if end["status"] == "failed":
+        raise TestbedError(f"{what}: QEMU says that it failed: {await guest.qmp.execute('query-migrate')}")
+
+
+def clone_argv(ingredients: Ingredients, memory: Memory, channels: Channels) -> list[str]:
+    """The command of a clone."""
+    return machine_argv(ingredients.qemu, ingredients.machine, ingredients.accel, memory, channels)
+
+
+async def restore(guest: Machine, template: Template) -> None:
+    """Load the template's device state into a fresh clone and let it run."""
+    await guest.qmp.execute("migrate-set-capabilities", CAPABILITIES)
+    await guest.qmp.execute("migrate-incoming", {"uri": f"file:{template.state}"})
+    await _migration(guest, 30, "the restored machine")
+    await guest.qmp.execute("cont")
+
+
+@contextlib.contextmanager
+def clone_memory(template: Template, shared: bool) -> Iterator[tuple[Memory, Sequence[int]]]:
+    """A clone's RAM: the memory backend and the descriptors that QEMU must inherit for it."""
+    if not shared:
+        yield Memory(str(template.ram), False), ()
+        return
+    fd = os.memfd_create("guest-ram")
+    try:
+        _copy_sparse(template.ram, fd)
+        yield Memory(f"/proc/self/fd/{fd}", True), (fd,)
+    finally:
+        os.close(fd)
+
+
+def _copy_sparse(source: Path, target: int) -> None:
+    """Copy what is data, leave holes as holes."""
+    with source.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        os.ftruncate(target, size)
+        offset = 0
+        while offset < size:
+            try:
+                start = os.lseek(file.fileno(), offset, os.SEEK_DATA)
+            except OSError:  # ENXIO: nothing but a hole up to the end
+                return
+            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            os.lseek(target, start, os.SEEK_SET)
+            while start < end:
+                start += os.sendfile(target, file.fileno(), start, end - start)
+            offset = end
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold `path` exclusively; the kernel lets go when the process ends, however it ends."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _require_room(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < size + (64 << 20):
+        raise TestbedError(
+            f"a RAM template needs {size >> 20} MiB in {folder.parent}, {free >> 20} MiB are free",
+            "free some space (netpoll-harness images prune), or move the cache: NETPOLL_HARNESS_CACHE",
+        )
+
+
+def _host_cpu() -> str:
+    """What `-cpu host` depends on: model and flags of the first CPU."""
+    first = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
+    return "\n".join(line for line in first if line.startswith(("model name", "flags", "microcode")))

@@ -1,0 +1,127 @@
+"""Case processes, forked from one that has everything imported: a case then starts in milliseconds.
+
+In: one JSON line per case on standard input: {"job": ...}. Out: one JSON line per case: {"status": N}. Rule: the zygote has one
+thread and one child at a time; each case is a process of its own in a network namespace of its own, dies with the zygote,
+and the zygote dies with whoever started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import TypeAdapter
+
+from harness.conduct import Job, conduct
+from harness.testbed import namespace
+from harness.testbed.process import die_with
+
+_JOB: TypeAdapter[Job] = TypeAdapter(Job)
+EXIT_CASE = 70  # of a case process that could not even write evidence; sysexits' EX_SOFTWARE
+
+
+class Zygote:
+    """The parent's handle. Started on first use, ended with the context; a case that is cut short takes it along."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self, job: Job) -> None:
+        """Run one case to its end. RuntimeError with the case's log if its process failed before it could say why in
+        evidence. On KeyboardInterrupt the case is killed and nothing of it is left."""
+        process = self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(_JOB.dump_json(job, by_alias=True).decode() + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        except BaseException:
+            self.close()
+            raise
+        if not answer:
+            self.close()
+            raise RuntimeError("the process that starts cases ended by itself")
+        if (status := json.loads(answer)["status"]) != 0:
+            log = job.folder / "case.log"
+            said = log.read_text(errors="replace").strip()[-4000:] if log.exists() else ""
+            raise RuntimeError(f"the case's process ended with status {status}\n{said}")
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            parent = os.getpid()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "harness.zygote"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+                preexec_fn=lambda: die_with(parent),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())},
+            )
+        return self._process
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    pipe.close()
+            self._process = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def _search_path() -> list[str]:
+    """Where this very harness was imported from comes first."""
+    here = str(Path(__file__).resolve().parent.parent)
+    return [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+
+
+def _case(line: str, zygote: int) -> int:
+    """In the child: enter a namespace, then conduct. The status is 0 if evidence says what happened."""
+    die_with(zygote)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends a case by killing it
+    job = _JOB.validate_json(line)
+    log = os.open(job.folder / "case.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    namespace.enter()
+    asyncio.run(conduct(job))
+    return 0
+
+
+def main() -> int:
+    me = os.getpid()
+    replies = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            status: Any = EXIT_CASE
+            try:
+                status = _case(line, me)
+            except BaseException as error:  # the child must never return into the loop
+                print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        _, wait_status = os.waitpid(child, 0)
+        print(json.dumps({"status": os.waitstatus_to_exitcode(wait_status)}), file=replies, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
