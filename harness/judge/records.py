@@ -1,0 +1,290 @@
+"""Evidence as typed records: the one place where the judge reads event dictionaries.
+
+In: events of the catalogue in `harness.observe.events`, in file order. Out: one `Records`, each kind in file order.
+Rule: parsed here or not at all; an event that the catalogue does not allow raises `EvidenceError` naming it; kinds that
+no check needs are passed over, so evidence can gain new ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+Event = dict[str, Any]
+Flow = tuple[str, int, str, int]  # source ip and port, destination ip and port
+
+
+class EvidenceError(ValueError):
+    """An event is not what the catalogue says: the evidence was damaged or written by another version."""
+
+
+class Line(NamedTuple):
+    t: float
+    text: str
+
+
+class Link(NamedTuple):
+    """A NIC's link or carrier changed."""
+
+    t: float
+    nic: str
+    up: bool
+
+
+class Active(NamedTuple):
+    t: float
+    bond: str
+    slave: str | None
+
+
+class Frame(NamedTuple):
+    """One captured frame. `flow` is None for what is not UDP; `csum` is ok, bad, none or partial."""
+
+    t: float
+    nic: str
+    out: bool  # from the guest
+    flow: Flow | None
+    csum: str | None
+    ip_csum: str | None
+    smac: str | None
+
+
+class Range(NamedTuple):
+    """Messages first..last were handed over by time `t`."""
+
+    t: float
+    endpoint: str
+    label: str
+    first: int
+    last: int
+
+
+class Handled(NamedTuple):
+    """One message went through the drop routine, onto the queue, or late to the device."""
+
+    t: float
+    endpoint: str
+    label: str
+    seq: int
+    why: str
+
+
+class Sending(NamedTuple):
+    t: float
+    endpoint: str
+    label: str
+    total: int
+    size: tuple[int, int]
+    seed: int
+
+
+class Done(NamedTuple):
+    t: float
+    endpoint: str
+    label: str
+    total: int
+
+
+class Arrival(NamedTuple):
+    """One datagram at an endpoint: a sequence payload (`seq`), or text. `label` where the receiver knows it."""
+
+    t: float
+    endpoint: str
+    label: str | None
+    seq: int | None
+    ok: bool
+    why: str
+    text: str | None
+
+
+class Name(NamedTuple):
+    t: float
+    name: str
+
+
+class Timeout(NamedTuple):
+    t: float
+    what: str
+    of: str
+    within: float
+
+
+@dataclass
+class Records:
+    """Everything the checks look at. Filled by `parse`, not changed afterwards."""
+
+    started: float | None = None
+    ended: float | None = None
+    last: float = 0.0  # the latest time of any event
+    errors: list[str] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+    console: list[Line] = field(default_factory=list)
+    qmp: list[Name] = field(default_factory=list)
+    cuts: list[Link] = field(default_factory=list)
+    carriers: list[Link] = field(default_factory=list)
+    actives: list[Active] = field(default_factory=list)
+    crashes: list[Name] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
+    arrivals: list[Arrival] = field(default_factory=list)
+    sent: list[Range] = field(default_factory=list)
+    kmsg: list[Range] = field(default_factory=list)
+    dropped: list[Handled] = field(default_factory=list)
+    queued: list[Handled] = field(default_factory=list)
+    late: list[Handled] = field(default_factory=list)
+    sending: list[Sending] = field(default_factory=list)
+    done: list[Done] = field(default_factory=list)
+    timeouts: list[Timeout] = field(default_factory=list)
+    guest_events: int = 0
+
+
+class _Item:
+    """One event under the parser's hands: typed access to its keys."""
+
+    def __init__(self, index: int, event: Event) -> None:
+        self.index, self.event = index, event
+        self.t = self.number("t")
+
+    def wrong(self, key: str, wanted: str) -> EvidenceError:
+        name = f"event {self.index} ({self.event.get('src')} {self.event.get('kind')})"
+        seen = f"is {self.event[key]!r}" if key in self.event else "is missing"
+        return EvidenceError(f"{name}: `{key}` {seen}, need {wanted}")
+
+    def number(self, key: str) -> float:
+        value = self.event.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.wrong(key, "a number")
+        return value
+
+    def whole(self, key: str) -> int:
+        value = self.event.get(key)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.wrong(key, "a whole number")
+        return value
+
+    def word(self, key: str) -> str:
+        value = self.event.get(key)
+        if not isinstance(value, str):
+            raise self.wrong(key, "text")
+        return value
+
+    def flag(self, key: str) -> bool:
+        value = self.event.get(key)
+        if not isinstance(value, bool):
+            raise self.wrong(key, "true or false")
+        return value
+
+    def one_of(self, key: str, *words: str) -> str:
+        value = self.event.get(key)
+        if value not in words:
+            raise self.wrong(key, " or ".join(words))
+        return str(value)
+
+    def may(self, key: str) -> str | None:
+        return None if self.event.get(key) is None else self.word(key)
+
+    def pair(self, key: str) -> tuple[int, int]:
+        value = self.event.get(key)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value, value
+        if isinstance(value, list | tuple) and len(value) == 2 and all(type(item) is int for item in value):
+            return value[0], value[1]
+        raise self.wrong(key, "[lowest, highest]")
+
+
+def _frame(records: Records, item: _Item) -> None:
+    out, event, flow = item.one_of("dir", "out", "in") == "out", item.event, None
+    if event.get("sport") is not None:
+        flow = (item.word("sip"), item.whole("sport"), item.word("dip"), item.whole("dport"))
+    frame = Frame(item.t, item.word("nic"), out, flow, item.may("csum"), item.may("ip_csum"), item.may("smac"))
+    records.frames.append(frame)
+
+
+def _arrival(records: Records, item: _Item) -> None:
+    event = item.event
+    text = item.may("text")
+    seq = None if event.get("seq") is None else item.whole("seq")
+    ok = item.flag("ok") if text is None else True
+    arrival = Arrival(item.t, item.word("endpoint"), item.may("label"), seq, ok, item.may("why") or "", text)
+    records.arrivals.append(arrival)
+
+
+def _range(item: _Item) -> Range:
+    found = Range(item.t, item.word("endpoint"), item.word("label"), item.whole("first"), item.whole("last"))
+    if not 0 <= found.first <= found.last:
+        raise item.wrong("last", f"at least `first` ({found.first})")
+    return found
+
+
+def _handled(item: _Item) -> Handled:
+    return Handled(item.t, item.word("endpoint"), item.word("label"), item.whole("seq"), item.may("why") or "")
+
+
+def _sending(item: _Item) -> Sending:
+    size = item.pair("size")
+    return Sending(item.t, item.word("endpoint"), item.word("label"), item.whole("count"), size, item.whole("seed"))
+
+
+def _done(item: _Item) -> Done:
+    return Done(item.t, item.word("endpoint"), item.word("label"), item.whole("count"))
+
+
+def _start(records: Records, item: _Item) -> None:
+    records.started = item.t
+
+
+def _end(records: Records, item: _Item) -> None:
+    records.ended = item.t
+
+
+def _error(records: Records, item: _Item) -> None:
+    hint = item.may("hint")
+    records.errors.append(item.word("what") + (f" ({hint})" if hint else ""))
+
+
+def _timing(records: Records, item: _Item) -> None:
+    records.timings[item.word("what")] = item.number("seconds")
+
+
+Parser = Callable[[Records, _Item], None]
+
+_PARSERS: dict[tuple[str, str], Parser] = {
+    ("run", "start"): _start,
+    ("run", "end"): _end,
+    ("run", "error"): _error,
+    ("run", "timing"): _timing,
+    ("console", "line"): lambda r, e: r.console.append(Line(e.t, e.word("text"))),
+    ("qmp", "event"): lambda r, e: r.qmp.append(Name(e.t, e.word("name"))),
+    ("inject", "link"): lambda r, e: r.cuts.append(Link(e.t, e.word("nic"), e.one_of("state", "up", "down") == "up")),
+    ("inject", "crash"): lambda r, e: r.crashes.append(Name(e.t, e.word("how"))),
+    ("guest", "carrier"): lambda r, e: r.carriers.append(Link(e.t, e.word("nic"), e.flag("up"))),
+    ("guest", "bond"): lambda r, e: r.actives.append(Active(e.t, e.word("bond"), e.may("active"))),
+    ("wire", "frame"): _frame,
+    ("guest", "kmsg"): lambda r, e: r.kmsg.append(_range(e)),
+    ("await", "timeout"): lambda r, e: r.timeouts.append(
+        Timeout(e.t, e.word("what"), e.word("of"), e.number("within"))
+    ),
+}
+_EITHER_SIDE: dict[str, Parser] = {
+    "sent": lambda r, e: r.sent.append(_range(e)),
+    "dropped": lambda r, e: r.dropped.append(_handled(e)),
+    "queued": lambda r, e: r.queued.append(_handled(e)),
+    "late": lambda r, e: r.late.append(_handled(e)),
+    "rx": _arrival,
+    "sending": lambda r, e: r.sending.append(_sending(e)),
+    "done": lambda r, e: r.done.append(_done(e)),
+}
+_PARSERS |= {(side, kind): parser for side in ("guest", "host") for kind, parser in _EITHER_SIDE.items()}
+
+
+def parse(events: Iterable[Event]) -> Records:
+    """All events of a case. Raises EvidenceError for one that the catalogue does not allow."""
+    records = Records()
+    for number, event in enumerate(events, 1):
+        item = _Item(number, event)
+        source, kind = item.word("src"), item.word("kind")
+        records.last = max(records.last, item.t)
+        records.guest_events += source == "guest"
+        if parser := _PARSERS.get((source, kind)):
+            parser(records, item)
+    return records

@@ -1,0 +1,92 @@
+"""From evidence to verdict: the judge's front door, `judge(plan, events)`.
+
+In: a plan and the events of its run. Out: a `Verdict`. Rule: pure; the same evidence gives the same verdict, here and years
+later. Precedence: a testbed error makes ERROR; else a check that was reached and did not hold makes FAIL; else a check that
+was not reached makes INCONCLUSIVE; else PASS. A known bug is applied last, strictly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from harness.judge import (
+    delivered,
+    dropped,
+    event,
+    failover,
+    invariants,
+    lost_only_while_down,
+    parity,
+    queued_delivered,
+)
+from harness.judge.consistency import errors
+from harness.judge.model import CheckResult, Verdict, Word
+from harness.judge.records import Event, EvidenceError
+from harness.judge.seen import Seen, look
+from harness.plan.model import Plan
+from harness.scenario.model import Expect, KnownBug
+
+CHECKS: dict[str, Callable[[Any, Seen], CheckResult]] = {
+    "delivered": delivered.check,
+    "parity": parity.check,
+    "event": event.check,
+    "dropped": dropped.check,
+    "queued_delivered": queued_delivered.check,
+    "lost_only_while_down": lost_only_while_down.check,
+    "failover": failover.check,
+}
+"""Each key of `Expect` and the function that checks it."""
+
+
+def judge(plan: Plan, events: Iterable[Event]) -> Verdict:
+    """The verdict on one case. Evidence that is not of the catalogue is an ERROR, not an exception."""
+    try:
+        seen = look(plan, events)
+    except EvidenceError as error:
+        return Verdict(case=plan.case, word="ERROR", why=str(error), checks=(), errors=(str(error),))
+    checks = (*(_check(expect, seen) for expect in plan.expect), *invariants.checks(seen))
+    faults = tuple(errors(seen))
+    word, why = _word(checks, faults)
+    word, why, bug = _known(plan.known_bug, word, why)
+    records = seen.records
+    return Verdict(
+        case=plan.case,
+        word=word,
+        why=why,
+        checks=checks,
+        errors=faults,
+        known_bug=bug,
+        seconds=round((records.last if records.ended is None else records.ended) - (records.started or 0.0), 6),
+        numbers={"timings": records.timings} if records.timings else {},
+    )
+
+
+def _check(expect: Expect, seen: Seen) -> CheckResult:
+    """The one expectation that is given."""
+    key = next(key for key in CHECKS if getattr(expect, key) is not None)
+    return CHECKS[key](getattr(expect, key), seen)
+
+
+def _word(checks: Iterable[CheckResult], faults: tuple[str, ...]) -> tuple[Word, str]:
+    if faults:
+        return "ERROR", faults[0]
+    checks = list(checks)
+    for check in checks:
+        if check.reached and not check.held:
+            return "FAIL", f"{check.check}: {check.why}"
+    for check in checks:
+        if not check.reached:
+            return "INCONCLUSIVE", f"{check.check}: {check.why}"
+    return "PASS", "; ".join(f"{check.check}: {check.why}" for check in checks[:1]) or "nothing was expected"
+
+
+def _known(bug: KnownBug | None, word: Word, why: str) -> tuple[Word, str, str | None]:
+    """Strict: what is stated must come. ERROR counts only where the testcase states ERROR."""
+    if bug is None:
+        return word, why, None
+    if word == bug.verdict:
+        return "KNOWN_BUG", f"{word} as known: {bug.reason}; {why}", bug.reason
+    if word == "PASS":
+        return "FAIL", f"known bug is gone: {bug.reason}; expected {bug.verdict}, but all held", bug.reason
+    return word, why, bug.reason
