@@ -140,7 +140,9 @@ def escape(text: bytes) -> bytes:
 def console_lines(message: Message, *, time: bool = True) -> list[str]:
     """The record as other consoles show it: each line with the prefix of `info_print_prefix`.
 
-    `time` is the kernel's printk.time; a `caller` field (CONFIG_PRINTK_CALLER) is shown as the kernel does.
+    `time` is the kernel's printk.time; a `caller` field (CONFIG_PRINTK_CALLER) is shown as the kernel does. Plain
+    consoles cut a record at 1024 bytes, prefixes included, and newer kernels cut extended messages at 2048: only then do
+    the two differ.
     """
     caller = dict(message.header.fields).get("caller", "")
     seconds, usec = divmod(message.header.usec, 1_000_000)
