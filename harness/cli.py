@@ -9,18 +9,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 
+import images.cli
 import pytest
 
 import images
-import images.cli
+from harness.bench import turnaround
 from harness.judge.model import Verdict
 from harness.plan.explain import explain
 from harness.plan.model import Plan
 from harness.report import store, terminal
-from harness.run import Options, bench, load, results_folder
+from harness.run import Bench, Options, bench, load, results_folder
 from harness.scenario.errors import ScenarioErrors
 from harness.testbed.errors import TestbedError
 from harness.testbed.qemu import Channels, Memory
@@ -90,11 +92,23 @@ def _parser() -> argparse.ArgumentParser:
     again = _add(commands, "judge", _judge, "judge saved evidence again")
     again.add_argument("folder", type=Path, nargs="+", help="a case's folder, or a results folder")
 
+    speed = _add(commands, "bench", _bench, "measure speed, as ratios against a peer in the same run")
+    speed.add_argument("what", choices=["turnaround"])
+    speed.add_argument("--rounds", type=int, default=5)
+    speed.add_argument("--case", default="send/datagrams-out[nic=virtio-net]", help="turnaround: the case to run")
+    _add_paths(speed)
+    _add_testbed_options(speed)
+
     images.cli.add_parser(commands)
     return parser
 
 
-def _add(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, command: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    command: Callable[[argparse.Namespace], int],
+    about: str,
+) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=about, description=about)
     parser.set_defaults(command=command)
     return parser
@@ -108,7 +122,9 @@ def _add_testbed_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accel", choices=["auto", "kvm", "tcg"], default="auto", help="accelerator (default: probe)")
     parser.add_argument("--qemu", type=Path, help="another qemu-system-x86_64 than the image's own")
     parser.add_argument("--kernel", help=f"run every case on this kernel: {', '.join(images.kernel_names())}")
-    parser.add_argument("--mirror", default="", help="Debian mirror to fetch images from (default: the host's own apt sources)")
+    parser.add_argument(
+        "--mirror", default="", help="Debian mirror to fetch images from (default: the host's own apt sources)"
+    )
 
 
 def _paths(args: argparse.Namespace) -> list[Path]:
@@ -190,7 +206,9 @@ def _only(plans: Sequence[Plan], wanted: str) -> Plan:
     if len(found) == 1:
         return found[0]
     names = "\n".join(f"  {plan.case}" for plan in found or plans)
-    raise UsageError(f"{wanted!r} names {len(found)} cases; " + ("which of these?" if found else "there are:") + f"\n{names}")
+    raise UsageError(
+        f"{wanted!r} names {len(found)} cases; " + ("which of these?" if found else "there are:") + f"\n{names}"
+    )
 
 
 def _judge(args: argparse.Namespace) -> int:
@@ -203,6 +221,15 @@ def _judge(args: argparse.Namespace) -> int:
             for line in terminal.verdict_lines(verdict, case):
                 print(line)
     return _worst(words)
+
+
+def _bench(args: argparse.Namespace) -> int:
+    options = _options(args)
+    plan = _only(load(_paths(args), options), args.case)
+    rounds = turnaround.run(lambda folder: Bench(replace(options, results=folder), _say), plan, args.rounds, _say)
+    print(f"{plan.case}: {args.rounds} rounds")
+    print("\n".join(turnaround.table(rounds)))
+    return Exit.HELD
 
 
 def _worst(words: set[str]) -> Exit:

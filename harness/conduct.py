@@ -13,7 +13,8 @@ import datetime
 import re
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,9 +26,19 @@ from harness.observe.events import Clock, Event, Evidence
 from harness.plan.model import Action, AddTap, Ask, Await, Host, Plan, Qmp, Stage
 from harness.testbed.errors import TestbedError
 from harness.testbed.machine import Machine, Observers
+from harness.testbed.qemu import Channels, Memory
 from harness.testbed.qmp import Qmp as QmpSession
 from harness.testbed.tap import open_tap
-from harness.testbed.template import Ingredients, Template, clone_argv, clone_memory, restore
+from harness.testbed.template import (
+    BOOT_DEADLINE,
+    Ingredients,
+    Template,
+    blank_memory,
+    boot_argv,
+    clone_argv,
+    clone_memory,
+    restore,
+)
 
 GARBAGE_LIMIT = 100  # remarks about an ill-behaved guest that are worth keeping
 
@@ -41,6 +52,7 @@ class Job:
     template: Template
     folder: Path
     versions: Mapping[str, str]
+    cold: bool = False  # boot instead of restoring: what every peer does; for the bench and for suspicion
 
 
 @dataclass
@@ -97,11 +109,11 @@ async def _bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
     """A clone that answers."""
     async with contextlib.AsyncExitStack() as stack:
         began = time.monotonic()
-        memory, inherit = stack.enter_context(clone_memory(job.template, shared=False))
-        offset = 0.0
+        memory, inherit = stack.enter_context(_memory(job))
+        offset, within = 0.0, BOOT_DEADLINE[job.ingredients.accel]
         guest = await stack.enter_async_context(
             Machine.start(
-                partial(clone_argv, job.ingredients, memory),
+                partial(_argv, job, memory),
                 _observers(evidence, lambda: offset),
                 evidence.clock,
                 job.folder / "console.log",
@@ -109,13 +121,22 @@ async def _bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
             )
         )
         evidence.add("run", "timing", what="qemu", seconds=round(time.monotonic() - began, 4))
-        await restore(guest, job.template)
-        await guest.alive(guest.agent.synchronise(time.monotonic), 30, "the agent's answer after the restore")
+        if not job.cold:
+            await restore(guest, job.template)
+        await guest.alive(guest.agent.synchronise(time.monotonic), within, "the agent's answer after the restore")
         offset = guest.agent.offset
         evidence.add("run", "timing", what="restore", seconds=round(time.monotonic() - began, 4))
         endpoints = Endpoints(partial(evidence.add, "host"))
         stack.callback(endpoints.close)
         yield Case(job.plan, evidence, guest, endpoints, job.folder, stack)
+
+
+def _memory(job: Job) -> AbstractContextManager[tuple[Memory, Sequence[int]]]:
+    return blank_memory(job.plan.machine.memory) if job.cold else clone_memory(job.template, shared=False)
+
+
+def _argv(job: Job, memory: Memory, channels: Channels) -> list[str]:
+    return (boot_argv if job.cold else clone_argv)(job.ingredients, memory, channels)
 
 
 def _observers(evidence: Evidence, machine_offset: Callable[[], float]) -> Observers:

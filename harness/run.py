@@ -68,7 +68,9 @@ class Bench:
         self.options = options
         self._say = say
         self._zygote = Zygote()
-        self._builder = images.Builder(store=images.Store(options.cache), progress=images.PlainText(), mirror=options.mirror)
+        self._builder = images.Builder(
+            store=images.Store(options.cache), progress=images.PlainText(), mirror=options.mirror
+        )
         self._qemu: images.Qemu | None = None
         self._probe: Probe | None = None
 
@@ -117,12 +119,12 @@ class Bench:
         }
         return Job(plan, ingredients, template, Path(), versions)
 
-    def run(self, plan: Plan) -> tuple[Verdict, Path]:
+    def run(self, plan: Plan, cold: bool = False) -> tuple[Verdict, Path]:
         """One case: from the template to a verdict, with its folder written. Raises as `prepare`, and RuntimeError when the
-        case's process could not even write evidence."""
+        case's process could not even write evidence. `cold`: boot the guest instead of restoring it."""
         job = self.prepare(plan)
         folder = store.new_case(self.options.results, plan, job.versions)
-        self._zygote.run(replace(job, folder=folder))
+        self._zygote.run(replace(job, folder=folder, cold=cold))
         verdict = judge(plan, read_evidence(folder / "evidence.jsonl"))
         store.write_verdict(folder, verdict)
         return verdict, folder

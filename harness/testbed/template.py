@@ -123,7 +123,7 @@ async def _make(work: Path, ingredients: Ingredients, say: Callable[[str], None]
     )
     with (work / "ram").open("wb") as ram:
         ram.truncate(machine.memory << 20)
-    argv_of = partial(_template_argv, ingredients, str(work / "ram"))
+    argv_of = partial(boot_argv, ingredients, Memory(str(work / "ram"), True))
     quiet = Observers(lambda *_: None, lambda *_: None, lambda *_: None)
     async with Machine.start(argv_of, quiet, Clock.start(), work / "console.log") as guest:
         deadline = BOOT_DEADLINE[ingredients.accel]
@@ -147,10 +147,9 @@ async def _make(work: Path, ingredients: Ingredients, say: Callable[[str], None]
     say(f"template ready in {seconds:.1f} s: Linux {hello['release']}")
 
 
-def _template_argv(ingredients: Ingredients, ram: str, channels: Channels) -> list[str]:
-    return machine_argv(
-        ingredients.qemu, ingredients.machine, ingredients.accel, Memory(ram, True), channels, ingredients.boot
-    )
+def boot_argv(ingredients: Ingredients, memory: Memory, channels: Channels) -> list[str]:
+    """The command of a machine that boots: a template in the making, or a case without one."""
+    return machine_argv(ingredients.qemu, ingredients.machine, ingredients.accel, memory, channels, ingredients.boot)
 
 
 async def _migration(guest: Machine, within: float, what: str) -> None:
@@ -171,6 +170,17 @@ async def restore(guest: Machine, template: Template) -> None:
     await guest.qmp.execute("migrate-incoming", {"uri": f"file:{template.state}"})
     await _migration(guest, 30, "the restored machine")
     await guest.qmp.execute("cont")
+
+
+@contextlib.contextmanager
+def blank_memory(mebibytes: int) -> Iterator[tuple[Memory, Sequence[int]]]:
+    """RAM for a machine that boots by itself; as `clone_memory`."""
+    fd = os.memfd_create("guest-ram")
+    try:
+        os.ftruncate(fd, mebibytes << 20)
+        yield Memory(f"/proc/self/fd/{fd}", True), (fd,)
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager
