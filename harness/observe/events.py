@@ -20,17 +20,17 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | qmp     | reply     | execute, arguments, seconds |
 | inject  | link      | nic, state: written right after QEMU confirmed set_link |
 | inject  | crash     | how: written right before the crash was asked for |
-| wire    | frame     | tap, nic, dir (`out`: from the guest, `in`: to the guest), len, wall_ns, ethertype; for IPv4/IPv6 UDP also src, dst (ip), sport, dport, udp_len, csum: ok, bad or none; ip_csum: ok or bad |
+| wire    | frame     | tap, nic, dir (`out`: from the guest, `in`: to the guest), len, wall_ns, ethertype; smac, dmac; for IPv4/IPv6 UDP also sip, dip, sport, dport, udp_len, csum: ok, bad, none or partial (left to the virtual hardware); ip_csum: ok or bad |
 | guest   | carrier   | nic (id of NIC or bond), up |
 | guest   | nic       | nic, ifname, driver, seconds (plug to bound) |
 | guest   | bond      | bond, active (active slave's NIC id or null) |
 | guest   | run       | argv, rc, out, err |
 | guest   | kmsg      | endpoint, label, first, last: these numbered lines were written to /dev/kmsg |
-| guest, host | sent  | endpoint, label, first, last: these sequence numbers were handed to netpoll_send_udp (ranges, several events per send) |
+| guest, host | sent  | endpoint, label, first, last: these sequence numbers were handed to netpoll_send_udp (t is when the last of them was; a range spans at most 50 ms) |
 | guest, host | dropped | endpoint, label, seq, why: the drop routine was called with this message |
 | guest, host | queued | endpoint, label, seq: the drop routine put it on netpoll_queue |
 | guest, host | late  | endpoint, label, seq: the queue's worker handed it to the device |
-| guest, host | rx    | endpoint, seq, ok, why (sequence payloads); or endpoint, text (anything else, latin-1 decoded) |
+| guest, host | rx    | endpoint, label, seq, ok, why (sequence payloads; seq is null for a foreign one); or endpoint, text (anything else, latin-1 decoded) |
 | guest, host | sending | endpoint, label, count, size, seed: a send begins |
 | guest, host | done  | endpoint, label, count: a send finished |
 | guest, host | counters | endpoint, values {name: int} |
@@ -54,6 +54,7 @@ from pathlib import Path
 from typing import Any
 
 Event = dict[str, Any]
+RESERVED = frozenset({"t", "src", "kind"})
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,9 @@ class Evidence:
         self.events: list[Event] = []
 
     def add(self, src: str, kind: str, /, t: float | None = None, **keys: Any) -> Event:
-        """Write one event; `t` defaults to now. Raises OSError when the disk is full."""
+        """Write one event; `t` defaults to now. Raises OSError when the disk is full, ValueError for a key that is not free."""
+        if not keys.keys().isdisjoint(RESERVED):
+            raise ValueError(f"{src} {kind}: an event's own keys cannot be given: {sorted(RESERVED & keys.keys())}")
         event: Event = {"t": round(self.clock.now() if t is None else t, 6), "src": src, "kind": kind, **keys}
         line = json.dumps(event, separators=(",", ":"), ensure_ascii=True) + "\n"
         with self._lock:
