@@ -26,7 +26,7 @@ def check(expect: Dropped, seen: Seen) -> CheckResult:
     periods = downs(seen.records, expect.link)
     if missing := not_reached(seen, expect.by, expect.link, periods):
         return CheckResult(check="dropped", about=about, reached=False, held=None, why=missing)
-    given = within(keys(seen.records.dropped, expect.by), periods)
+    given = within(handed_over(seen, expect.by), periods)
     queued = keys(seen.records.queued, expect.by)
     arrived = delivery(seen, expect.by, seen.plan.endpoint(expect.by).peer).arrived
     undead = [key for key in given if key in arrived and key not in queued]
@@ -48,12 +48,18 @@ def not_reached(seen: Seen, by: str, link: str, periods: Sequence[Down]) -> str 
         return f"the link of {link} never went down"
     if all(period.surely is None for period in periods):
         return f"the guest never saw the carrier of {link} go down ({periods[0]})"
-    if within(keys(seen.records.dropped, by), periods):
+    if within(handed_over(seen, by), periods):
         return None  # each drop is a message sent at that moment
     sent = messages(seen, by).values()
     if not any(surely_down(periods, message.first, message.last) for message in sent):
         return f"{by} sent nothing that surely fell into the time without link ({periods[0]})"
     return None
+
+
+def handed_over(seen: Seen, by: str) -> dict[Key, Handled]:
+    """Everything that the drop routine of `by` was given, queued or not, by time."""
+    both = sorted(seen.records.dropped + seen.records.queued, key=lambda each: each.t)
+    return keys(both, by)
 
 
 def within(handled: dict[Key, Handled], periods: Sequence[Down]) -> dict[Key, Handled]:
@@ -76,7 +82,7 @@ def _why(expect: Dropped, given: dict[Key, Handled], undead: Sequence[Key], enou
 
 
 def _findings(expect: Dropped, seen: Seen, periods: Sequence[Down], undead: Sequence[Key]) -> list[str]:
-    every = keys(seen.records.dropped, expect.by)
+    every = handed_over(seen, expect.by)
     given = within(every, periods)
     queued = keys(seen.records.queued, expect.by)
     lists = {

@@ -18,6 +18,8 @@ from harness.judge.seen import Seen
 from harness.judge.words import at, cut, many
 from harness.scenario.model import Failover
 
+IDLE = 0.2  # seconds of silence of the sender that are worth a word
+
 
 @dataclass(frozen=True)
 class _Wire:
@@ -38,7 +40,7 @@ def check(expect: Failover, seen: Seen) -> CheckResult:
     missing = _not_reached(expect, seen, periods, down, wire)
     if missing or wire is None or down is None:
         return CheckResult(check="failover", about=about, reached=False, held=None, why=missing or "")
-    gap = _gap(expect, seen, wire)
+    gap = _gap(wire)
     return CheckResult(
         check="failover",
         about=about,
@@ -85,19 +87,18 @@ def _sent_after(expect: Failover, seen: Seen, t: float) -> bool:
     return any(message.first >= t for message in messages(seen, expect.from_).values())
 
 
-def _gap(expect: Failover, seen: Seen, wire: _Wire) -> float:
-    """Seconds without a frame, from the last over the cut slave to the first over another; inf when none came.
+def _gap(wire: _Wire) -> float:
+    """Seconds from the last frame over the cut slave to the first over another; inf when none came."""
+    return wire.others[0].t - wire.before[-1].t if wire.others else inf
 
-    Time in which surely nothing was sent does not count: it begins no later than the first message of the silence.
-    """
-    if not wire.others:
-        return inf
-    last, first = wire.before[-1].t, wire.others[0].t
+
+def _idle(expect: Failover, seen: Seen, wire: _Wire) -> float:
+    """How much of the gap passed before anything was surely sent again."""
+    last = wire.before[-1].t
     times = [(message.first, message.last) for message in messages(seen, expect.from_).values()]
     if seen.plan.endpoint(expect.from_).stack == "kernel":
         times += [(line.t, line.t) for line in seen.kernel]
-    start = min((begin for begin, end in times if end > last + CLOCK_SLACK), default=last)
-    return max(0.0, first - max(last, start))
+    return max(0.0, min((begin for begin, end in times if end > last + CLOCK_SLACK), default=last) - last)
 
 
 def _why(expect: Failover, wire: _Wire, gap: float) -> str:
@@ -115,6 +116,8 @@ def _findings(expect: Failover, seen: Seen, wire: _Wire, down: Down) -> list[str
     said = [f"{expect.cut}: {down}", f"last frame over {expect.cut} at {at(wire.before[-1].t)}"]
     if wire.others:
         said.append(f"first frame over {wire.others[0].nic} at {at(wire.others[0].t)}")
+    if (idle := _idle(expect, seen, wire)) > IDLE:
+        said.append(f"{expect.from_} itself sent nothing for {idle:.3f} s of the gap")
     actives = [each for each in seen.records.actives if each.bond == expect.bond]
     said += [f"{each.bond} said at {at(each.t)} that {each.slave or 'no slave'} is active" for each in actives]
     return said + cut([f"over the cut {expect.cut} at {at(frame.t)}" for frame in wire.astray], "frames astray")

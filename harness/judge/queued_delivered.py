@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from harness.judge.align import align
 from harness.judge.delivery import Came, delivery
-from harness.judge.dropped import named, not_reached, within
+from harness.judge.dropped import handed_over, named, not_reached, within
 from harness.judge.links import CLOCK_SLACK, Down, downs
 from harness.judge.messages import Key, keys
 from harness.judge.model import CheckResult
@@ -74,7 +74,7 @@ def _never_up(expect: QueuedDelivered, periods: Sequence[Down]) -> str | None:
 
 def _queue(expect: QueuedDelivered, seen: Seen, periods: Sequence[Down]) -> _Queue:
     queued = within(keys(seen.records.queued, expect.by), periods)
-    given = within(keys(seen.records.dropped, expect.by), periods)
+    given = within(handed_over(seen, expect.by), periods)
     came = [each for each in delivery(seen, expect.by, seen.plan.endpoint(expect.by).peer).came if each.key in queued]
     held = list(queued)
     found = align(held, [each.key for each in came])

@@ -225,8 +225,11 @@ def _sending(item: _Item) -> Sending:
     return Sending(item.t, item.word("endpoint"), item.word("label"), item.whole("count"), size, item.whole("seed"))
 
 
-def _done(item: _Item) -> Done:
-    return Done(item.t, item.word("endpoint"), item.word("label"), item.whole("count"))
+def _done(records: Records, item: _Item) -> None:
+    if error := item.may("error"):
+        records.errors.append(f"a send failed in the agent: {error}")
+    else:
+        records.done.append(Done(item.t, item.word("endpoint"), item.word("label"), item.whole("count")))
 
 
 def _start(records: Records, item: _Item) -> None:
@@ -272,7 +275,7 @@ _EITHER_SIDE: dict[str, Parser] = {
     "late": lambda r, e: r.late.append(_handled(e)),
     "rx": _arrival,
     "sending": lambda r, e: r.sending.append(_sending(e)),
-    "done": lambda r, e: r.done.append(_done(e)),
+    "done": _done,
 }
 _PARSERS |= {(side, kind): parser for side in ("guest", "host") for kind, parser in _EITHER_SIDE.items()}
 
