@@ -7,7 +7,7 @@ one subject and assumes nothing of the others, so that every error is found in o
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from harness.plan.addresses import ip_of, nic_mac, port_of
 from harness.plan.nics import MODELS
@@ -36,6 +36,26 @@ def check(scenario: Scenario, known_kernels: Collection[str] | None = None) -> I
     yield from _addresses(scenario)
     yield from check_steps(scenario)
     yield from check_expect(scenario)
+
+
+def check_known_bugs(scenarios: Sequence[Scenario]) -> Iterator[Message]:
+    """`known_bugs` of one file, against all its combinations."""
+    facts = [{"kernel": scenario.guest.kernel, **scenario.params} for scenario in scenarios]
+    bugs = scenarios[0].known_bugs if scenarios else ()
+    for index, bug in enumerate(bugs):
+        unknown = [key for key in bug.when if key not in facts[0]]
+        for key in unknown:
+            path: Path = ("known_bugs", index, "when", key)
+            yield Message(path, f"{key!r} is no axis of the matrix", suggest(key, facts[0], "there are"), on_key=True)
+        if not unknown and not any(bug.when.items() <= case.items() for case in facts):
+            yield Message(
+                ("known_bugs", index, "when"), "no combination of the matrix is like this", "correct the values"
+            )
+    for case in facts:
+        both = [index for index, bug in enumerate(bugs) if bug.when.items() <= case.items()]
+        if len(both) > 1:
+            what = f"two known bugs apply to one combination, this one and number {both[0] + 1}"
+            yield Message(("known_bugs", both[1], "when"), what, "narrow one of them")
 
 
 def _kernel(scenario: Scenario, known: Collection[str] | None) -> Iterator[Message]:
@@ -109,7 +129,9 @@ def _bond_options(name: str, bond: Bond) -> Iterator[Message]:
     primary = bond.options.get("primary")
     if primary is not None and primary not in bond.slaves:
         yield Message(
-            (*path, "primary"), f"primary {primary!r} is no slave of {name!r}", suggest(str(primary), bond.slaves)
+            (*path, "primary"),
+            f"primary {primary!r} is no slave of {name!r}",
+            suggest(str(primary), bond.slaves, "slaves"),
         )
 
 
@@ -132,9 +154,9 @@ def _peer(scenario: Scenario, name: str, endpoint: Endpoint) -> Iterator[Message
         yield Message(path, f"peer {endpoint.peer!r} is no endpoint", suggest(endpoint.peer, others, "endpoints"))
     elif endpoint.peer == name:
         yield Message(path, f"{name!r} is its own peer", "name the endpoint on the other side")
-    elif peer.peer != name:
+    elif peer.peer != name and peer.peer in scenario.endpoints:
         yield Message(path, f"{endpoint.peer!r} has another peer, {peer.peer!r}", "two endpoints name each other")
-    elif peer.at == endpoint.at:
+    elif peer.at == endpoint.at and others.index(endpoint.peer) >= list(scenario.endpoints).index(name):
         remedy = "one of the two is at: guest, the other at: host"
         yield Message(path, f"{name!r} and its peer {endpoint.peer!r} are both at {endpoint.at}", remedy)
     elif peer.device != endpoint.device and endpoint.at == "host":

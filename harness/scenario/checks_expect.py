@@ -43,9 +43,9 @@ def _flow(scenario: Scenario, path: Path, sender: str, receiver: str, at_least: 
     yield from unknown
     if unknown:
         return
-    if scenario.endpoints[sender].peer != receiver:
-        what = f"{sender!r} sends to {scenario.endpoints[sender].peer!r}, not to {receiver!r}"
-        yield Message((*path, "to"), what, f"write to: {scenario.endpoints[sender].peer}")
+    peer = scenario.endpoints[sender].peer
+    if peer != receiver and peer in scenario.endpoints:
+        yield Message((*path, "to"), f"{sender!r} sends to {peer!r}, not to {receiver!r}", f"write to: {peer}")
     yield from _sends(scenario, path, "from", sender, at_least)
 
 

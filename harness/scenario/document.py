@@ -16,7 +16,7 @@ import yaml
 
 from harness.scenario.errors import Position, Problem, ScenarioErrors
 
-MAX_BYTES, MAX_NODES, MAX_DEPTH = 256 * 1024, 20_000, 24
+MAX_BYTES, MAX_NODES, MAX_DEPTH, MAX_DIGITS = 256 * 1024, 20_000, 24, 18
 
 Path = tuple[str | int, ...]
 
@@ -42,6 +42,9 @@ class Document:
     data: Any = None
     places: dict[Path, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    trapped: set[Position] = field(
+        default_factory=set
+    )  # values with a problem of their own: nothing more is said of them
 
     def place(self, path: Path) -> Place:
         """The place of `path`, or of the nearest thing around it that the author wrote."""
@@ -178,6 +181,7 @@ class _Walker:
         for key_node, value_node in node.value:
             key = self._key(key_node)
             if key is None:
+                self.document.trapped.add(_start(node))  # what is missing in it may be under that key
                 continue
             if key in data:
                 first = self.document.places[(*path, key)].key
@@ -214,6 +218,7 @@ class _Walker:
         trap = next(_traps(node), None)
         if trap is not None:
             self.document.problem(_start(node), *trap)
+            self.document.trapped.add(_start(node))
             return str(node.value)
         return _construct(node)
 
@@ -228,6 +233,8 @@ def _traps(node: yaml.Node) -> Iterator[tuple[str, str]]:
         yield f"YAML reads {text} as {_read_as(node)}, in base 60", quoted
     if tag == "int" and not _DECIMAL.fullmatch(text):
         yield f"YAML reads {text} as {_read_as(node)}", "write a decimal number, or quote it if it is text"
+    elif tag == "int" and len(text) > MAX_DIGITS:
+        yield f"a number of {len(text)} digits", "nothing in a testcase is counted that far"
     if tag == "timestamp":
         yield f"YAML reads {text} as a date", quoted
     if tag == "null":

@@ -43,7 +43,7 @@ class ScenarioErrors(ValueError):
 
 def suggest(word: str, known: Iterable[str], noun: str = "known") -> str:
     """`did you mean 'x'?` where something is close, otherwise all known words."""
-    words = [str(item) for item in known]
+    words = list(dict.fromkeys(str(item) for item in known))
     close = get_close_matches(word, words, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"

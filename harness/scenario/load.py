@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.scenario.checks import check
+from harness.scenario.checks import check, check_known_bugs
 from harness.scenario.document import Document, Path, read_document
 from harness.scenario.errors import Position, Problem, ScenarioErrors
 from harness.scenario.matrix import Combination, expand, unresolved
@@ -59,7 +59,7 @@ def _files(paths: Iterable[FilePath], problems: list[Problem]) -> list[tuple[Fil
     files: dict[FilePath, tuple[FilePath, FilePath | None]] = {}
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+            inside = sorted(file for file in path.rglob("[!.]*") if file.suffix in SUFFIXES and file.is_file())
             if not inside:
                 problems.append(Problem(str(path), Position(), "no testcase in this folder", "name files *.yaml"))
             for file in inside:
@@ -89,6 +89,10 @@ def _load_file(file: FilePath, known_kernels: Collection[str] | None, root: File
         if scenario is not None:
             _report(document, combination, check(scenario, known_kernels))
             scenarios.append(scenario)
+    if not document.problems:
+        for message in check_known_bugs(scenarios):
+            place = document.place(message.path)
+            document.problem(place.key if message.on_key else place.value, message.what, message.remedy)
     if document.problems:
         raise ScenarioErrors(document.problems)
     source = f"{file}:{document.place(()).value.line}"
@@ -146,6 +150,8 @@ def _report(document: Document, combination: Combination, found: Iterable[Messag
         if unresolved(combination.data, message.path):
             continue  # the axis itself was reported
         place = document.place(_origin(combination, message))
+        if place.value in document.trapped and not message.on_key:
+            continue  # its problem was found when it was read
         document.problem(place.key if message.on_key else place.value, message.what, message.remedy)
 
 

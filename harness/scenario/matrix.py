@@ -125,14 +125,16 @@ def _check_uses(document: Document, body: dict[str, Any], axes: Axes) -> None:
     matrix = document.data.get("matrix")
     written = list(matrix) if isinstance(matrix, dict) else []  # an axis with bad values is known all the same
     used = set()
+    unknown = False
     for path, axis in _uses((), body):
         used.add(axis)
         if axis not in written:
+            unknown = True
             at = document.place(path).value
             remedy = suggest(axis, written, "axes") + " (a literal ${...} is written $${...})"
             document.problem(at, f"${{{axis}}} names no axis of the matrix", remedy)
     for axis in axes:
-        if axis not in used:
+        if axis not in used and not unknown:  # it may be the one that was misspelt
             at = document.place(("matrix", axis)).key
             document.problem(at, f"axis {axis!r} changes nothing", f"use ${{{axis}}} somewhere, or remove the axis")
 

@@ -122,8 +122,10 @@ def _choice(_path: Path, detail: ErrorDetails, plain: str | None) -> _Described:
         what = (
             f"one of {', '.join(expected)} is expected here, but YAML reads {plain} as {str(detail['input']).lower()}"
         )
-        return what, f'write one of them; to YAML, "{plain}" is text only in quotes'
-    return f"{_show(detail['input'])} is not one of {', '.join(expected)}", suggest(str(detail["input"]), expected)
+        return what, "write one of them"
+    remedy = suggest(str(detail["input"]), expected)
+    what = f"{_show(detail['input'])} is not one of {', '.join(expected)}"
+    return what, remedy if remedy.startswith("did") else "write one of them"
 
 
 def _pattern(_path: Path, detail: ErrorDetails, _plain: str | None) -> _Described:
@@ -140,7 +142,7 @@ def _expected(what: str, remedy: str) -> Callable[[Path, ErrorDetails, str | Non
 
 def _bound(sign: str, key: str) -> Callable[[Path, ErrorDetails, str | None], _Described]:
     def describe(_path: Path, detail: ErrorDetails, _plain: str | None) -> _Described:
-        return f"{_show(detail['input'])} is out of range", f"it must be {sign} {detail['ctx'][key]}"
+        return f"{_show(detail['input'])} is out of range", f"it must be {sign} {detail['ctx'][key]:g}"
 
     return describe
 
@@ -149,10 +151,8 @@ def _length(words: str, key: str) -> Callable[[Path, ErrorDetails, str | None], 
     def describe(_path: Path, detail: ErrorDetails, _plain: str | None) -> _Described:
         context = detail["ctx"]
         has = context.get("actual_length", len(detail["input"]))
-        return (
-            f"{has} given here",
-            f"{words} {context[key]} needed" if words == "at least" else f"{words} {context[key]}",
-        )
+        noun = "characters" if isinstance(detail["input"], str) else "values"
+        return f"{has} {noun} are given here", f"give {words} {context[key]}"
 
     return describe
 
