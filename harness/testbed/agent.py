@@ -11,6 +11,7 @@ import itertools
 import json
 import socket
 from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import Any
 
 from harness.testbed.errors import GuestSilent, TestbedError
@@ -98,7 +99,7 @@ class Agent:
             self._on_garbage(f"{type(error).__name__}: {line[:200]!r}")
 
     def _event(self, kind: object, stamp: object, keys: object) -> None:
-        if kind not in KINDS or not isinstance(stamp, int | float) or not isinstance(keys, dict):
+        if kind not in KINDS or not isinstance(stamp, int | float) or not isinstance(keys, dict) or not isfinite(stamp):
             raise ValueError("not an event")
         keys = {str(key): value for key, value in keys.items() if key not in ("t", "src", "kind", "guest_t")}
         self._on_event(str(kind), float(stamp), keys)
