@@ -11,6 +11,7 @@ built once is used again without a network; every error is an ImageError that sa
 """
 
 from images.bzimage import has_pvh_entry, unpack_kernel
+from images.catalogue import Image, Pruned, list_, prune
 from images.errors import (
     BadKernel,
     BadQemu,
@@ -25,7 +26,7 @@ from images.errors import (
 )
 from images.fetch import Builder
 from images.guest import READY_LINE, GuestImage, ensure_guest
-from images.kernel import Kernel, ensure_kernel, kernel_names
+from images.kernel import Kernel, ensure_kernel, kernel_at, kernel_names
 from images.progress import PlainText, Progress, Silent
 from images.qemu import Qemu, ensure_qemu, qemu_at
 from images.recipes import DEFAULT_KERNEL
@@ -41,6 +42,7 @@ __all__ = [
     "DiskFull",
     "FetchFailed",
     "GuestImage",
+    "Image",
     "ImageError",
     "Kernel",
     "NoApt",
@@ -48,6 +50,7 @@ __all__ = [
     "NoMirror",
     "PlainText",
     "Progress",
+    "Pruned",
     "Qemu",
     "Silent",
     "Store",
@@ -57,7 +60,10 @@ __all__ = [
     "ensure_kernel",
     "ensure_qemu",
     "has_pvh_entry",
+    "kernel_at",
     "kernel_names",
+    "list_",
+    "prune",
     "qemu_at",
     "unpack_kernel",
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import re
 import struct
 import zlib
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from images.errors import BadKernel
 SETUP_SECTS = 0x1F1
 MAGIC = 0x202  # "HdrS"
 VERSION = 0x206
+KERNEL_VERSION = 0x20E  # where, past the first sector, the version string is
 PAYLOAD = 0x248  # payload_offset, payload_length: from boot protocol 2.08 on
 LENGTH = 4  # bytes: the unpacked size that follows the stream (not for gzip, whose own last word it is)
 XEN_ELFNOTE_PHYS32_ENTRY = 18  # include/xen/interface/elfnote.h: the PVH entry point
@@ -105,6 +107,20 @@ def _checked(kernel: bytes, name: str, packed: bytes) -> bytes:
     if not kernel.startswith(b"\x7fELF"):
         raise BadKernel("what the bzImage holds is no ELF file", "give an x86-64 kernel")
     return kernel
+
+
+def release_of(image: bytes) -> str:
+    """`uname -r` of a bzImage (its setup header says it) or of a vmlinux (its banner does). Raises BadKernel."""
+    text = b""
+    if image.startswith(b"\x7fELF"):
+        text = image[max(0, image.find(b"Linux version ")) :][14:256]
+    elif image[MAGIC : MAGIC + 4] == b"HdrS":
+        (at,) = struct.unpack_from("<H", image, KERNEL_VERSION)
+        text = image[at + 512 : at + 768] if at else b""
+    match = re.match(rb"[0-9][\w.+~-]*", text)
+    if not match:
+        raise BadKernel("no Linux version in this file: it is neither a bzImage nor a vmlinux", "give one of the two")
+    return match[0].decode()
 
 
 def has_pvh_entry(vmlinux: bytes) -> bool:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from images.catalogue import trim
 from images.cpio import Entry, regular, write_archive
 from images.errors import ImageError
 from images.fetch import Builder
@@ -25,12 +26,11 @@ from images.kernel import Kernel
 from images.modules import GUEST_MODULES, Selection, select
 from images.progress import stage
 from images.rootfs import GUEST_HOME, module_entries, programs, settings
-from images.store import Store, manifest_of
+from images.store import manifest_of
 from images.userland import Userland, ensure_userland
 
 # What the base is made by: an edit of one of these makes another base.
 MAKERS = ("cpio.py", "elf.py", "guest.py", "init.sh", "modules.py", "rootfs.py", "userland.py")
-KEPT_IMAGES = 3  # guest images of one base that stay; more come from edited sources and are dropped, oldest first
 READY_LINE = "netpoll-init: up after"  # begins what /init prints on the console when the agent is about to start
 COPY = 1 << 24  # bytes
 
@@ -57,11 +57,11 @@ def ensure_guest(kernel: Kernel, builder: Builder, sources: Path | None = None) 
     name = f"guest-{digest[:16]}"
     path = builder.store.find(name)
     if path is None:
-        with builder.store.lock(f"guest-{digest[:16]}"):
+        with builder.store.lock(f"guest-{kernel.name}"):
             path = builder.store.find(name) or builder.store.build(
                 lambda _: name, lambda scratch: _append(scratch, base, files, userland, kernel, digest, builder)
             )
-        _drop_old(builder.store, base.name)
+        trim(builder.store)
     return GuestImage(
         initrd=path / "initrd",
         digest=digest,
@@ -97,7 +97,7 @@ def _ensure_base(kernel: Kernel, userland: Userland, builder: Builder) -> Path:
     makers = [_sha256((here / name).read_bytes()) for name in MAKERS]
     digest = _sha256("base", kernel.digest, userland.digest, *makers)
     name = f"base-{digest[:16]}"
-    with builder.store.lock(name):
+    with builder.store.lock(f"base-{kernel.name}"):
         return builder.store.find(name) or builder.store.build(
             lambda _: name, lambda scratch: _make_base(scratch, kernel, userland, digest, builder)
         )
@@ -128,11 +128,12 @@ def _make_base(scratch: Path, kernel: Kernel, userland: Userland, digest: str, b
 def depmod(root: Path, kernel: Kernel, chosen: Selection, userland: Userland) -> dict[str, bytes]:
     """modules.dep and the other listings that modprobe needs, made for exactly the chosen modules by depmod(8)."""
     folder = root / "lib/modules" / kernel.release
+    folder.mkdir(parents=True)
     for path, data in chosen.files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
     for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
-        if (kernel.modules / name).is_file():
+        if kernel.modules and (kernel.modules / name).is_file():
             shutil.copyfile(kernel.modules / name, folder / name)
     userland.tool("usr/bin/kmod", "-b", str(root), kernel.release, name="depmod")
     listings = {path.name: path.read_bytes() for path in folder.glob("modules.*")}
@@ -196,14 +197,6 @@ def compiled(files: Mapping[str, bytes], userland: Userland) -> dict[str, bytes]
         return {
             str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
         }
-
-
-def _drop_old(store: Store, base: str) -> None:
-    """Keeps the newest few guest images of a base; those in use by any process stay."""
-    images = [(manifest_of(path), path) for path in store.objects() if path.name.startswith("guest-")]
-    same = sorted((path.stat().st_mtime, path) for manifest, path in images if manifest.get("base") == base)
-    for _, path in same[:-KEPT_IMAGES]:
-        store.remove(path)
 
 
 def _sha256(*parts: str | bytes) -> str:

@@ -64,10 +64,15 @@ def built_in(modules: Path) -> frozenset[str]:
     return frozenset(canonical(Path(line).name.removesuffix(".ko")) for line in lines)
 
 
-def select(modules: Path, names: Iterable[str], unzstd: Callable[[bytes], bytes]) -> Selection:
-    """The modules of that name and all that they need. Raises BadKernel (none at all, a damaged one)."""
-    available, inside = index(modules), built_in(modules)
+def select(modules: Path | None, names: Iterable[str], unzstd: Callable[[bytes], bytes]) -> Selection:
+    """The modules of that name and all that they need; none when the kernel has no module folder.
+
+    Raises BadKernel: a folder without modules, a damaged module.
+    """
     wished = [canonical(name) for name in names]
+    if modules is None:
+        return Selection({}, (), tuple(sorted(set(wished))))
+    available, inside = index(modules), built_in(modules)
     files: dict[str, bytes] = {}
     seen: set[str] = set()
     queue = list(wished)
@@ -100,12 +105,22 @@ def read_module(path: Path, unzstd: Callable[[bytes], bytes]) -> bytes:
         raise BadKernel(f"module {path} is damaged: {error}", "install the modules again") from error
 
 
+def release_for(path: Path, unzstd: Callable[[bytes], bytes]) -> str:
+    """The kernel release that a module was built for: the first word of its vermagic. Raises BadKernel."""
+    magic = _modinfo(path, read_module(path, unzstd)).get("vermagic", [""])[0]
+    return magic.split(" ", 1)[0]
+
+
 def _needs(path: Path, content: bytes) -> list[str]:
     """Names in `depends` and in `softdep pre:/post:` of a module's .modinfo."""
-    try:
-        info = modinfo(Elf(content))
-    except ElfError as error:
-        raise BadKernel(f"module {path} is damaged: {error}", "install the modules again") from error
+    info = _modinfo(path, content)
     hard = [name for value in info.get("depends", []) for name in value.split(",") if name]
     soft = [name for value in info.get("softdep", []) for name in value.split() if not name.endswith(":")]
     return [canonical(name) for name in hard + soft]
+
+
+def _modinfo(path: Path, content: bytes) -> dict[str, list[str]]:
+    try:
+        return modinfo(Elf(content))
+    except ElfError as error:
+        raise BadKernel(f"module {path} is damaged: {error}", "install the modules again") from error
