@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from images.errors import CacheUnusable
 from images.fetch import size_of
 from images.recipes import KERNELS, QEMU, USERLAND
 from images.store import Store, manifest_of
@@ -46,7 +47,7 @@ class Pruned:
 
 def list_(store: Store) -> tuple[Image, ...]:
     """All images, the current ones first. Raises CacheUnusable for a damaged manifest."""
-    manifests = {path: manifest_of(path) for path in store.objects()}
+    manifests = _manifests(store)
     current = _current(store, manifests, guests=1)
     images = [
         Image(
@@ -71,7 +72,8 @@ def prune(store: Store, everything: bool = False) -> Pruned:
     """
     before = _size(store.root)
     store.sweep()
-    removed, in_use = [], []
+    removed: list[str] = []
+    in_use: list[str] = []
     for image in list_(store):
         if everything or not image.current:
             (removed if store.remove(image.path) else in_use).append(image.name)
@@ -86,11 +88,22 @@ def prune(store: Store, everything: bool = False) -> Pruned:
 
 def trim(store: Store) -> None:
     """Removes superseded images that can be made again without a network, so that edits and bisections fill no disk."""
-    manifests = {path: manifest_of(path) for path in store.objects()}
+    manifests = _manifests(store)
     stay = _current(store, manifests, guests=KEPT_GUESTS)
     for path, manifest in manifests.items():
         if path not in stay and manifest["kind"] in ("base", "guest", "kernel-own"):
             store.remove(path)
+
+
+def _manifests(store: Store) -> dict[Path, dict[str, Any]]:
+    found = {}
+    for path in store.objects():
+        try:
+            found[path] = manifest_of(path)
+        except CacheUnusable:
+            if path.exists():  # else another process removed it just now
+                raise
+    return found
 
 
 def known_keys() -> frozenset[str]:

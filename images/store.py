@@ -148,6 +148,11 @@ class Store:
                 swept.append(lock_path.with_suffix(""))
         return swept
 
+    def release(self) -> None:
+        """Lets go of all objects that were handed out: `prune` may take them."""
+        while self._held:
+            self._held.popitem()[1].close()
+
     def objects(self) -> list[Path]:
         """All finished objects, by name."""
         return sorted(path for path in (self.root / "store").glob("*") if (path / MANIFEST).is_file())
@@ -159,9 +164,9 @@ class Store:
         return {path.name: path.read_text().strip() for path in paths}
 
     def remove(self, path: Path) -> bool:
-        """Removes an object unless some process holds it; True when it is gone."""
-        if held := self._held.pop(path, None):
-            held.close()
+        """Removes an object unless some process, this one included, holds it; True when it is gone."""
+        if path in self._held:
+            return False
         try:
             with open(path / MANIFEST) as manifest:
                 fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
