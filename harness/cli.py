@@ -13,16 +13,16 @@ from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 
-import images.cli
 import pytest
 
 import images
+import images.cli
 from harness.bench import turnaround
 from harness.judge.model import Verdict
 from harness.plan.explain import explain
 from harness.plan.model import Plan
 from harness.report import store, terminal
-from harness.run import Bench, Options, bench, load, results_folder
+from harness.run import Bench, Options, bench, is_path, load, results_folder
 from harness.scenario.errors import ScenarioErrors
 from harness.testbed.errors import TestbedError
 from harness.testbed.qemu import Channels, Memory
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_paths(speed)
     _add_testbed_options(speed)
 
-    images.cli.add_parser(commands)
+    images.cli.add_parser(commands).set_defaults(command=images.cli.run)
     return parser
 
 
@@ -121,7 +121,9 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
 def _add_testbed_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accel", choices=["auto", "kvm", "tcg"], default="auto", help="accelerator (default: probe)")
     parser.add_argument("--qemu", type=Path, help="another qemu-system-x86_64 than the image's own")
-    parser.add_argument("--kernel", help=f"run every case on this kernel: {', '.join(images.kernel_names())}")
+    known = ", ".join(images.kernel_names())
+    parser.add_argument("--kernel", help=f"run every case on this kernel: {known}, or a bzImage or vmlinux of your own")
+    parser.add_argument("--modules", type=Path, help="modules of --kernel: what `make modules_install` wrote")
     parser.add_argument(
         "--mirror", default="", help="Debian mirror to fetch images from (default: the host's own apt sources)"
     )
@@ -136,13 +138,20 @@ def _paths(args: argparse.Namespace) -> list[Path]:
 
 
 def _options(args: argparse.Namespace) -> Options:
-    if args.kernel is not None and args.kernel not in images.kernel_names():
-        raise UsageError(f"--kernel {args.kernel}: no such kernel\n  -> one of {', '.join(images.kernel_names())}")
+    if args.kernel is not None and is_path(args.kernel) and not Path(args.kernel).is_file():
+        known = ", ".join(images.kernel_names())
+        raise UsageError(
+            f"--kernel {args.kernel}: no such file, and no kernel of that name\n  -> a file, or one of {known}"
+        )
+    if args.modules is not None and not args.modules.is_dir():
+        raise UsageError(f"--modules {args.modules}: no such folder")
     if args.qemu is not None and not args.qemu.is_file():
         raise UsageError(f"--qemu {args.qemu}: no such file")
     accel = None if args.accel == "auto" else args.accel
     results = results_folder(getattr(args, "results", None))
-    return Options(results=results, accel=accel, qemu=args.qemu, kernel=args.kernel, mirror=args.mirror)
+    return Options(
+        results=results, accel=accel, qemu=args.qemu, kernel=args.kernel, modules=args.modules, mirror=args.mirror
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -155,6 +164,8 @@ def _run(args: argparse.Namespace) -> int:
     forwarded = ["--results", str(options.results), "--accel", args.accel]
     forwarded += ["--qemu", str(args.qemu)] if args.qemu else []
     forwarded += ["--kernel", args.kernel] if args.kernel else []
+    forwarded += ["--modules", str(args.modules)] if args.modules else []
+    forwarded += ["--mirror", args.mirror] if args.mirror else []
     forwarded += ["--strict"] if args.strict else []
     status = pytest.main([*map(str, paths), *forwarded, *args.rest])
     return _exit_of(status, options.results)

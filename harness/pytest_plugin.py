@@ -32,6 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--accel", choices=["auto", "kvm", "tcg"], default="auto", help="accelerator (default: probe)")
     group.addoption("--qemu", type=Path, help="another qemu-system-x86_64 than the image's own")
     group.addoption("--kernel", help="run every case on this kernel instead of the testcase's")
+    group.addoption("--modules", type=Path, help="modules of --kernel")
+    group.addoption("--mirror", default="", help="Debian mirror to fetch images from")
     group.addoption("--strict", action="store_true", help="an inconclusive case fails")
 
 
@@ -44,6 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
         accel=None if accel == "auto" else accel,
         qemu=config.getoption("--qemu"),
         kernel=config.getoption("--kernel"),
+        modules=config.getoption("--modules"),
+        mirror=config.getoption("--mirror"),
     )
     config.stash[VERDICTS] = []
     if config.pluginmanager.hasplugin("xdist"):

@@ -43,7 +43,8 @@ class Options:
     results: Path
     accel: Accel | None = None  # None: probe
     qemu: Path | None = None  # None: the image's own
-    kernel: str | None = None  # overrides the testcases' kernel
+    kernel: str | None = None  # overrides the testcases' kernel: a name, or the path of a kernel of one's own
+    modules: Path | None = None  # the modules of that kernel
     mirror: str = ""  # where images come from, if not from the host's own apt sources
     cache: Path = field(default_factory=images.cache_root)
 
@@ -92,7 +93,7 @@ class Bench:
 
     def ingredients(self, plan: Plan) -> Ingredients:
         """What the plan's template is made of; builds the images that are missing. Raises images.ImageError."""
-        kernel = images.ensure_kernel(plan.machine.kernel, self._builder)
+        kernel = self._kernel(plan.machine.kernel)
         guest = images.ensure_guest(kernel, self._builder)
         qemu = self.qemu()
         return Ingredients(
@@ -103,6 +104,11 @@ class Bench:
             boot=Boot(kernel.vmlinux, guest.initrd),
             image_digest=f"{kernel.digest}-{guest.digest}",
         )
+
+    def _kernel(self, name: str) -> images.Kernel:
+        if name == self.options.kernel and is_path(name):
+            return images.kernel_at(Path(name), self.options.modules, self._builder)
+        return images.ensure_kernel(name, self._builder)
 
     def prepare(self, plan: Plan) -> Job:
         """Images and template for the plan; the folder is chosen by `run`. Raises ImageError or TestbedError."""
@@ -141,6 +147,11 @@ def bench(options: Options, say: Say) -> Iterator[Bench]:
         yield made
     finally:
         made.close()
+
+
+def is_path(kernel: str) -> bool:
+    """Whether `--kernel` names a file and not a recipe: recipes' names have no slash."""
+    return "/" in kernel or kernel not in images.kernel_names()
 
 
 def results_folder(root: Path | None) -> Path:
