@@ -22,6 +22,7 @@ Path = tuple[str | int, ...]
 
 _TAG = "tag:yaml.org,2002:"
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)")
+_RESOLVER = yaml.SafeLoader("")
 _MAC_LIKE = re.compile(r"[0-9]{1,2}(:[0-9]{1,2}){5}")
 
 
@@ -92,7 +93,7 @@ def _compose(document: Document, text: str) -> yaml.Node:
         raise _syntax_error(document, text, error) from error
     except yaml.reader.ReaderError as error:
         at = _offset_position(text, error.position)
-        what = f"character {ord(str(error.character)):#06x} is not allowed in YAML"
+        what = f"character {int(error.character):#06x} is not allowed in YAML"
         raise _fatal(document, at, what, "remove it, or write it as an escape in double quotes") from error
     except RecursionError as error:
         what = f"nested deeper than {MAX_DEPTH} levels"
@@ -158,6 +159,7 @@ class _Walker:
                 return self._mapping(node, path)
             if isinstance(node, yaml.SequenceNode):
                 return self._sequence(node, path)
+            assert isinstance(node, yaml.ScalarNode)  # YAML has three kinds
             return self._scalar(node)
         finally:
             self.above.pop()
@@ -214,7 +216,7 @@ class _Walker:
                 _start(node), f"tag {node.tag.replace(_TAG, '!!')} is not used here", "remove the tag"
             )
 
-    def _scalar(self, node: yaml.Node) -> Any:
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
         trap = next(_traps(node), None)
         if trap is not None:
             self.document.problem(_start(node), *trap)
@@ -223,8 +225,18 @@ class _Walker:
         return _construct(node)
 
 
-def _traps(node: yaml.Node) -> Iterator[tuple[str, str]]:
+def _natural_tag(node: yaml.ScalarNode) -> str:
+    """The tag that the scalar has by its looks alone."""
+    plain = node.style is None
+    tag: str = _RESOLVER.resolve(yaml.ScalarNode, node.value, (plain, not plain))  # type: ignore[no-untyped-call]  # stubs
+    return tag
+
+
+def _traps(node: yaml.ScalarNode) -> Iterator[tuple[str, str]]:
     """Plain scalars that YAML 1.1 reads as something else than they look, whatever is expected there."""
+    if node.tag != _natural_tag(node):
+        yield f"tag {node.tag.replace(_TAG, '!!')} is not used here", "remove the tag"
+        return
     tag, text = node.tag.removeprefix(_TAG), str(node.value)
     quoted = f'write "{text}"'
     if _MAC_LIKE.fullmatch(text) and tag != "str":
@@ -239,10 +251,8 @@ def _traps(node: yaml.Node) -> Iterator[tuple[str, str]]:
         yield f"YAML reads {text} as a date", quoted
     if tag == "null":
         yield "there is no value here", "give one, or leave the key out"
-    if tag == "value":
+    if tag in ("value", "merge"):
         yield f"YAML gives {text} a special meaning", quoted
-    if tag not in ("str", "int", "float", "bool", "timestamp", "null", "value"):
-        yield f"tag {node.tag.replace(_TAG, '!!')} is not used here", "remove the tag"
 
 
 def _construct(node: yaml.Node) -> str | int | float | bool:
@@ -254,9 +264,9 @@ def _read_as(node: yaml.Node) -> str:
     """What YAML makes of a scalar, in words."""
     try:
         value = _construct(node)
-    except (ValueError, yaml.YAMLError):
-        return node.tag.removeprefix(_TAG)
-    words = {True: "true", False: "false", None: "nothing"}
-    if isinstance(value, bool) or value is None:
-        return words[value]
-    return f"the number {value}" if isinstance(value, int | float) else f"a {type(value).__name__}"
+        words = {True: "true", False: "false", None: "nothing"}
+        if isinstance(value, bool) or value is None:
+            return words[value]
+        return f"the number {value}" if isinstance(value, int | float) else f"a {type(value).__name__}"
+    except (ValueError, IndexError, yaml.YAMLError):  # a tag by hand, 0x without digits, more digits than can be shown
+        return f"a value of type {node.tag.removeprefix(_TAG)}"

@@ -59,7 +59,7 @@ def _files(paths: Iterable[FilePath], problems: list[Problem]) -> list[tuple[Fil
     files: dict[FilePath, tuple[FilePath, FilePath | None]] = {}
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("[!.]*") if file.suffix in SUFFIXES and file.is_file())
+            inside = sorted(file for file in path.rglob("*") if _is_testcase(file, path))
             if not inside:
                 problems.append(Problem(str(path), Position(), "no testcase in this folder", "name files *.yaml"))
             for file in inside:
@@ -67,6 +67,12 @@ def _files(paths: Iterable[FilePath], problems: list[Problem]) -> list[tuple[Fil
         else:
             files.setdefault(path.resolve(), (path, None))
     return list(files.values())
+
+
+def _is_testcase(file: FilePath, root: FilePath) -> bool:
+    """By its suffix; nothing hidden, such as an editor's copy or .git."""
+    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+    return file.suffix in SUFFIXES and not hidden and file.is_file()
 
 
 def _same_names(found: Iterable[Loaded]) -> list[Problem]:

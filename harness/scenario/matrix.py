@@ -90,16 +90,17 @@ def _axis(document: Document, axis: str, listed: Any) -> list[str | int]:
         return []
     good: list[str | int] = []
     for index, value in enumerate(listed):
-        if trouble := _value_trouble(value, good):
-            document.problem(document.place(("matrix", axis, index)).value, *trouble)
+        place = document.place(("matrix", axis, index))
+        if trouble := _value_trouble(value, place.plain, good):
+            document.problem(place.value, *trouble)
         else:
             good.append(value)
     return good if len(good) == len(listed) else []
 
 
-def _value_trouble(value: Any, before: list[str | int]) -> tuple[str, str] | None:
+def _value_trouble(value: Any, plain: str | None, before: list[str | int]) -> tuple[str, str] | None:
     if isinstance(value, bool | float):
-        return f"YAML reads this axis value as {str(value).lower()}", "put quotes around it"
+        return f"YAML reads {plain} as {str(value).lower()}, and an axis value is text", f'write "{plain}"'
     if isinstance(value, dict | list):
         return "an axis value is a word or a whole number", "use several axes, or several testcases"
     if not _VALUE.fullmatch(str(value)):
