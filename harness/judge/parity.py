@@ -56,8 +56,8 @@ def _numbers(found: Comparison) -> dict[str, float | int]:
 def _why(found: Comparison, expect: Parity) -> str:
     total = len(found.console)
     if not found.complete:
-        last = short(found.console[-1].text)
-        return f"the guest stopped printing after {last} and never came to `{expect.until}`; {_account(found)}"
+        lines = many(len(found.console), "line")
+        return f"the guest stopped printing after {lines} and never came to `{expect.until}`; {_account(found)}"
     if found.whole:
         return f"all {many(total, 'line')} came once, in order, as printed"
     return _account(found)

@@ -1,0 +1,47 @@
+"""Text for a terminal, a pipe or a log: as wide as the terminal, coloured only where there is one.
+
+In: something that rich can draw. Out: lines. Rule: standard output decides; without a terminal, and with NO_COLOR set, nothing
+but text comes out (https://no-color.org).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sys
+
+from rich.console import Console, RenderableType
+
+PLAIN_WIDTH = 120  # columns where there is no terminal to ask
+
+STYLES = {
+    "PASS": "green",
+    "KNOWN_BUG": "yellow",
+    "INCONCLUSIVE": "yellow",
+    "FAIL": "bold red",
+    "ERROR": "bold magenta",
+}
+"""Every word of a verdict, from the best to the worst."""
+
+
+def page_width() -> int:
+    """Columns of the terminal, PLAIN_WIDTH without one."""
+    return shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns if sys.stdout.isatty() else PLAIN_WIDTH
+
+
+def render(what: RenderableType) -> list[str]:
+    """Lines of text without trailing blanks."""
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    page = io.StringIO()
+    console = Console(
+        file=page,
+        force_terminal=colour,
+        color_system="standard" if colour else None,
+        width=page_width(),
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    console.print(what, soft_wrap=False)
+    return [line.rstrip() for line in page.getvalue().splitlines()]

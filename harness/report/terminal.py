@@ -1,0 +1,138 @@
+"""Verdicts for a terminal: one case in a line, a failure with its place and how to repeat it.
+
+In: verdicts, case folders. Out: text; with colour where standard output is a terminal, plain elsewhere and with NO_COLOR. Rule:
+words alone must say it: no meaning is carried by colour only.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from harness.judge.model import CheckResult, Verdict
+from harness.judge.records import EvidenceError
+from harness.judge.seen import Seen, look
+from harness.plan.model import Plan
+from harness.report import store
+from harness.report.around import Scene, scene
+from harness.report.page import STYLES, page_width, render
+from harness.report.summary import summary
+
+__all__ = ["explain_failure", "repeat", "summary", "verdict_lines"]
+
+_WORD = re.compile(r"[\w:+\-./\[\]]+")  # what pytest's -k takes for one word
+TAIL = 5  # console lines shown with an error of the testbed
+
+
+def verdict_lines(verdict: Verdict, folder: Path) -> list[str]:
+    """One case: word, name, why, each check, and where the evidence is."""
+    return [
+        *render(_headline(verdict)),
+        *(line for check in verdict.checks for line in render(_check(check))),
+        *(f"  error: {error}" for error in verdict.errors),
+        f"  evidence: {folder}",
+    ]
+
+
+def _headline(verdict: Verdict, why: bool = True) -> Text:
+    text = Text(verdict.word, STYLES.get(verdict.word, ""))
+    return text.append(f" {verdict.case} ({verdict.seconds:.2f} s)" + (f": {verdict.why}" if why else ""), "default")
+
+
+def _state(check: CheckResult) -> str:
+    if not check.reached:
+        return "INCONCLUSIVE"
+    return "PASS" if check.held else "FAIL"
+
+
+def _check(check: CheckResult) -> Padding:
+    state = _state(check)
+    text = Text(state, STYLES[state]).append(f" {check.check}: {check.why}", "default")
+    if state == "FAIL":
+        text.append("".join(f"\n  - {finding}" for finding in check.findings), "default")
+    return Padding(text, (0, 0, 0, 2))
+
+
+def explain_failure(verdict: Verdict, folder: Path, plan: Plan) -> str:
+    """Everything about a case that is not as hoped for: the expectation, what was seen, the place on both sides with links and
+    bonds, where the evidence is, and the command that repeats just this case."""
+    return "\n".join(_failure(verdict, folder, plan))
+
+
+def _failure(verdict: Verdict, folder: Path, plan: Plan) -> Iterator[str]:
+    shown = [check for check in verdict.checks if _state(check) == verdict.word] if not verdict.errors else []
+    yield from render(_headline(verdict, why=not shown))
+    yield from (f"  testbed: {error}" for error in verdict.errors[1:])
+    for check in shown:
+        yield from render(Padding(f"expected {check.check}: {check.about}", (0, 0, 0, 2)))
+        yield from render(_check(check))
+    yield from _place(verdict, folder, plan)
+    yield f"  evidence: {folder}"
+    yield f"  again:    {repeat(plan)}"
+
+
+def _place(verdict: Verdict, folder: Path, plan: Plan) -> Iterator[str]:
+    """The scene of the first failed expectation that has one; for an error, the console's last lines."""
+    try:
+        seen = look(plan, store.read_case(folder)[1])
+    except (store.StoreError, EvidenceError) as error:
+        yield f"  the evidence cannot be shown: {error}"
+        return
+    if verdict.errors:
+        yield from _tail(seen)
+        return
+    failed = [expect for expect, check in zip(plan.expect, verdict.checks, strict=False) if _state(check) == "FAIL"]
+    found = next((found for expect in failed if (found := scene(expect, seen))), None)
+    if found is not None:
+        yield ""
+        yield from render(_drawn(found))
+        yield f"  at that time: {found.state}"
+        yield ""
+
+
+def _tail(seen: Seen) -> Iterator[str]:
+    last = [line.text for line in seen.records.console[-TAIL:]]
+    yield f"  the console's last {len(last)} lines:" if last else "  the console stayed empty"
+    yield from (f"    {line}" for line in last)
+
+
+def _drawn(found: Scene) -> Padding:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+    left, right = _columns(found)
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column(found.left, width=left, no_wrap=True, overflow="ellipsis")
+    table.add_column("", no_wrap=True)
+    table.add_column(found.right, width=right, no_wrap=True, overflow="ellipsis")
+    for row in found.rows:
+        style = STYLES["FAIL"] if row.mark else ""
+        table.add_row(row.number, Text(row.left), Text(row.mark, style), Text(row.right))
+    return Padding(table, (0, 0, 0, 2))
+
+
+def _columns(found: Scene) -> tuple[int, int]:
+    """Widths of the two sides: what they need, and where that is too much, half of the page each."""
+    left = max(len(text) for text in (found.left, *(row.left for row in found.rows)))
+    right = max(len(text) for text in (found.right, *(row.right for row in found.rows)))
+    fixed = max(len(row.number) for row in found.rows) + max(len(row.mark) for row in found.rows) + 10
+    room = max(page_width() - fixed, 20)
+    left = min(left, max(room // 2, room - right))
+    return left, min(right, room - left)
+
+
+def repeat(plan: Plan) -> str:
+    """The command that runs just this case.
+
+    pytest's -k knows no `=` and no `,`, so each value of the matrix is a word of it; the bracket ends the last one.
+    """
+    path = plan.source.rpartition(":")[0] or plan.source
+    values = list(plan.scenario.params.values())
+    words = [word for value in [*values[:-1], *(f"{last}]" for last in values[-1:])] for word in _WORD.findall(value)]
+    options = ["-k", " and ".join(words)] if words else []
+    options += ["--kernel", plan.machine.kernel] if plan.machine.kernel != plan.scenario.guest.kernel else []
+    return shlex.join(["netpoll-harness", "run", path, *options])
