@@ -166,7 +166,7 @@ def _run(args: argparse.Namespace) -> int:
     forwarded += ["--kernel", args.kernel] if args.kernel else []
     forwarded += ["--modules", str(args.modules)] if args.modules else []
     forwarded += ["--mirror", args.mirror] if args.mirror else []
-    forwarded += ["--strict"] if args.strict else []
+    forwarded += ["--inconclusive-fails"] if args.strict else []
     status = pytest.main([*map(str, paths), *forwarded, *args.rest])
     return _exit_of(status, options.results)
 

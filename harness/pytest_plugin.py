@@ -1,7 +1,7 @@
 """pytest's door: a testcase file is a module, each combination of its matrix a test.
 
 In: `pytest testcases/` or `netpoll-harness run`, which is the same with images prepared first. Out: pytest's own words: PASS passed,
-FAIL failed, INCONCLUSIVE skipped (failed with --strict), ERROR an error at set-up, a known bug xfailed. Rule: the plugin decides
+FAIL failed, INCONCLUSIVE skipped (failed with --inconclusive-fails), ERROR an error at set-up, a known bug xfailed. Rule: the plugin decides
 nothing; it asks harness.run and translates.
 """
 
@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--kernel", help="run every case on this kernel instead of the testcase's")
     group.addoption("--modules", type=Path, help="modules of --kernel")
     group.addoption("--mirror", default="", help="Debian mirror to fetch images from")
-    group.addoption("--strict", action="store_true", help="an inconclusive case fails")
+    group.addoption("--inconclusive-fails", action="store_true", help="an inconclusive case fails")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -118,7 +118,7 @@ class CaseItem(pytest.Item):
         verdict, folder = self._outcome
         if verdict.word == "KNOWN_BUG":
             pytest.xfail(f"known bug: {verdict.known_bug}")
-        if verdict.word == "INCONCLUSIVE" and not self.config.getoption("--strict"):
+        if verdict.word == "INCONCLUSIVE" and not self.config.getoption("--inconclusive-fails"):
             pytest.skip(f"inconclusive: {verdict.why}")
         if verdict.word != "PASS":
             raise CaseFailed(verdict, folder, self._plan)

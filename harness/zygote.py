@@ -64,7 +64,7 @@ class Zygote:
                 text=True,
                 start_new_session=True,
                 preexec_fn=lambda: die_with(parent),
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())},
+                env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(_search_path())},
             )
         return self._process
 
