@@ -1,0 +1,188 @@
+"""netpoll_send_udp() and netpoll_send_skb(): from a message to the driver, whatever state the machine is in.
+
+In: octets (send_udp) or a framed skb (send_skb). Out: the frame to hard_start_xmit, or, if that cannot
+be, to the client's drop routine. The one rule: it always comes back, within the retry bound, and every
+frame is accounted for: sent, or dropped (drop routine, or freed).
+
+Locking, and the slides' "fix locking so that queuing is not necessary all of the time". The kernel of
+2.6.12 sent every frame to the drop routine if its CPU was in the device's poll routine (poll_owner) or
+held xmit_lock, hence every reply from an rx_hook was queued. Here:
+
+* xmit_lock and poll_lock are independent. A send from inside poll or an rx_hook takes xmit_lock and
+  transmits at once while the queue is open. Only polling is closed to it, since the poll routine is not
+  re-entrant: if the queue is stopped, it goes to the drop routine without retries.
+* A send from inside hard_start_xmit of the same device cannot transmit. It goes to the drop routine; if
+  that is netpoll_queue, the CPU that holds xmit_lock sends it as soon as the driver returns, before it
+  gives the lock up. No process context is needed, so this works after a panic too.
+* Another CPU's xmit_lock is waited for in steps of the retry loop, so that a CPU that died with the lock
+  costs the retry bound and not the machine.
+
+What it costs: drivers must allow hard_start_xmit from their own receive path, with none of their locks
+held that it takes (true of those here; a driver where it is not returns NetdevTx.LOCKED), one owner
+store for each send, and a look at the queue after each. Net.era_recursion = True gives the old rule.
+
+Retries: `tries` is per device and restored by the next success (2.6.13): a dead link costs its second
+once, not for every message.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from guest.netpoll.context import smp_processor_id
+from guest.netpoll.errors import MessageTooLong, SetupError
+from guest.netpoll.napi import do_softirq
+from guest.netpoll.netdevice import NetDevice, NetdevTx
+from guest.netpoll.poll import netpoll_poll_dev
+from guest.netpoll.skbuff import DropReason, SkBuff, kfree_skb
+from guest.netpoll.txq import flush
+
+if TYPE_CHECKING:
+    from guest.netpoll.core import Netpoll, NetpollInfo
+
+NET_XMIT_SUCCESS = 0
+NET_XMIT_DROP = 1
+MAX_RETRIES = 20000
+FIND_SKB_TRIES = 10
+USEC_PER_POLL = 50
+
+
+def netpoll_send_udp(np: Netpoll, msg: bytes | bytearray | memoryview) -> int:
+    """Send `msg` as one datagram to np's peer: NET_XMIT_SUCCESS, or NET_XMIT_DROP if it was dropped.
+
+    Raises MessageTooLong beyond the MTU. Any context; process context is not needed.
+    """
+    dev = np.dev
+    frame = np.frame
+    if dev is None or frame is None:
+        return _send_unbound(np, msg)
+    if len(msg) > np.max_payload:
+        raise MessageTooLong(len(msg), np.max_payload, dev.name)
+    try:
+        skb = np.pool.alloc(frame(msg), dev)
+    except MemoryError:
+        spare = _find_skb(np, dev, msg)
+        if spare is None:
+            np.stats.dropped += 1
+            return NET_XMIT_DROP
+        skb = spare
+    skb.protocol = np.protocol
+    skb.np = np
+    return netpoll_send_skb(np, skb)
+
+
+def _send_unbound(np: Netpoll, msg: bytes | bytearray | memoryview) -> int:
+    """The device went away: a counted drop. Raises SetupError if there never was one."""
+    if np.frame is None:
+        raise SetupError(errno.ENOTCONN, f"{np.name}: netpoll_setup() has not been called")
+    skb = SkBuff(np.frame(msg), None, np.protocol)
+    skb.np = np
+    return _drop(np, skb, DropReason.NOT_RUNNING)
+
+
+def _find_skb(np: Netpoll, dev: NetDevice, msg: bytes | bytearray | memoryview) -> SkBuff | None:
+    """Memory ran out: an skb of the pool, else poll for some, at most FIND_SKB_TRIES times."""
+    for _ in range(FIND_SKB_TRIES):
+        skb = np.pool.take(np.header_len + len(msg))
+        if skb is not None and np.frame is not None:
+            skb.dev = dev
+            skb.data[:] = np.frame(msg)  # type: ignore[index]  # pool skbs are writable
+            return skb
+        netpoll_poll_dev(dev)
+        np.pool.refill_skbs()
+    return None
+
+
+def netpoll_send_udp_batch(np: Netpoll, messages: Iterable[bytes]) -> int:
+    """Send each message; the driver's doorbell rings once, at the end. Returns how many were not dropped."""
+    dev = np.dev
+    sent = 0
+    if dev is None:
+        return sent
+    dev.xmit_more = True
+    try:
+        for msg in messages:
+            sent += netpoll_send_udp(np, msg) == NET_XMIT_SUCCESS
+    finally:
+        dev.xmit_more = False
+        dev.doorbell()
+    return sent
+
+
+def netpoll_send_skb(np: Netpoll, skb: SkBuff) -> int:
+    """Send a framed skb on skb.dev; takes it. NET_XMIT_SUCCESS or NET_XMIT_DROP. Any context."""
+    dev = skb.dev
+    if dev is None or not dev.running or dev.npinfo is None:
+        return _drop(np, skb, DropReason.NOT_RUNNING)
+    npinfo: NetpollInfo = dev.npinfo  # type: ignore[assignment]  # see poll_napi()
+    me = smp_processor_id()
+    if dev.xmit_lock_owner == me or (dev.net.era_recursion and npinfo.poll_owner == me):
+        return _drop(np, skb, DropReason.RECURSION)
+    if dev.xoff or npinfo.txq or _attempt(np, dev, npinfo, skb) is not NetdevTx.OK:
+        return _send_slow(np, dev, npinfo, skb)
+    np.stats.sent += 1
+    npinfo.tries = npinfo.max_retries
+    return NET_XMIT_SUCCESS
+
+
+def _attempt(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, skb: SkBuff, timeout: float = -1) -> NetdevTx:
+    """One try, under xmit_lock: first what is queued, then `skb`, then what recursion queued meanwhile."""
+    if not dev.xmit_lock.acquire(timeout >= 0, timeout):
+        return NetdevTx.LOCKED
+    dev.xmit_lock_owner = smp_processor_id()
+    try:
+        if dev.xoff or (npinfo.txq and not flush(npinfo)):
+            return NetdevTx.BUSY
+        start = dev.netpoll_start_xmit
+        status = dev.hard_start_xmit(skb) if start is None else start(np, skb)
+        if npinfo.txq:
+            flush(npinfo)
+        return status
+    finally:
+        dev.xmit_lock_owner = 0
+        dev.xmit_lock.release()
+
+
+def _send_slow(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, skb: SkBuff) -> int:
+    """The retry-and-poll loop: at most npinfo.tries rounds (one, if used up); then the drop routine."""
+    ctx = dev.ctx
+    reason = DropReason.RECURSION if npinfo.polled_by(smp_processor_id()) else DropReason.RETRIES
+    tries = max(npinfo.tries, 1)
+    pause = npinfo.usec_per_poll * 1e-6
+    deadline = ctx.clock() + tries * pause
+    while _attempt(np, dev, npinfo, skb, pause) is not NetdevTx.OK:
+        late = ctx.clock() > deadline
+        if tries <= 0 or late or reason is DropReason.RECURSION or not dev.running:
+            npinfo.tries = 0 if late else tries
+            do_softirq(ctx)
+            return _drop(np, skb, reason if dev.running else DropReason.NOT_RUNNING)
+        tries -= 1
+        np.stats.retried += 1
+        _poll_and_wait(np, dev, pause)
+    np.stats.sent += 1
+    npinfo.tries = npinfo.max_retries
+    do_softirq(ctx)
+    return NET_XMIT_SUCCESS
+
+
+def _poll_and_wait(np: Netpoll, dev: NetDevice, pause: float) -> None:
+    """Poll; then udelay(), unless that has just opened the queue."""
+    stopped = dev.xoff
+    np.stats.polled += 1
+    netpoll_poll_dev(dev)
+    if dev.running and (dev.xoff or not stopped):
+        dev.ctx.delay(pause)
+
+
+def _drop(np: Netpoll, skb: SkBuff, reason: DropReason) -> int:
+    """Hand `skb` to the drop routine, which owns it from there, or free it."""
+    np.stats.dropped += 1
+    skb.drop_reason = reason
+    if np.drop is not None:
+        np.drop(skb)
+    else:
+        np.stats.lost += 1
+        kfree_skb(skb)
+    return NET_XMIT_DROP
