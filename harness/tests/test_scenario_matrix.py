@@ -98,6 +98,12 @@ ROWS = [
         "23:13: 'nik' is no axis of the matrix; did you mean 'nic'?",
     ),
     row(
+        "known bug that passes",
+        "expect:",
+        "known_bugs:\n  - {when: {nic: e1000}, verdict: PASS, reason: a reason that is long}\nexpect:",
+        "23:34: PASS is no bug; give the verdict that comes out for now",
+    ),
+    row(
         "two known bugs at once",
         "expect:",
         "known_bugs:\n  - {when: {nic: e1000}, verdict: FAIL, reason: a reason that is long}\n  - {when: {}, verdict: FAIL, reason: a reason that is long}\nexpect:",

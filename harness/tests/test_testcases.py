@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
+from harness.frozen import Frozen
+from harness.plan.nics import MODELS
 from harness.scenario.load import load, load_tree
+from harness.scenario.model import WAITS, Scenario
 
 HERE = Path(__file__).parent
 TESTCASES = HERE.parents[1] / "testcases"
@@ -56,3 +61,41 @@ def test_both_crashes_are_tried_on_both_nics() -> None:
     assert cases == {
         f"crash/panic[nic={nic},crash={how}]" for nic in ("e1000", "virtio-net") for how in ("sysrq-c", "nmi")
     }
+
+
+GUIDE = (HERE.parents[1] / "docs" / "authoring.md").read_text()
+
+
+def models() -> Iterator[type[Frozen]]:
+    """Every model that an author writes."""
+    waiting: list[type[Frozen]] = [Scenario, *WAITS.values()]
+    while waiting:
+        model = waiting.pop()
+        yield model
+        for field in model.model_fields.values():
+            inner = [each for each in walk(field.annotation) if isinstance(each, type) and issubclass(each, Frozen)]
+            waiting += inner
+
+
+def walk(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for argument in get_args(annotation):
+        yield from walk(argument)
+
+
+def test_the_guide_names_every_key_and_every_nic_model() -> None:
+    keys = {field.alias or name for model in models() for name, field in model.model_fields.items()} - {"params"}
+    assert len(keys) > 50
+    missing = [
+        word for word in sorted(keys | set(MODELS)) if not re.search(rf"`[^`]*\b{re.escape(word)}\b[^`]*`", GUIDE)
+    ]
+    assert missing == []
+
+
+def test_the_worked_example_of_the_guide_is_a_good_testcase(tmp_path: Path) -> None:
+    example, known_bug = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+    file = tmp_path / "example.yaml"
+    file.write_text(example)
+    assert len(load(file)) == 2
+    file.write_text(example + known_bug.replace("nic: e1000", "mode: balance-rr"))
+    assert len(load(file)) == 2
