@@ -196,12 +196,9 @@ class AfPacketDevice(KernelLink):
             if not writable.poll(0):
                 return
             self._wait_for_room = False
-        elif self._retry_set and not timer and not self._polled_by_netpoll():
+        elif self._retry_set and not timer and not self.net.trapped:
             return
         netif_wake_queue(self)
-
-    def _polled_by_netpoll(self) -> bool:
-        return self.npinfo is not None and self.npinfo.rx_drop
 
     def receive(self, budget: int) -> int:
         """Pass on up to `budget` frames; return how many."""
