@@ -103,12 +103,19 @@ def _endpoint(scenario: Scenario, name: str) -> EndpointPlan:
         extended=mine.extended or peer.extended,
         on_drop=mine.on_drop,
         bond_mode=bond.mode if bond and mine.at == "host" else None,
-        expects=tuple(_stream(step.send) for step in scenario.steps if step.send and step.send.from_ == mine.peer),
+        expects=_expects(scenario, mine.peer),
     )
 
 
 def _devices(scenario: Scenario, endpoint: Endpoint) -> tuple[str, ...]:
     return (endpoint.device,) if endpoint.at == "guest" else nics_behind(scenario, endpoint.device)
+
+
+def _expects(scenario: Scenario, peer: str) -> tuple[StreamPlan, ...]:
+    """The streams of our stack at the other end; the kernel's messages are text and say their label themselves."""
+    if scenario.endpoints[peer].stack == "kernel":
+        return ()
+    return tuple(_stream(step.send) for step in scenario.steps if step.send and step.send.from_ == peer)
 
 
 def _stream(send: Send) -> StreamPlan:

@@ -52,8 +52,8 @@ class EndpointPlan(Frozen):
     """One end of a flow with all its addresses. `devices`: NIC ids whose taps a host endpoint listens on (one for a NIC,
     all slaves for a bond, joined by our own bonding device); on the guest exactly one NIC or bond id.
 
-    `extended`: the messages of this flow carry netconsole's extended header (set at both ends). `expects`: what the peer
-    will send here, in the order of the steps."""
+    `extended`: the messages of this flow carry netconsole's extended header (set at both ends). `expects`: the
+    datagram streams that the peer's stack will send here, in the order of the steps; none from the kernel's netconsole."""
 
     id: str
     at: Literal["guest", "host"]

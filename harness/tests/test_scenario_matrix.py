@@ -101,7 +101,7 @@ ROWS = [
         "known bug that passes",
         "expect:",
         "known_bugs:\n  - {when: {nic: e1000}, verdict: PASS, reason: a reason that is long}\nexpect:",
-        "23:34: PASS is no bug; give the verdict that comes out for now",
+        "23:35: PASS is no bug; give the verdict that comes out for now",
     ),
     row(
         "two known bugs at once",
