@@ -9,6 +9,7 @@ a mirror (`Acquire::*`: proxies, certificates, validity of old snapshots; logins
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -107,7 +108,7 @@ class AptRoot:
             'Acquire::GzipIndexes "true";',
             'Acquire::Languages "none";',
             'Acquire::PDiffs "false";',
-            'Acquire::Retries "3";',
+            'Acquire::Retries "2";',
             *_logins(),
         ]
         if os.geteuid() == 0:  # apt's sandbox user could not reach a cache in root's home
@@ -130,14 +131,19 @@ class AptRoot:
         return tuple(sorted(debs, key=lambda deb: deb.name))
 
     def download(self, debs: Sequence[Deb], into: Path, what: str, progress: Progress) -> list[Path]:
-        """Fetches exactly these packages into a folder; apt checks each against the signed index."""
+        """Fetches exactly these packages into a folder; apt checks each against the signed index.
+
+        Then they are checked once more: apt copies out of a `file:` mirror without noticing that the disk is full.
+        """
         into.mkdir(parents=True, exist_ok=True)
         total = sum(deb.size for deb in debs)
         wanted = [f"{deb.name}={deb.version}" for deb in debs]
         with stage(progress, f"fetch {what}: {len(debs)} packages") as running:
             self._apt(["download", *wanted], lambda _percent: running.update(_size(into), total), cwd=into)
+            files = sorted(into.glob("*.deb"))
+            _check_all_here(debs, files, into)
             running.update(total)
-        return sorted(into.glob("*.deb"))
+        return files
 
     def _apt(
         self, words: Iterable[str], on_status: Callable[[float], None] | None = None, cwd: Path | None = None
@@ -187,6 +193,19 @@ def _deb(match: re.Match[str]) -> Deb:
     parts = [urllib.parse.unquote(part) for part in match["file"].removesuffix(".deb").split("_")]
     name, version, architecture = parts
     return Deb(name, version, architecture, int(match["size"]), match["sha256"], match["uri"])
+
+
+def _check_all_here(debs: Sequence[Deb], files: Sequence[Path], into: Path) -> None:
+    """Raises FetchFailed or DiskFull unless every package is there, whole."""
+    here = {hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    absent = [deb for deb in debs if deb.sha256 not in here]
+    if not absent:
+        return
+    room = os.statvfs(into)
+    if room.f_bavail * room.f_frsize < max(deb.size for deb in absent):
+        raise DiskFull(f"no room left in {into} while fetching {absent[0].name}", MOVE_CACHE)
+    names = ", ".join(deb.name for deb in absent)
+    raise FetchFailed(f"apt fetched these packages not or not whole: {names}", "try again, or name another mirror")
 
 
 def _size(folder: Path) -> int:
