@@ -72,7 +72,7 @@ class Context:
         self.clock = clock
         self.delay = delay
         self.crashed = False
-        self.work: deque[Callable[[], None]] = deque()
+        self.work: deque[Callable[[], object]] = deque()
         self.on_work: Callable[[], None] | None = None
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = itertools.count()
@@ -116,6 +116,9 @@ class Context:
         """True in process context with everything enabled: where waiting is allowed."""
         return not (self.crashed or self.in_interrupt() or self.cpu().irqs_disabled)
 
+    def might_sleep(self, what: str) -> None:
+        """`what` is about to be done, which needs process context. Only lockdep.Checker looks at it."""
+
     @contextmanager
     def local_irq_save(self) -> Iterator[None]:
         """Interrupts off on this CPU for a while; nests."""
@@ -150,7 +153,7 @@ class Context:
         finally:
             cpu.level = before
 
-    def schedule_work(self, function: Callable[[], None]) -> bool:
+    def schedule_work(self, function: Callable[[], object]) -> bool:
         """Have `function` run in process context, once; False if it is waiting already. Any context."""
         if function in self.work:
             return False

@@ -205,6 +205,7 @@ def netpoll_setup(np: Netpoll, *, require_carrier: bool = False, timeout: float 
     A device that is down is brought up and given `timeout` seconds for its carrier; if that does not come
     it is logged - or raised, with `require_carrier`. A local address that is not set is the device's.
     """
+    np.net.context.might_sleep("netpoll_setup")
     if np.dev is not None:
         raise SetupError(errno.EBUSY, f"{np.name}: set up already, on {np.dev.name}")
     dev = _find_device(np)
@@ -280,6 +281,7 @@ def netpoll_cleanup(np: Netpoll) -> None:
     Returns once no other CPU is in the device's poll routine - unless called from inside that, or a CPU
     never leaves it.
     """
+    np.net.context.might_sleep("netpoll_cleanup")
     dev, np.dev = np.dev, None
     if dev is None or not isinstance(dev.npinfo, NetpollInfo):
         return

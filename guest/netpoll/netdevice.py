@@ -69,6 +69,7 @@ class NetpollHook(Protocol):
     """What the receive path sees of a device's netpoll clients: core.NetpollInfo."""
 
     irq_owner: int  # the CPU that is in the interrupt routine, or 0
+    rx_drop: bool  # netpoll's own poll is under way
 
     def netpoll_rx(self, skb: SkBuff) -> bool:
         """True if the frame was consumed."""
@@ -246,6 +247,7 @@ def unregister_netdev(dev: NetDevice) -> None:
 
 def dev_open(dev: NetDevice) -> None:
     """Bring `dev` up (IFF_UP); no effect on one that is; raises NetdevError."""
+    dev.ctx.might_sleep("dev_open")
     if dev.running:
         return
     if not dev.present:
@@ -262,6 +264,7 @@ def dev_open(dev: NetDevice) -> None:
 
 def dev_close(dev: NetDevice) -> None:
     """Take `dev` down; no effect on one that is."""
+    dev.ctx.might_sleep("dev_close")
     if not dev.flags & IFF_UP:
         return
     dev.net.call_netdevice_notifiers(NetdevEvent.GOING_DOWN, dev)

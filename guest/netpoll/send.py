@@ -83,15 +83,18 @@ def _send_unbound(np: Netpoll, msg: bytes | bytearray | memoryview) -> int:
 
 
 def _find_skb(np: Netpoll, dev: NetDevice, msg: bytes | bytearray | memoryview) -> SkBuff | None:
-    """Memory ran out: an skb of the pool, else poll for some, at most FIND_SKB_TRIES times."""
+    """Memory ran out: an skb of the pool; if that is empty too, poll and look again, FIND_SKB_TRIES times.
+
+    The pool is refilled by process context (as in today's kernels), so not at all after a crash.
+    """
     for _ in range(FIND_SKB_TRIES):
         skb = np.pool.take(np.header_len + len(msg))
         if skb is not None and np.frame is not None:
+            dev.ctx.schedule_work(np.pool.refill_skbs)
             skb.dev = dev
             skb.data[:] = np.frame(msg)  # type: ignore[index]  # pool skbs are writable
             return skb
         netpoll_poll_dev(dev)
-        np.pool.refill_skbs()
     return None
 
 
