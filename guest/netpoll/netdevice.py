@@ -69,7 +69,10 @@ class NetpollHook(Protocol):
     """What the receive path sees of a device's netpoll clients: core.NetpollInfo."""
 
     irq_owner: int  # the CPU that is in the interrupt routine, or 0
-    rx_drop: bool  # netpoll's own poll is under way
+
+    @property
+    def rx_drop(self) -> bool:
+        """True while netpoll's own poll is under way."""
 
     def netpoll_rx(self, skb: SkBuff) -> bool:
         """True if the frame was consumed."""
