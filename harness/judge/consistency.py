@@ -6,6 +6,7 @@ itself, proves nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from harness.judge.seen import Seen
@@ -14,7 +15,7 @@ from harness.judge.words import many
 
 def errors(seen: Seen) -> list[str]:
     """All reasons why the testbed, not the kernel, is to blame; empty for sound evidence."""
-    return [*seen.records.errors, *_framed(seen), *_counted(seen), *_received(seen)]
+    return [*seen.records.errors, *_framed(seen), *_injected(seen), *_counted(seen), *_received(seen), *_captured(seen)]
 
 
 def _framed(seen: Seen) -> Iterator[str]:
@@ -22,6 +23,16 @@ def _framed(seen: Seen) -> Iterator[str]:
         yield "the evidence has no beginning: no `run start`"
     if seen.records.ended is None:
         yield f"the evidence ends at {seen.records.last:.3f} s without `run end`: the harness was killed"
+
+
+def _injected(seen: Seen) -> Iterator[str]:
+    """What the testcase injects must have been injected, or whatever followed had another cause."""
+    wanted = [(step.inject.link, step.inject.state == "up") for step in seen.plan.scenario.steps if step.inject]
+    missing = Counter(wanted) - Counter((cut.nic, cut.up) for cut in seen.records.cuts)
+    for nic, up in missing:
+        yield f"the testcase takes the link of {nic} {'up' if up else 'down'}, but the evidence does not say that it was done"
+    if seen.crash is None and any(step.crash for step in seen.plan.scenario.steps):
+        yield "the testcase crashes the guest, but the evidence does not say that it was done"
 
 
 def _counted(seen: Seen) -> Iterator[str]:
@@ -54,3 +65,15 @@ def _received(seen: Seen) -> Iterator[str]:
                 f"the capture saw {many(frames, 'good datagram')} of {end.id} after the crash, but {end.peer} was given "
                 f"{given}: the testbed lost some"
             )
+
+
+def _captured(seen: Seen) -> Iterator[str]:
+    """A datagram that arrived anywhere has passed a tap; if the captures saw fewer, what they did not see proves nothing."""
+    for end in seen.plan.endpoints:
+        source, _, target, port = seen.flow(end.peer)
+        out = end.at == "host"
+        flows = [frame.flow for frame in seen.records.frames if frame.out == out and frame.flow]
+        passed = sum((flow[0], *flow[2:]) == (source, target, port) for flow in flows)
+        given = sum(arrival.endpoint == end.id for arrival in seen.records.arrivals)
+        if given > passed:
+            yield f"{many(given, 'datagram')} arrived at {end.id}, but the captures saw {passed}: they missed some"

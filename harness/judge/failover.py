@@ -49,7 +49,7 @@ def check(expect: Failover, seen: Seen) -> CheckResult:
         why=_why(expect, wire, gap),
         findings=tuple(_findings(expect, seen, wire, down)),
         numbers={"frames_before": len(wire.before), "frames_after": len(wire.others), "frames_astray": len(wire.astray)}
-        | ({"gap_seconds": round(gap, 6)} if gap < inf else {}),
+        | ({"gap_seconds": gap} if gap < inf else {}),
     )
 
 
@@ -89,7 +89,7 @@ def _sent_after(expect: Failover, seen: Seen, t: float) -> bool:
 
 def _gap(wire: _Wire) -> float:
     """Seconds from the last frame over the cut slave to the first over another; inf when none came."""
-    return wire.others[0].t - wire.before[-1].t if wire.others else inf
+    return round(wire.others[0].t - wire.before[-1].t, 6) if wire.others else inf
 
 
 def _idle(expect: Failover, seen: Seen, wire: _Wire) -> float:

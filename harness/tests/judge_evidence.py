@@ -47,13 +47,15 @@ def plan(
     known_bug: dict[str, Any] | None = None,
     extended: bool = False,
     reverse: bool = False,
+    cuts: Sequence[str] = (),
 ) -> Plan:
-    """A plan with these expectations. `reverse`: the host's endpoint sends."""
+    """A plan with these expectations. `reverse`: the host's endpoint sends. `cuts`: states of n0's link, one step each."""
     device = "b0" if bond else "n0"
     guest: dict[str, Any] = {"nics": {"n0": {"model": "e1000"}, "n1": {"model": "virtio"}}}
     if bond:
         guest["bonds"] = {"b0": {"mode": bond, "slaves": ["n0", "n1"]}}
     steps: list[dict[str, Any]] = [{"send": {"from": "h" if reverse else "g", "count": 10}}]
+    steps += [{"inject": {"link": "n0", "state": state}} for state in cuts]
     scenario = {
         "name": "judge/synthetic",
         "about": "a synthetic case for the judge",
@@ -66,7 +68,8 @@ def plan(
         "expect": list(expect),
     }
     nics = tuple(
-        NicPlan(id=nic, model="e1000", device="e1000", driver="e1000", mac=mac, tap=f"tap-{nic}") for nic, mac in MACS.items()
+        NicPlan(id=nic, model="e1000", device="e1000", driver="e1000", mac=mac, tap=f"tap-{nic}")
+        for nic, mac in MACS.items()
     )
     return Plan.model_validate(
         {
@@ -75,7 +78,10 @@ def plan(
             "scenario": scenario,
             "machine": MachinePlan(kernel="debian-6.1", machine="pc", memory=256, smp=1, cmdline="").model_dump(),
             "nics": [nic.model_dump() for nic in nics],
-            "endpoints": [_endpoint("g", stack, device, extended, bond), _endpoint("h", "netpoll", device, False, bond)],
+            "endpoints": [
+                _endpoint("g", stack, device, extended, bond),
+                _endpoint("h", "netpoll", device, False, bond),
+            ],
             "stages": [],
             "expect": list(expect),
             "known_bug": known_bug,

@@ -1,0 +1,139 @@
+"""From checks to a word: precedence, known bugs, errors of the testbed, evidence that proves nothing."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from harness.judge.judge import CHECKS, judge
+from harness.judge.model import Verdict
+from harness.judge.records import Event
+from harness.scenario.model import Expect
+from harness.tests.judge_evidence import (
+    PANIC_LINES,
+    console,
+    crashed,
+    event,
+    frame,
+    kmsg,
+    plan,
+    run,
+    rx,
+    send,
+)
+
+DELIVERED = {"delivered": {"from": "g", "to": "h"}}
+EVENT = {"event": {"name": "GUEST_PANICKED"}}
+
+GOOD = run(send(10), rx(range(10)))
+LOSSY = run(send(10), rx(range(9)))
+EMPTY = run()
+BROKEN = event(1.05, "run", "error", what="QEMU ended by itself", hint="its last words are in case.log")
+
+WORDS: dict[str, tuple[list[dict[str, Any]], list[Event], str, str]] = {
+    "all-held": ([DELIVERED], GOOD, "PASS", "delivered: 10 of 10 messages arrived"),
+    "one-did-not-hold": ([DELIVERED], LOSSY, "FAIL", "delivered: lost: 9 of g"),
+    "not-reached": ([DELIVERED], EMPTY, "INCONCLUSIVE", "delivered: g handed over 0 messages"),
+    "fail-before-inconclusive": ([EVENT, DELIVERED], LOSSY, "FAIL", "delivered: lost"),
+    "inconclusive-before-pass": ([DELIVERED, EVENT], GOOD, "INCONCLUSIVE", "event: the console shows no panic"),
+    "error-before-all": ([DELIVERED], run(send(10), rx(range(9)), BROKEN), "ERROR", "QEMU ended by itself (its last words"),
+    "error-though-all-held": ([DELIVERED], run(send(10), rx(range(10)), BROKEN), "ERROR", "QEMU ended by itself"),
+    "harness-was-killed": ([DELIVERED], GOOD[:-1], "ERROR", "without `run end`: the harness was killed"),
+    "nothing-at-all": ([DELIVERED], [], "ERROR", "no `run start`"),
+    "an-invariant-broke": ([DELIVERED], run(send(10), rx(range(10)), frame(1.0, sip="10.9.9.9")), "FAIL", "sources:"),
+    "sent-messages-unnamed": (
+        [DELIVERED], [each for each in GOOD if each["kind"] != "sent"], "ERROR", "but the evidence names 0: events are missing"),
+    "kmsg-unnamed": ([DELIVERED], run(kmsg(10)[:1], kmsg(10)[2:]), "ERROR", "the send k of g reports 10 messages"),
+    "not-injected": ([EVENT], run(console(PANIC_LINES)), "ERROR", "the testcase takes the link of n0 down, but"),
+    "agent-failed-to-send": (
+        [DELIVERED], run(send(10)[:-1], event(1.2, "guest", "done", count=-1, error="OSError: no buffer")), "ERROR",
+        "a send failed in the agent: OSError: no buffer"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("expect", "events", "word", "why"), WORDS.values(), ids=WORDS)
+def test_word(expect: list[dict[str, Any]], events: list[Event], word: str, why: str) -> None:
+    cuts = ["down"] if "takes the link" in why else []
+    verdict = judge(plan(*expect, cuts=cuts), events)
+    assert verdict.word == word, verdict
+    assert why in verdict.why
+
+
+def stated(verdict: str) -> dict[str, Any]:
+    return {"when": {"nic": "e1000"}, "verdict": verdict, "reason": "the driver drops the last frame"}
+
+
+BUGS = {
+    "as-stated": ("FAIL", LOSSY, "KNOWN_BUG", "FAIL as known: the driver drops the last frame; delivered: lost"),
+    "gone": ("FAIL", GOOD, "FAIL", "known bug is gone: the driver drops the last frame"),
+    "not-provoked": ("FAIL", EMPTY, "INCONCLUSIVE", "delivered: g handed over"),
+    "error-is-not-the-bug": ("FAIL", run(send(10), rx(range(9)), BROKEN), "ERROR", "QEMU ended by itself"),
+    "error-stated": ("ERROR", run(send(10), rx(range(9)), BROKEN), "KNOWN_BUG", "ERROR as known"),
+    "inconclusive-stated": ("INCONCLUSIVE", EMPTY, "KNOWN_BUG", "INCONCLUSIVE as known"),
+    "inconclusive-stated-but-fails": ("INCONCLUSIVE", LOSSY, "FAIL", "delivered: lost"),
+    "inconclusive-stated-but-holds": ("INCONCLUSIVE", GOOD, "FAIL", "known bug is gone"),
+}
+
+
+@pytest.mark.parametrize(("bug", "events", "word", "why"), BUGS.values(), ids=BUGS)
+def test_known_bug(bug: str, events: list[Event], word: str, why: str) -> None:
+    verdict = judge(plan(DELIVERED, known_bug=stated(bug)), events)
+    assert (verdict.word, verdict.known_bug) == (word, "the driver drops the last frame")
+    assert why in verdict.why
+
+
+def test_numbers_of_a_run() -> None:
+    verdict = judge(plan(DELIVERED), [*GOOD, event(3.0, "run", "timing", what="restore", seconds=0.16)])
+    assert verdict.seconds == GOOD[-1]["t"]
+    assert verdict.numbers == {"timings": {"restore": 0.16}}
+
+
+def test_a_verdict_survives_json() -> None:
+    for events in (GOOD, LOSSY, EMPTY, crashed(PANIC_LINES)):
+        verdict = judge(plan(DELIVERED, EVENT), events)
+        assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
+
+
+def test_judging_changes_nothing_and_repeats_itself() -> None:
+    events = crashed(PANIC_LINES[:-2])
+    before = copy.deepcopy(events)
+    planned = plan({"parity": {"to": "h"}}, EVENT, stack="kernel", crash=True)
+    assert judge(planned, events) == judge(planned, iter(events)) == judge(planned, json.loads(json.dumps(events)))
+    assert events == before
+
+
+def test_every_expectation_has_a_check() -> None:
+    assert set(CHECKS) == set(Expect.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"t": 1.0, "src": "host", "kind": "rx", "endpoint": "h", "seq": "7", "ok": True}, "`seq` is '7', need a whole number"),
+        ({"t": 1.0, "src": "host", "kind": "rx", "endpoint": "h", "seq": 7}, "`ok` is missing, need true or false"),
+        ({"t": 1.0, "src": "wire", "kind": "frame", "nic": "n0", "dir": "sideways"}, "`dir` is 'sideways', need out or in"),
+        ({"t": 1.0, "src": "guest", "kind": "sent", "endpoint": "g", "label": "g", "first": 5, "last": 3}, "need at least"),
+        ({"t": 1.0, "src": "guest", "kind": "carrier", "nic": "n0", "up": 1}, "`up` is 1, need true or false"),
+        ({"t": 1.0, "src": "console", "kind": "line"}, "`text` is missing, need text"),
+        ({"t": "1", "src": "console", "kind": "line", "text": ""}, "`t` is '1', need a number"),
+        ({"t": 1.0, "src": "guest", "kind": "sending", "endpoint": "g", "label": "g", "count": 1, "size": [1], "seed": 1},
+         "`size` is [1], need [lowest, highest]"),
+    ],
+)  # fmt: skip
+def test_damaged_evidence_is_an_error_that_names_the_event(wrong: Event, words: str) -> None:
+    verdict = judge(plan(DELIVERED), [*GOOD[:3], wrong, *GOOD[3:]])
+    assert verdict.word == "ERROR"
+    assert verdict.why.startswith("event 4 (")
+    assert words in verdict.why
+
+
+def test_kinds_that_no_check_needs_are_passed_over() -> None:
+    strange = [event(1.0, "run", "garbage", text="?"), event(1.0, "moon", "phase", full=True)]
+    assert judge(plan(DELIVERED), [*GOOD[:5], *strange, *GOOD[5:]]).word == "PASS"
+
+
+def test_a_crash_that_comes_unasked_fails_a_case_that_held() -> None:
+    assert judge(plan(DELIVERED), run(send(10), rx(range(10)), console(PANIC_LINES))).word == "FAIL"
