@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from guest.netpoll.netdevice import NetDevice
@@ -40,6 +40,16 @@ class Level(enum.IntEnum):
 
 class ContextError(RuntimeError):
     """Something was asked for in a context in which it cannot be had: our bug."""
+
+
+class LockLike(Protocol):
+    """threading.Lock's interface: what a lock of the stack offers, checked or not."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take it; False if that was not possible at once (blocking=False) or in time."""
+
+    def release(self) -> None:
+        """Give it back."""
 
 
 class Cpu:

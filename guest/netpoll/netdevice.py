@@ -17,7 +17,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from guest.netpoll.context import Context
+from guest.netpoll.context import Context, LockLike
 from guest.netpoll.skbuff import SkbPool, SkBuff
 from guest.netpoll.stats import NetpollStats
 
@@ -164,7 +164,7 @@ class NetDevice:
         self.irq_masked = False
         self.irq_lock = threading.Lock()  # one interrupt routine at a time, and not inside itself
         self.poll_list: deque[NetDevice] = deque()  # the CPU's list that it is or was on
-        self.xmit_lock = threading.Lock()
+        self.xmit_lock: LockLike = threading.Lock()
         self.xmit_lock_owner = 0  # smp_processor_id() or 0
         self.xmit_more = False  # netdev_xmit_more(): another frame follows at once, the doorbell can wait
         self.npinfo: NetpollHook | None = None
