@@ -126,7 +126,7 @@ async def _bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
         await guest.alive(guest.agent.synchronise(time.monotonic), within, "the agent's answer after the restore")
         offset = guest.agent.offset
         evidence.add("run", "timing", what="restore", seconds=round(time.monotonic() - began, 4))
-        endpoints = Endpoints(partial(evidence.add, "host"))
+        endpoints = Endpoints(partial(evidence.add, "host"), qdisc_bypass=False)
         stack.callback(endpoints.close)
         yield Case(job.plan, evidence, guest, endpoints, job.folder, stack)
 
@@ -173,7 +173,7 @@ async def _stage(case: Case, stage: Stage) -> None:
 async def _act(case: Case, action: Action) -> None:
     match action:
         case AddTap():
-            await _add_tap(case, action.tap)
+            await _add_tap(case, action)
         case Qmp():
             await _qmp(case, action)
         case Ask():
@@ -186,9 +186,10 @@ async def _act(case: Case, action: Action) -> None:
             assert_never(action)
 
 
-async def _add_tap(case: Case, tap: str) -> None:
+async def _add_tap(case: Case, action: AddTap) -> None:
     """netlink's library drives an event loop of its own, hence the thread."""
-    case.taps[tap] = await asyncio.to_thread(open_tap, tap)
+    tap = action.tap
+    case.taps[tap] = await asyncio.to_thread(open_tap, tap, action.mac)
     nic = next(nic for nic in case.plan.nics if nic.tap == tap)
     capture = Capture(tap, nic.id, case.folder / f"{tap}.pcapng", case.evidence)
     case.captures[tap] = capture

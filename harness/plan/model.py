@@ -77,10 +77,12 @@ class EndpointPlan(Frozen):
 
 
 class AddTap(Frozen):
-    """Create tap `tap` in the run's namespace, up, no addresses, and open a capture on it."""
+    """Create tap `tap` in the run's namespace, up, no IP addresses, and open a capture on it. `mac`: the host endpoints' MAC,
+    so that the host's kernel, too, takes frames to it for its own."""
 
     do: Literal["tap"] = "tap"
     tap: str
+    mac: str | None = None
 
 
 class Qmp(Frozen):

@@ -22,7 +22,7 @@ def device_id(nic: str) -> str:
 
 def setup_stage(scenario: Scenario, nics: Sequence[NicPlan], endpoints: Sequence[EndpointPlan]) -> Stage:
     actions = (
-        *(action for nic in nics for action in plug(nic, scenario.guest.nics[nic.id].properties)),
+        *(action for nic in nics for action in plug(nic, scenario.guest.nics[nic.id].properties, endpoints)),
         *(Ask(op="nic_wait", args={"id": nic.id, "mac": nic.mac, "driver": nic.driver}, within=BIND) for nic in nics),
         *(_bond(name, bond) for name, bond in scenario.guest.bonds.items()),
         *_standalone_up(scenario, nics),
@@ -33,13 +33,16 @@ def setup_stage(scenario: Scenario, nics: Sequence[NicPlan], endpoints: Sequence
     return Stage(step=0, title="set-up", actions=actions)
 
 
-def plug(nic: NicPlan, properties: dict[str, str | int | bool]) -> tuple[Action, ...]:
+def plug(
+    nic: NicPlan, properties: dict[str, str | int | bool], endpoints: Sequence[EndpointPlan]
+) -> tuple[Action, ...]:
     """Hot-plug onto a tap whose descriptor QEMU is passed. `romfile` empty: an option ROM would only cost time."""
     netdev, fdname = f"net-{nic.id}", f"fd-{nic.id}"
     device = {"driver": nic.device, "id": device_id(nic.id), "netdev": netdev, "mac": nic.mac, "romfile": ""}
     bus = {"bus": nic.bus} if nic.bus else {}
+    mac = next((end.local_mac for end in endpoints if end.at == "host" and nic.id in end.devices), None)
     return (
-        AddTap(tap=nic.tap),
+        AddTap(tap=nic.tap, mac=mac),
         Qmp(execute="getfd", arguments={"fdname": fdname}, fd_of=nic.tap),
         Qmp(execute="netdev_add", arguments={"type": "tap", "id": netdev, "fd": fdname}),
         Qmp(execute="device_add", arguments={**device, **bus, **properties}),

@@ -16,11 +16,12 @@ from harness.testbed.errors import NoTap
 
 TUNSETIFF = 0x400454CA  # linux/if_tun.h
 IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
+QUEUE = 10_000  # frames that wait for QEMU; the default of 1000 is less than a test sends at once
 _REMEDY = "load the module (modprobe tun), or give the container the device (--device /dev/net/tun)"
 
 
-def open_tap(name: str) -> int:
-    """Make tap `name` in this process's namespace, up, without addresses; returns its descriptor. Raises NoTap.
+def open_tap(name: str, mac: str | None = None) -> int:
+    """Make tap `name` in this process's namespace, up, without IP addresses; returns its descriptor. Raises NoTap.
 
     IFF_VNET_HDR is left out on purpose: without it QEMU offers the guest no checksum or segmentation offload, so each frame
     on the wire is complete.
@@ -31,7 +32,7 @@ def open_tap(name: str) -> int:
         raise NoTap(f"/dev/net/tun cannot be opened: {error.strerror}", _REMEDY) from error
     try:
         fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI))
-        _up(name)
+        _up(name, mac)
     except OSError as error:
         os.close(fd)
         if error.errno in (errno.EPERM, errno.EACCES):
@@ -40,7 +41,8 @@ def open_tap(name: str) -> int:
     return fd
 
 
-def _up(name: str) -> None:
+def _up(name: str, mac: str | None) -> None:
+    address = {"address": mac} if mac is not None else {}
     with IPRoute() as netlink:
         (index,) = netlink.link_lookup(ifname=name)
-        netlink.link("set", index=index, state="up")
+        netlink.link("set", index=index, txqlen=QUEUE, state="up", **address)

@@ -29,6 +29,7 @@ from guest.netpoll.skbuff import CHECKSUM_UNNECESSARY, PACKET_OUTGOING, SkBuff, 
 from guest.netpoll.wire import vlan
 
 SOL_PACKET = 263
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h: beyond net.core.*mem_max, for CAP_NET_ADMIN
 PACKET_AUXDATA = 8
 PACKET_QDISC_BYPASS = 20
 PACKET_IGNORE_OUTGOING = 23
@@ -99,9 +100,9 @@ class AfPacketDevice(KernelLink):
         """Socket options; those that older kernels do not know are done without."""
         sock.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
         if self.sndbuf:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.sndbuf)
+            _set_buffer(sock, SO_SNDBUFFORCE, socket.SO_SNDBUF, self.sndbuf)
         if self.rcvbuf:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.rcvbuf)
+            _set_buffer(sock, SO_RCVBUFFORCE, socket.SO_RCVBUF, self.rcvbuf)
         for option, wanted in ((PACKET_QDISC_BYPASS, self.qdisc_bypass), (PACKET_IGNORE_OUTGOING, True)):
             if wanted:
                 _set_if_known(sock, option)
@@ -247,6 +248,13 @@ def apply_status(skb: SkBuff, status: int, tci: int, tpid: int) -> None:
     if status & TP_STATUS_VLAN_VALID and tci & 0xFFF:  # VID 0 is a priority tag: the frame is untagged
         skb.protocol = tpid if status & TP_STATUS_VLAN_TPID_VALID else 0x8100
         skb.data = vlan.insert(bytes(skb.data), tci, skb.protocol)
+
+
+def _set_buffer(sock: socket.socket, force: int, option: int, octets: int) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, force, octets)
+    except PermissionError:  # the kernel then cuts it to net.core.*mem_max
+        sock.setsockopt(socket.SOL_SOCKET, option, octets)
 
 
 def _set_if_known(sock: socket.socket, option: int) -> None:
