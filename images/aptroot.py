@@ -60,13 +60,7 @@ class AptRoot:
     suites: tuple[str, ...]
 
     def prepare(self) -> None:
-        """Writes folders, configuration, sources and the empty status file. Raises NoApt and OSError."""
-        for tool in ("apt-get", "apt-config", "dpkg-deb"):
-            if shutil.which(tool) is None:
-                raise NoApt(
-                    f"{tool} is not on this machine: images are made of Debian packages",
-                    "use a Debian or Ubuntu machine, or a container of one",
-                )
+        """Writes folders, configuration, sources and the empty status file. Raises OSError."""
         for folder in FOLDERS:
             (self.path / folder).mkdir(parents=True, exist_ok=True)
         (self.path / "var/lib/dpkg/status").write_text("")
@@ -174,6 +168,18 @@ class AptRoot:
         if apt.returncode:
             raise _failure(argv, apt.returncode, output, self.mirror)
         return output.decode(errors="replace")
+
+
+def check_host(machine: str = os.uname().machine) -> None:
+    """Raises NoApt unless this machine has apt and can run what the packages hold."""
+    if machine not in ("x86_64", "amd64"):
+        raise NoApt(f"this machine is {machine}; the images hold x86-64 programs", "use an x86-64 machine")
+    for tool in ("apt-get", "apt-config", "dpkg-deb"):
+        if shutil.which(tool) is None:
+            raise NoApt(
+                f"{tool} is not on this machine: images are made of Debian packages",
+                "use a Debian or Ubuntu machine, or a container of one",
+            )
 
 
 def host_settings() -> list[str]:

@@ -3,7 +3,7 @@
     ImageError                 message + hint, both shown to the user
     ├── NoMirror               this host's apt names no Debian mirror: name one
     ├── NoKeyring              nothing to check signatures with: install the keyring
-    ├── NoApt                  apt or dpkg-deb is missing, or too old: another host, or --qemu and one's own kernel
+    ├── NoApt                  apt is missing, or this is no x86-64 machine: another host is needed
     ├── FetchFailed            apt tried and could not: network, suite gone, signature; carries apt's last output
     ├── DiskFull               no room in the cache: free some, or move it
     ├── CacheUnusable          the cache cannot be written or is damaged: move it, or prune
@@ -43,7 +43,7 @@ class NoKeyring(ImageError):
 
 
 class NoApt(ImageError):
-    """apt-get or dpkg-deb cannot be run here."""
+    """This machine cannot fetch Debian packages, or not run what they hold."""
 
 
 class FetchFailed(ImageError):

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from images.aptroot import AptRoot, Deb
+from images.aptroot import AptRoot, Deb, check_host
 from images.debs import unpack
 from images.errors import FetchFailed, explained
 from images.mirror import find_mirror
@@ -83,6 +83,7 @@ class Builder:
         }
 
     def _apt_root(self, recipe: Recipe) -> AptRoot:
+        check_host()
         mirror = find_mirror(self.mirror)
         seen = hashlib.sha256(repr((mirror, recipe.suites)).encode()).hexdigest()[:8]
         return AptRoot(self.store.root / "apt" / f"{recipe.release}-{seen}", mirror, recipe.suites)

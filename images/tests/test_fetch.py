@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from images.aptroot import SETTING, host_settings
+from images.aptroot import SETTING, check_host, host_settings
 from images.errors import FetchFailed, ImageError, NoApt
 from images.fetch import Builder
 from images.recipes import Recipe
@@ -177,6 +177,11 @@ def test_a_machine_without_apt(tmp_path: Path, repository: Repository, monkeypat
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NoApt, match="apt-get is not on this machine"):
         builder(tmp_path, repository).fetched(TOY, nothing)
+
+
+def test_a_machine_of_another_kind() -> None:
+    with pytest.raises(NoApt, match="this machine is aarch64"):
+        check_host("aarch64")
 
 
 def test_an_error_while_finishing_leaves_nothing(tmp_path: Path, repository: Repository) -> None:
