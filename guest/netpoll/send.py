@@ -123,7 +123,7 @@ def netpoll_send_skb(np: Netpoll, skb: SkBuff) -> int:
     me = smp_processor_id()
     if dev.xmit_lock_owner == me or (dev.net.era_recursion and npinfo.poll_owner == me):
         return _drop(np, skb, DropReason.RECURSION)
-    if dev.xoff or npinfo.txq or _attempt(np, dev, npinfo, skb) is not NetdevTx.OK:
+    if dev.xoff or _attempt(np, dev, npinfo, skb) is not NetdevTx.OK:
         return _send_slow(np, dev, npinfo, skb)
     np.stats.sent += 1
     npinfo.tries = npinfo.max_retries
@@ -151,23 +151,23 @@ def _attempt(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, skb: SkBuff, time
 def _send_slow(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, skb: SkBuff) -> int:
     """The retry-and-poll loop: at most npinfo.tries rounds (one, if used up); then the drop routine."""
     ctx = dev.ctx
-    reason = DropReason.RECURSION if npinfo.polled_by(smp_processor_id()) else DropReason.RETRIES
+    if npinfo.polled_by(smp_processor_id()):
+        return _drop(np, skb, DropReason.RECURSION)
     tries = max(npinfo.tries, 1)
     pause = npinfo.usec_per_poll * 1e-6
     deadline = ctx.clock() + tries * pause
-    while _attempt(np, dev, npinfo, skb, pause) is not NetdevTx.OK:
-        late = ctx.clock() > deadline
-        if tries <= 0 or late or reason is DropReason.RECURSION or not dev.running:
-            npinfo.tries = 0 if late else tries
-            do_softirq(ctx)
-            return _drop(np, skb, reason if dev.running else DropReason.NOT_RUNNING)
-        tries -= 1
-        np.stats.retried += 1
+    np.stats.retried += 1
+    while tries > 0 and dev.running:
+        tries = tries - 1 if ctx.clock() <= deadline else 0
         _poll_and_wait(np, dev, pause)
-    np.stats.sent += 1
-    npinfo.tries = npinfo.max_retries
+        if _attempt(np, dev, npinfo, skb, pause) is NetdevTx.OK:
+            np.stats.sent += 1
+            npinfo.tries = npinfo.max_retries
+            do_softirq(ctx)
+            return NET_XMIT_SUCCESS
+    npinfo.tries = tries
     do_softirq(ctx)
-    return NET_XMIT_SUCCESS
+    return _drop(np, skb, DropReason.RETRIES if dev.running else DropReason.NOT_RUNNING)
 
 
 def _poll_and_wait(np: Netpoll, dev: NetDevice, pause: float) -> None:

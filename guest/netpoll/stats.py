@@ -11,8 +11,8 @@ class NetpollStats:
     """Counters of one client; all start at 0 and only grow."""
 
     sent: int = 0  # the driver took it, at once or within the retries
-    retried: int = 0  # attempts after the first
-    polled: int = 0  # polls between attempts
+    retried: int = 0  # sends that needed more than one attempt
+    polled: int = 0  # polls for them
     dropped: int = 0  # given to the drop routine, or freed for want of one
     queued: int = 0  # taken by netpoll_queue()
     late: int = 0  # queued, and taken by the driver afterwards

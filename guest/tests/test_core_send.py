@@ -1,0 +1,400 @@
+"""netpoll_send_udp() and netpoll_send_skb(): retries, polling, the drop routine, recursion, crash."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from guest.netpoll import (
+    MessageTooLong,
+    Netpoll,
+    SetupError,
+    netpoll_queue,
+    netpoll_send_skb,
+    netpoll_send_udp,
+    netpoll_send_udp_batch,
+    netpoll_setup,
+)
+from guest.netpoll.context import ContextError, Level
+from guest.netpoll.netdevice import NetdevTx, netif_device_detach, netif_stop_queue
+from guest.netpoll.send import NET_XMIT_DROP, NET_XMIT_SUCCESS
+from guest.netpoll.skbuff import DropReason, SkBuff
+from guest.netpoll.wire import udp
+from guest.tests.wired import Wired, wired
+
+
+def test_a_message_arrives() -> None:
+    wire = wired()
+    assert netpoll_send_udp(wire.tx, b"hello") == NET_XMIT_SUCCESS
+    wire.interrupts()
+    assert wire.got == [(6665, b"hello")]
+    assert wire.tx.stats.sent == 1
+
+
+@pytest.mark.parametrize("message", [b"", b"x", bytes(1472)], ids=["empty", "odd", "all the MTU holds"])
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_message_sizes_and_types(message: bytes, kind: type) -> None:
+    wire = wired()
+    netpoll_send_udp(wire.tx, kind(message))
+    wire.interrupts()
+    assert wire.payloads() == [message]
+
+
+def test_more_than_the_mtu_holds_is_an_error_that_says_so() -> None:
+    wire = wired()
+    with pytest.raises(MessageTooLong, match="1473 octets of payload, but wire0 carries at most 1472"):
+        netpoll_send_udp(wire.tx, bytes(1473))
+    assert wire.tx.stats.sent == wire.tx.stats.dropped == 0
+
+
+def test_sending_before_setup_is_an_error() -> None:
+    wire = wired()
+    with pytest.raises(SetupError, match="has not been called"):
+        netpoll_send_udp(Netpoll(wire.net, "early"), b"x")
+
+
+def test_a_full_ring_is_polled_free() -> None:
+    """The ring holds 4; nobody serves interrupts; all 50 arrive all the same, without one delay."""
+    wire = wired(tx_ring=4)
+    for n in range(50):
+        assert netpoll_send_udp(wire.tx, b"%d" % n) == NET_XMIT_SUCCESS
+    wire.interrupts()
+    assert wire.payloads() == [b"%d" % n for n in range(50)]
+    assert wire.a.stats["tx_stopped"] == 12
+    assert wire.tx.stats.polled == wire.tx.stats.retried == 12
+    assert wire.time.delays == 0
+
+
+# -- when polling fails -------------------------------------------------------------------------------
+
+
+def fill(wire: Wired) -> None:
+    """Stall the hardware and take every descriptor: the queue is stopped, and polling does not help."""
+    wire.a.cable.set_hold(True)
+    for n in range(wire.a.tx_size):
+        assert netpoll_send_udp(wire.tx, b"fill%d" % n) == NET_XMIT_SUCCESS
+    assert wire.a.xoff
+
+
+def test_a_queue_that_never_wakes_costs_one_second_then_the_drop_routine() -> None:
+    """2.6.12 spun for ever, 2.6.13 leaked the skb; neither called the drop routine."""
+    dropped: list[SkBuff] = []
+    wire = wired(drop=dropped.append)
+    fill(wire)
+    assert netpoll_send_udp(wire.tx, b"too much") == NET_XMIT_DROP
+    assert wire.time.now == pytest.approx(20000 * 50e-6, abs=1e-3)
+    assert [skb.drop_reason for skb in dropped] == [DropReason.RETRIES]
+    assert bytes(dropped[0].data).endswith(b"too much")
+    assert dropped[0].np is wire.tx
+    assert dropped[0].users == 1  # the drop routine's
+    assert wire.tx.stats.dropped == 1
+
+
+def test_the_second_is_spent_once_until_a_success() -> None:
+    wire = wired()
+    fill(wire)
+    netpoll_send_udp(wire.tx, b"first")
+    before, polls = wire.time.now, wire.tx.stats.polled
+    for _ in range(10):
+        assert netpoll_send_udp(wire.tx, b"next") == NET_XMIT_DROP
+    assert wire.time.now - before <= 10 * 51e-6
+    assert wire.tx.stats.polled - polls == 10  # each looks once more
+    wire.a.cable.set_hold(False)
+    assert netpoll_send_udp(wire.tx, b"again") == NET_XMIT_SUCCESS
+    assert wire.info().tries == wire.info().max_retries
+
+
+def test_without_a_drop_routine_the_frame_is_freed_and_counted() -> None:
+    wire = wired()
+    fill(wire)
+    wire.info().max_retries = wire.info().tries = 3
+    netpoll_send_udp(wire.tx, b"x")
+    assert (wire.tx.stats.dropped, wire.tx.stats.lost, wire.tx.stats.polled) == (1, 1, 3)
+
+
+def test_a_queue_that_wakes_in_time_delivers() -> None:
+    wire = wired()
+    fill(wire)
+    wire.time.at(0.3, lambda: wire.a.cable.set_hold(False))
+    assert netpoll_send_udp(wire.tx, b"last words") == NET_XMIT_SUCCESS
+    wire.interrupts()
+    assert wire.payloads()[-1] == b"last words"
+    assert 0.3 <= wire.time.now < 0.301
+
+
+def test_link_down_and_up_again_while_sending() -> None:
+    wire = wired()
+    wire.a.cable.set_link(False)
+    wire.interrupts()
+    wire.time.at(0.5, lambda: wire.a.cable.set_link(True))
+    assert netpoll_send_udp(wire.tx, b"over the new link") == NET_XMIT_SUCCESS
+    wire.interrupts()
+    assert wire.payloads() == [b"over the new link"]
+
+
+def test_a_coarse_delay_does_not_stretch_the_bound() -> None:
+    """Where delay(50 us) takes 1 ms, 20000 retries would be 20 s: the clock bounds them too."""
+    wire = wired()
+    fill(wire)
+    wire.net.context.delay = lambda _: wire.time.delay(1e-3)
+    netpoll_send_udp(wire.tx, b"x")
+    assert wire.time.now == pytest.approx(1.0, abs=5e-3)
+
+
+@pytest.mark.parametrize("status", [NetdevTx.LOCKED, NetdevTx.BUSY], ids=["locked", "busy"])
+def test_a_driver_that_refuses_is_retried(status: NetdevTx) -> None:
+    wire = wired()
+    real, refusals = wire.a.hard_start_xmit, [status] * 3
+
+    def refuse(skb: SkBuff) -> NetdevTx:
+        return refusals.pop() if refusals else real(skb)
+
+    wire.a.hard_start_xmit = refuse  # type: ignore[method-assign]  # a driver with a bad moment
+    assert netpoll_send_udp(wire.tx, b"x") == NET_XMIT_SUCCESS
+    assert (wire.tx.stats.retried, wire.tx.stats.polled, wire.time.delays) == (1, 3, 3)
+
+
+# -- devices that go ----------------------------------------------------------------------------------
+
+
+def test_a_device_that_is_down_drops_at_once() -> None:
+    dropped: list[SkBuff] = []
+    wire = wired(drop=dropped.append)
+    wire.a.running = False
+    assert netpoll_send_udp(wire.tx, b"x") == NET_XMIT_DROP
+    assert dropped[0].drop_reason is DropReason.NOT_RUNNING
+    assert wire.time.now == 0
+
+
+def test_a_device_that_vanishes_during_the_retries_ends_them() -> None:
+    dropped: list[SkBuff] = []
+    wire = wired(drop=dropped.append)
+    fill(wire)
+    wire.time.at(0.1, lambda: netif_device_detach(wire.a))
+    assert netpoll_send_udp(wire.tx, b"x") == NET_XMIT_DROP
+    assert dropped[0].drop_reason is DropReason.NOT_RUNNING
+    assert wire.time.now == pytest.approx(0.1, abs=1e-3)
+
+
+def test_a_device_that_is_unregistered_leaves_its_client_counting_drops() -> None:
+    dropped: list[SkBuff] = []
+    wire = wired(drop=dropped.append)
+    netif_device_detach(wire.a)
+    wire.net.context.run_work()
+    assert wire.tx.dev is None
+    assert "wire0" not in wire.net.devices
+    assert netpoll_send_udp(wire.tx, b"x") == NET_XMIT_DROP
+    assert [skb.drop_reason for skb in dropped] == [DropReason.NOT_RUNNING]
+
+
+# -- recursion ----------------------------------------------------------------------------------------
+
+
+def test_sending_from_inside_hard_start_xmit_goes_to_the_drop_routine() -> None:
+    """A driver that logs through netconsole while it transmits. Nothing deadlocks."""
+    dropped: list[SkBuff] = []
+    wire = wired(drop=dropped.append)
+    real = wire.a.hard_start_xmit
+
+    def chatty(skb: SkBuff) -> NetdevTx:
+        assert netpoll_send_udp(wire.tx, b"driver says") == NET_XMIT_DROP
+        return real(skb)
+
+    wire.a.hard_start_xmit = chatty  # type: ignore[method-assign]  # a driver that logs
+    assert netpoll_send_udp(wire.tx, b"message") == NET_XMIT_SUCCESS
+    assert [skb.drop_reason for skb in dropped] == [DropReason.RECURSION]
+    assert wire.time.now == 0
+
+
+def test_what_recursion_queues_leaves_when_the_driver_returns() -> None:
+    """No process context needed: this works after a crash."""
+    wire = wired(drop=netpoll_queue)
+    real, says = wire.a.hard_start_xmit, [b"driver says"]
+
+    def chatty(skb: SkBuff) -> NetdevTx:
+        if says:
+            netpoll_send_udp(wire.tx, says.pop())
+        return real(skb)
+
+    wire.a.hard_start_xmit = chatty  # type: ignore[method-assign]  # a driver that logs
+    wire.net.context.crash()
+    assert netpoll_send_udp(wire.tx, b"message") == NET_XMIT_SUCCESS
+    assert next(iter(wire.b.rx_ring)).endswith(b"message")
+    assert list(wire.b.rx_ring)[1].endswith(b"driver says")
+    assert (wire.tx.stats.sent, wire.tx.stats.queued, wire.tx.stats.late) == (1, 1, 1)
+
+
+def answering(wire: Wired, fill_first: bool = False) -> list[int]:
+    """Have the receiver answer from its rx_hook; returns what the sends returned."""
+    results: list[int] = []
+
+    def hook(np: Netpoll, _source: int, data: bytes) -> None:
+        if fill_first:
+            wire.b.cable.hold = True
+            netif_stop_queue(wire.b)
+        results.append(netpoll_send_udp(np, b"re: " + data))
+
+    wire.rx.rx_hook = hook
+    return results
+
+
+@pytest.mark.parametrize("napi", [True, False], ids=["NAPI", "non-NAPI"])
+def test_an_answer_from_the_rx_hook_leaves_at_once(napi: bool) -> None:
+    """The slides' TODO: "fix locking so that queuing is not necessary all of the time"."""
+    answers: list[bytes] = []
+    wire = wired(napi=napi, rx_hook=lambda _np, _source, data: answers.append(data))
+    results = answering(wire)
+    netpoll_send_udp(wire.tx, b"ping")
+    wire.interrupts()
+    assert results == [NET_XMIT_SUCCESS]
+    assert answers == [b"re: ping"]
+    assert wire.rx.stats.dropped == 0
+
+
+@pytest.mark.parametrize("napi", [True, False], ids=["NAPI", "non-NAPI"])
+def test_an_answer_that_would_have_to_poll_goes_to_the_drop_routine(napi: bool) -> None:
+    """The queue is stopped and its poll routine is running, under us: no retries, no nested poll."""
+    dropped: list[SkBuff] = []
+    wire = wired(napi=napi)
+    wire.rx.drop = dropped.append
+    results = answering(wire, fill_first=True)
+    netpoll_send_udp(wire.tx, b"ping")
+    wire.interrupts()
+    assert results == [NET_XMIT_DROP]
+    assert [skb.drop_reason for skb in dropped] == [DropReason.RECURSION]
+    assert wire.rx.stats.polled == 0
+    assert wire.time.now == 0
+
+
+def test_the_rule_of_the_era_drops_every_answer_from_napi() -> None:
+    dropped: list[SkBuff] = []
+    wire = wired()
+    wire.rx.drop = dropped.append
+    wire.net.era_recursion = True
+    assert answering(wire) == []
+    netpoll_send_udp(wire.tx, b"ping")
+    wire.interrupts()
+    assert [skb.drop_reason for skb in dropped] == [DropReason.RECURSION]
+
+
+def test_answers_while_netpoll_itself_polls() -> None:
+    """Both ends on one CPU: a's retry loop polls a, whose poll receives b's answer. No deadlock."""
+    heard: list[bytes] = []
+    wire = wired(tx_ring=2, rx_hook=lambda _np, _source, data: heard.append(data))
+    results = answering(wire)
+    for n in range(10):
+        netpoll_send_udp(wire.tx, b"%d" % n)
+        wire.interrupts()
+    assert results == [NET_XMIT_SUCCESS] * 10
+    assert heard == [b"re: %d" % n for n in range(10)]
+
+
+# -- other CPUs and crashes ---------------------------------------------------------------------------
+
+
+def test_another_cpu_that_died_with_the_lock_costs_the_bound_and_no_more() -> None:
+    dropped: list[SkBuff] = []
+    wire = wired(drop=dropped.append)
+    wire.info().tries = wire.info().max_retries = 5
+    died = threading.Thread(target=wire.a.xmit_lock.acquire)
+    died.start()
+    died.join()
+    assert netpoll_send_udp(wire.tx, b"x") == NET_XMIT_DROP
+    assert [skb.drop_reason for skb in dropped] == [DropReason.RETRIES]
+
+
+def test_two_cpus_send_everything_once() -> None:
+    """Real threads over one ring: each frame arrives once, and each sender's in order."""
+    wire = wired(tx_ring=4, rx_ring=1000)
+    wire.net.context.clock, wire.net.context.delay = time.monotonic, time.sleep
+
+    def send(who: bytes) -> None:
+        for n in range(200):
+            assert netpoll_send_udp(wire.tx, b"%s%03d" % (who, n)) == NET_XMIT_SUCCESS
+
+    threads = [threading.Thread(target=send, args=(who,)) for who in (b"a", b"b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    frames = [frame[42:] for frame in wire.b.rx_ring]
+    for who in (b"a", b"b"):
+        assert [f for f in frames if f.startswith(who)] == [b"%s%03d" % (who, n) for n in range(200)]
+
+
+def test_after_a_crash_only_polling_works_and_it_does() -> None:
+    wire = wired(tx_ring=2)
+    wire.net.context.crash()
+    for n in range(20):
+        assert netpoll_send_udp(wire.tx, b"panic %d" % n) == NET_XMIT_SUCCESS
+    assert len(wire.b.rx_ring) == 20
+    with pytest.raises(ContextError):
+        wire.net.context.run_work()
+    with pytest.raises(ContextError), wire.net.context.enter(Level.SOFTIRQ):
+        pass
+
+
+# -- frames of one's own ------------------------------------------------------------------------------
+
+
+def test_send_skb_takes_any_frame() -> None:
+    wire = wired()
+    frame = bytearray(wire.tx.frame(b"data")) if wire.tx.frame else bytearray()
+    frame[34:36] = (99).to_bytes(2, "big")  # another source port
+    frame[40:42] = bytes(2)  # no checksum
+    skb = SkBuff(bytes(frame), wire.a, 0x800)
+    assert netpoll_send_skb(wire.tx, skb) == NET_XMIT_SUCCESS
+    wire.interrupts()
+    assert wire.got == [(99, b"data")]
+
+
+def test_send_skb_beyond_the_mtu_is_a_counted_drop_of_the_driver() -> None:
+    wire = wired()
+    netpoll_send_skb(wire.tx, SkBuff(bytes(1519), wire.a, 0x800))
+    wire.interrupts()
+    assert wire.a.stats["tx_errors"] == 1
+    assert wire.b.stats["rx_missed_errors"] == 0
+    assert wire.got == []
+
+
+def test_a_batch_rings_the_doorbell_once() -> None:
+    wire = wired(tx_ring=64)
+    rings: list[int] = []
+    real = wire.a.doorbell
+    wire.a.doorbell = lambda: rings.append(len(wire.a.tx_ring)) or real()  # type: ignore[func-returns-value, method-assign]
+    messages = [b"%d" % n for n in range(20)]
+    assert netpoll_send_udp_batch(wire.tx, messages) == 20
+    assert rings == [20]
+    wire.interrupts()
+    assert wire.payloads() == messages
+
+
+def test_a_batch_longer_than_the_ring() -> None:
+    wire = wired(tx_ring=4)
+    messages = [b"%d" % n for n in range(20)]
+    assert netpoll_send_udp_batch(wire.tx, iter(messages)) == 20
+    wire.interrupts()
+    assert wire.payloads() == messages
+
+
+def test_udp_checksum_is_computed() -> None:
+    """2.6.12 left it 0."""
+    wire = wired()
+    netpoll_send_udp(wire.tx, b"hello")
+    segment = wire.b.rx_ring[0][34:]
+    assert udp.parse(segment).checksum != 0
+    udp.verify(segment, bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2]))
+
+
+def test_both_clients_of_one_device_send() -> None:
+    wire = wired()
+    other = Netpoll(wire.net, "other", dev_name="wire0", remote_ip=wire.tx.remote_ip, local_port=7)
+    other.remote_mac = wire.tx.remote_mac
+    netpoll_setup(other)
+    netpoll_send_udp(wire.tx, b"one")
+    netpoll_send_udp(other, b"two")
+    wire.interrupts()
+    assert wire.got == [(6665, b"one"), (7, b"two")]
