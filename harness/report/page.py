@@ -1,7 +1,7 @@
 """Text for a terminal, a pipe or a log: as wide as the terminal, coloured only where there is one.
 
 In: something that rich can draw. Out: lines. Rule: standard output decides; without a terminal, and with NO_COLOR set, nothing
-but text comes out (https://no-color.org).
+but text comes out (https://no-color.org). What a guest printed goes through `clean`: it must not steer our terminal.
 """
 
 from __future__ import annotations
@@ -23,6 +23,14 @@ STYLES = {
     "ERROR": "bold magenta",
 }
 """Every word of a verdict, from the best to the worst."""
+
+
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
+
+def clean(text: str) -> str:
+    """Text without control characters: they become `\\xHH`."""
+    return text.translate(_CONTROLS)
 
 
 def page_width() -> int:

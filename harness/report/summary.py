@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.page import STYLES, render
+from harness.report.page import STYLES, clean, render
 
 Row = tuple[str, str, str, float]  # case, word, why, seconds
 
@@ -27,7 +27,7 @@ def summary(rows: Iterable[Row]) -> list[str]:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold", ratio=1)
     for case, word, why, seconds in ordered:
-        said = "" if word == "PASS" else why
+        said = "" if word == "PASS" else clean(why)
         table.add_row(Text(word, STYLES.get(word, "")), f"{seconds:.2f} s", Text(case), Text(said))
     return [*render(table), _count(ordered)]
 

@@ -21,7 +21,7 @@ from harness.judge.seen import Seen, look
 from harness.plan.model import Plan
 from harness.report import store
 from harness.report.around import Scene, scene
-from harness.report.page import STYLES, page_width, render
+from harness.report.page import STYLES, clean, page_width, render
 from harness.report.summary import summary
 
 __all__ = ["explain_failure", "repeat", "summary", "verdict_lines"]
@@ -35,14 +35,16 @@ def verdict_lines(verdict: Verdict, folder: Path) -> list[str]:
     return [
         *render(_headline(verdict)),
         *(line for check in verdict.checks for line in render(_check(check))),
-        *(f"  error: {error}" for error in verdict.errors),
+        *(f"  error: {clean(error)}" for error in verdict.errors),
         f"  evidence: {folder}",
     ]
 
 
 def _headline(verdict: Verdict, why: bool = True) -> Text:
     text = Text(verdict.word, STYLES.get(verdict.word, ""))
-    return text.append(f" {verdict.case} ({verdict.seconds:.2f} s)" + (f": {verdict.why}" if why else ""), "default")
+    return text.append(
+        f" {verdict.case} ({verdict.seconds:.2f} s)" + (f": {clean(verdict.why)}" if why else ""), "default"
+    )
 
 
 def _state(check: CheckResult) -> str:
@@ -53,9 +55,9 @@ def _state(check: CheckResult) -> str:
 
 def _check(check: CheckResult) -> Padding:
     state = _state(check)
-    text = Text(state, STYLES[state]).append(f" {check.check}: {check.why}", "default")
+    text = Text(state, STYLES[state]).append(f" {check.check}: {clean(check.why)}", "default")
     if state == "FAIL":
-        text.append("".join(f"\n  - {finding}" for finding in check.findings), "default")
+        text.append("".join(f"\n  - {clean(finding)}" for finding in check.findings), "default")
     return Padding(text, (0, 0, 0, 2))
 
 
@@ -68,7 +70,7 @@ def explain_failure(verdict: Verdict, folder: Path, plan: Plan) -> str:
 def _failure(verdict: Verdict, folder: Path, plan: Plan) -> Iterator[str]:
     shown = [check for check in verdict.checks if _state(check) == verdict.word] if not verdict.errors else []
     yield from render(_headline(verdict, why=not shown))
-    yield from (f"  testbed: {error}" for error in verdict.errors[1:])
+    yield from (f"  testbed: {clean(error)}" for error in verdict.errors[1:])
     for check in shown:
         yield from render(Padding(f"expected {check.check}: {check.about}", (0, 0, 0, 2)))
         yield from render(_check(check))
@@ -97,7 +99,7 @@ def _place(verdict: Verdict, folder: Path, plan: Plan) -> Iterator[str]:
 
 
 def _tail(seen: Seen) -> Iterator[str]:
-    last = [line.text for line in seen.records.console[-TAIL:]]
+    last = [clean(line.text) for line in seen.records.console[-TAIL:]]
     yield f"  the console's last {len(last)} lines:" if last else "  the console stayed empty"
     yield from (f"    {line}" for line in last)
 
@@ -111,7 +113,7 @@ def _drawn(found: Scene) -> Padding:
     table.add_column(found.right, width=right, no_wrap=True, overflow="ellipsis")
     for row in found.rows:
         style = STYLES["FAIL"] if row.mark else ""
-        table.add_row(row.number, Text(row.left), Text(row.mark, style), Text(row.right))
+        table.add_row(row.number, Text(clean(row.left)), Text(row.mark, style), Text(clean(row.right)))
     return Padding(table, (0, 0, 0, 2))
 
 
