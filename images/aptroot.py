@@ -241,13 +241,13 @@ def _failure(argv: Sequence[str], status: int, output: bytes, mirror: Mirror) ->
 
 HINTS = (
     (
+        r"does not have a Release file|Failed to fetch \S+ +[45]\d\d ",
+        "the mirror does not carry (or no longer carries) this suite: name one that does with --mirror URL",
+    ),
+    (
         r"NO_PUBKEY|Missing key|not signed|verification failed|EXPKEYSIG|OpenPGP signature",
         "the keys on this machine do not vouch for this mirror: update debian-archive-keyring, or name "
         "its keyring with NETPOLL_HARNESS_KEYRING=FILE",
-    ),
-    (
-        r"does not have a Release file|404 +Not Found",
-        "the mirror does not carry (or no longer carries) this suite: name one that does with --mirror URL",
     ),
     (
         r"not valid (yet|until)|is expired|Release file .* expired",

@@ -62,8 +62,9 @@ class Userland:
         """Compiles Python files below `folder` for the guest, where that folder will be called `prefix`.
 
         The .pyc files say that they need no check against their source, which costs a guest time and cannot differ.
+        One process only: then the same sources give the same bytes.
         """
-        options = ["-q", "-j", "0", "-x", dropped, "-s", str(folder), "-p", prefix]
+        options = ["-q", "-x", dropped, "-s", str(folder), "-p", prefix]
         words = ["-I", "-m", "compileall", "--invalidation-mode", "unchecked-hash", *options, str(folder)]
         self.tool(f"usr/bin/{self.python}", *words)
 
