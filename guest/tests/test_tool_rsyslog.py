@@ -1,0 +1,122 @@
+"""A real log server receives our syslog and our netconsole: rsyslogd in a namespace, sent to by the tool over a veth."""
+
+from __future__ import annotations
+
+import json
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from guest.tests.own_namespace import KERNEL_IP, KERNEL_MAC, OUR_IP, Namespace, own_namespace
+
+pytestmark = pytest.mark.netns
+
+OPTIONS = f"6665@{OUR_IP}/ours,514@{KERNEL_IP}/{KERNEL_MAC}"
+PROPERTIES = {
+    "raw": "rawmsg",
+    "pri": "pri",
+    "host": "hostname",
+    "app": "app-name",
+    "procid": "procid",
+    "msgid": "msgid",
+    "sd": "structured-data",
+    "text": "msg",
+    "from": "fromhost-ip",
+}
+
+CONFIG = """
+global(workDirectory="{folder}" parser.escapeControlCharactersOnReceive="off")
+module(load="imudp")
+template(name="json" type="list" option.jsonf="on") {{
+{properties}
+}}
+ruleset(name="all") {{ action(type="omfile" file="{folder}/received" template="json") }}
+input(type="imudp" address="{ip}" port="514" ruleset="all")
+"""
+
+READY = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('{ip}', 514))"
+
+
+@contextmanager
+def rsyslog(ns: Namespace, folder: Path) -> Iterator[Path]:
+    """rsyslogd on KERNEL_IP:514, ready; the file that it writes one JSON line a message to."""
+    rsyslogd = shutil.which("rsyslogd")
+    if rsyslogd is None:
+        pytest.skip("rsyslogd is not installed: a real log server cannot be asked what it receives")
+    properties = "\n".join(f'  property(outname="{k}" name="{v}" format="jsonf")' for k, v in PROPERTIES.items())
+    config = folder / "rsyslog.conf"
+    config.write_text(CONFIG.format(folder=folder, properties=properties, ip=KERNEL_IP))
+    process = ns.popen([rsyslogd, "-n", "-f", str(config), "-i", str(folder / "pid")], stderr=subprocess.PIPE)
+    try:
+        wait_until_bound(ns, process)
+        yield folder / "received"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_until_bound(ns: Namespace, process: subprocess.Popen[bytes]) -> None:
+    """Until somebody has port 514: a bind of ours fails from then on."""
+    deadline = time.monotonic() + 20
+    while ns.run([sys.executable, "-c", READY.format(ip=KERNEL_IP)]).returncode == 0:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "rsyslogd did not bind its port within 20 s"
+
+
+def lines_of(path: Path, count: int, process_timeout: float = 20) -> list[dict[str, str]]:
+    """The first `count` messages, once they are written."""
+    deadline = time.monotonic() + process_timeout
+    while not path.exists() or path.read_bytes().count(b"\n") < count:
+        assert time.monotonic() < deadline, f"{count} messages awaited; {path.read_text() if path.exists() else 'none'}"
+        select.select([], [], [], 0.02)
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def ns() -> Iterator[Namespace]:
+    with own_namespace() as namespace:
+        yield namespace
+
+
+def exchange(ns: Namespace, folder: Path, count: int, *arguments: str) -> list[dict[str, str]]:
+    """Send with the tool; what rsyslogd made of it."""
+    with rsyslog(ns, folder) as received:
+        done = ns.run([sys.executable, "-m", "guest.netpoll", "send", OPTIONS, *arguments])
+        assert done.returncode == 0, done.stderr
+        return lines_of(received, count)
+
+
+def test_rfc_5424(ns: Namespace, tmp_path: Path) -> None:
+    sent = ["--syslog", "--severity", "2", "--facility", "16", "first", 'with "quotes" and [brackets]', "schön"]
+    messages = exchange(ns, tmp_path, 3, *sent)
+    assert [m["text"].removeprefix("\ufeff") for m in messages] == ["first", 'with "quotes" and [brackets]', "schön"]
+    assert {(m["pri"], m["app"], m["from"], m["msgid"]) for m in messages} == {("130", "netpoll", OUR_IP, "-")}
+    assert messages[0]["procid"].isdigit()
+
+
+def test_rfc_3164(ns: Namespace, tmp_path: Path) -> None:
+    [message] = exchange(ns, tmp_path, 1, "--syslog-bsd", "--severity", "6", "--facility", "3", "hello there")
+    assert (message["pri"], message["app"], message["text"].strip()) == ("30", "netpoll", "hello there")
+    assert message["host"] not in ("", "-", OUR_IP), "the host name of the message, not the address it came from"
+
+
+def test_plain_netconsole(ns: Namespace, tmp_path: Path) -> None:
+    """A kernel's line has no PRI: user.notice, and the whole line as text."""
+    messages = exchange(ns, tmp_path, 2, "--netconsole", "plain", "eth0: link up", "x" * 900)
+    assert [m["pri"] for m in messages] == ["13", "13"]
+    assert messages[0]["text"].endswith("] eth0: link up")
+    assert messages[1]["raw"].rstrip("\n").endswith("] " + "x" * 900)
+
+
+def test_extended_netconsole(ns: Namespace, tmp_path: Path) -> None:
+    """rsyslogd knows nothing of the header; the raw message is ours unchanged, dictionary lines included."""
+    messages = exchange(ns, tmp_path, 2, "--netconsole", "ext", "--userdata", "rack=7", "one", "two")
+    assert [m["raw"].split(";", 1)[1] for m in messages] == ["one\n rack=7\n", "two\n rack=7\n"]
+    assert [m["raw"].split(",")[1] for m in messages] == ["0", "1"]
