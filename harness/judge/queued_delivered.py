@@ -30,7 +30,7 @@ class _Queue:
     early: tuple[Key, ...]  # arrived before the link came up again
     disordered: tuple[Key, ...]
     repeated: tuple[Key, ...]
-    unserved: tuple[Key, ...]  # the worker never handed them to the device
+    unserved: tuple[Key, ...]  # lost, and the worker never said that it handed them to the device
     overflow: tuple[Key, ...]  # dropped, because the queue was full or the routine does not queue
 
     @property
@@ -85,7 +85,7 @@ def _queue(expect: QueuedDelivered, seen: Seen, periods: Sequence[Down]) -> _Que
         early=tuple(each.key for each in came if _early(each, queued, periods)),
         disordered=tuple(held[place] for place in found.reordered),
         repeated=tuple(held[place] for _, place in found.duplicated),
-        unserved=tuple(key for key in held if key not in served),
+        unserved=tuple(held[place] for place in found.lost if held[place] not in served),
         overflow=tuple(key for key in given if key not in keys(seen.records.queued, expect.by)),
     )
 

@@ -216,8 +216,11 @@ def _range(item: _Item) -> Range:
     return found
 
 
-def _handled(item: _Item) -> Handled:
-    return Handled(item.t, item.word("endpoint"), item.word("label"), item.whole("seq"), item.may("why") or "")
+def _handled(records: list[Handled], item: _Item) -> None:
+    """A frame that carried none of the numbered messages has neither label nor number, and is nobody's loss."""
+    if item.event.get("label") is not None:
+        handled = Handled(item.t, item.word("endpoint"), item.word("label"), item.whole("seq"), item.may("why") or "")
+        records.append(handled)
 
 
 def _sending(item: _Item) -> Sending:
@@ -270,9 +273,9 @@ _PARSERS: dict[tuple[str, str], Parser] = {
 }
 _EITHER_SIDE: dict[str, Parser] = {
     "sent": lambda r, e: r.sent.append(_range(e)),
-    "dropped": lambda r, e: r.dropped.append(_handled(e)),
-    "queued": lambda r, e: r.queued.append(_handled(e)),
-    "late": lambda r, e: r.late.append(_handled(e)),
+    "dropped": lambda r, e: _handled(r.dropped, e),
+    "queued": lambda r, e: _handled(r.queued, e),
+    "late": lambda r, e: _handled(r.late, e),
     "rx": _arrival,
     "sending": lambda r, e: r.sending.append(_sending(e)),
     "done": _done,
