@@ -22,7 +22,7 @@ LIB = "usr/lib/x86_64-linux-gnu"
 # Parts of Python's library that no guest needs; also kept from being compiled.
 PYTHON_DROPPED = re.compile(
     r"/(test|tests|idlelib|lib2to3|ensurepip|distutils|tkinter|turtledemo|pydoc_data|unittest|sqlite3|curses|dbm|wsgiref"
-    r"|msilib|config-[^/]*)/|/(turtle|pydoc|doctest|pickletools|tarfile_test)\.py$"
+    r"|msilib|config-[^/]*)/|/(turtle|pydoc|doctest|pickletools|sitecustomize)\.py$"
 )
 
 
@@ -62,10 +62,11 @@ class Userland:
         """Compiles Python files below `folder` for the guest, where that folder will be called `prefix`.
 
         The .pyc files say that they need no check against their source, which costs a guest time and cannot differ.
-        One process only: then the same sources give the same bytes.
+        One process only: then the same sources give the same bytes. -B and -f: the compiler must not find, and keep,
+        files that importing its own modules left behind; they would be checked by time, and be out of date in the guest.
         """
-        options = ["-q", "-x", dropped, "-s", str(folder), "-p", prefix]
-        words = ["-I", "-m", "compileall", "--invalidation-mode", "unchecked-hash", *options, str(folder)]
+        options = ["-q", "-f", "-x", dropped, "-s", str(folder), "-p", prefix]
+        words = ["-I", "-B", "-m", "compileall", "--invalidation-mode", "unchecked-hash", *options, str(folder)]
         self.tool(f"usr/bin/{self.python}", *words)
 
 

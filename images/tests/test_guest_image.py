@@ -161,6 +161,16 @@ def test_edited_sources_make_another_image_of_the_same_base(
     assert manifest_of(second.initrd.parent)["sources"].keys() == {"agent.py"}
 
 
+def test_no_python_file_is_compiled_in_the_guest(kernel: images.Kernel, builder: images.Builder) -> None:
+    found = read_archive(images.ensure_guest(kernel, builder).initrd.read_bytes())
+    compiled = {path: data for path, (_, data) in found.items() if path.endswith(".pyc")}
+    sources = {path for path in found if path.endswith(".py")}
+    expected = {re.sub(r"([^/]+)\.py$", r"__pycache__/\1.cpython-311.pyc", path) for path in sources}
+    assert expected == set(compiled)
+    unchecked = 0b01  # PEP 552: bit 0: by hash, not by time; bit 1: compare it with the source
+    assert {path for path, data in compiled.items() if data[4:8] != bytes([unchecked, 0, 0, 0])} == set()
+
+
 def test_a_source_with_a_syntax_error_is_said(kernel: images.Kernel, builder: images.Builder, tmp_path: Path) -> None:
     (tmp_path / "agent.py").write_text("def (:\n")
     with pytest.raises(images.ImageError, match=r"(?s)guest/agent\.py.*SyntaxError"):
