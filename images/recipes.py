@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-UNPACK_VERSION = 3  # raise when images.debs, or what a recipe makes of its tree, changes
+UNPACK_VERSION = 4  # raise when images.debs, or what a recipe makes of its tree, changes
 
 
 @dataclass(frozen=True)
