@@ -1,0 +1,470 @@
+"""The bonding device: a NetDevice over others.
+
+In: slaves (enslave, release), frames from above and, through skb_bond(), from below, the time. Out:
+frames on slaves and to the bond's clients; carrier and queue state that follow from the slaves'. The one
+rule: nothing here waits. What takes time is a deadline that tick() looks at, in process context.
+
+Time comes from net.context.clock. tick(now) does what is due, next_deadline() says when it next is;
+between dev_open() and dev_close() the bond has itself called through the context's timers.
+
+The bond behaves like a driver: its queue stops when the slave that a frame needs cannot take it, or no
+slave is there, and wakes when one can - noticed by poll_controller(), which polls every slave that is up,
+and by tick(). While the machine is quiesced nobody calls tick(); poll_controller() then runs the link
+monitor when it is due (bonding in the kernel goes on with the slave it last knew), so that last words
+find the surviving cable. LACP does not run then: the aggregator stays as it was.
+
+slave_netpoll is how the bond gets a Netpoll for each slave without knowing core (see SlaveNetpoll).
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from guest.netpoll.bonding import alb
+from guest.netpoll.bonding.active import bond_select_active_slave
+from guest.netpoll.bonding.ad import AdSystem
+from guest.netpoll.bonding.lacpdu import SLOW_MULTICAST
+from guest.netpoll.bonding.miimon import bond_mii_monitor
+from guest.netpoll.bonding.params import BondParams, FailOverMac, Mode
+from guest.netpoll.bonding.queue_xmit import dev_hard_start_xmit
+from guest.netpoll.bonding.slave import Link, Slave
+from guest.netpoll.bonding.xmit import BOND_XMIT
+from guest.netpoll.netdevice import (
+    IFF_MASTER,
+    IFF_SLAVE,
+    Net,
+    NetdevError,
+    NetdevEvent,
+    NetDevice,
+    NetdevTx,
+    NetpollHook,
+    NetpollSender,
+    dev_close,
+    dev_open,
+    netif_carrier_off,
+    netif_carrier_on,
+    netif_start_queue,
+    netif_stop_queue,
+    netif_wake_queue,
+    register_netdev,
+    unregister_netdev,
+)
+from guest.netpoll.poll import netpoll_poll_dev
+from guest.netpoll.skbuff import PACKET_HOST, SkBuff, kfree_skb
+from guest.netpoll.wire.ethernet import ETH_P_SLOW, HEADER_LEN
+
+
+class SlaveNetpoll(Protocol):
+    """Netpoll on single slaves, as core can do it; joined to the bond where a system is put together."""
+
+    def slave_enable_netpoll(self, dev: NetDevice, drop: Callable[[SkBuff], None]) -> NetpollSender:
+        """A sender set up on `dev` (an address is not needed), few retries, `drop` as its drop routine."""
+
+    def slave_disable_netpoll(self, np: NetpollSender) -> None:
+        """Clean it up."""
+
+
+class Bond(NetDevice):
+    """A bond without slaves yet. `dev_addr` empty: it takes the first slave's. Register it like any device."""
+
+    def __init__(
+        self,
+        net: Net,
+        name: str = "bond0",
+        params: BondParams | None = None,
+        *,
+        dev_addr: bytes = b"",
+        slave_netpoll: SlaveNetpoll | None = None,
+    ) -> None:
+        self.slaves: list[Slave] = []
+        self.slave_netpoll = slave_netpoll
+        self._npinfo: NetpollHook | None = None
+        super().__init__(net, name, dev_addr or bytes(6))
+        self.params = params or BondParams()
+        self.mode = self.params.mode
+        self.flags |= IFF_MASTER
+        self.carrier = False
+        self.xoff = True
+        self.netpoll_start_xmit = self._netpoll_start_xmit
+        self.netpoll: NetpollSender | None = None  # who sends at the moment
+        self.mode_lock = threading.RLock()
+        self.usable_slaves: tuple[Slave, ...] = ()
+        self.curr_active_slave: Slave | None = None
+        self.primary_slave: Slave | None = None
+        self.force_primary = False
+        self.rr_tx_counter = 0
+        self.tlb = alb.TlbInfo()
+        self.ad: AdSystem | None = None
+        self._by_dev: dict[NetDevice, Slave] = {}
+        self._mii_due = self._alb_due = 0.0
+        self._armed: float | None = None
+        net.netdev_chain.append(self._netdev_event)
+
+    # Slaves
+
+    def enslave(self, dev: NetDevice, *, speed: int = 1000, full_duplex: bool = True) -> Slave:
+        """bond_enslave(): bring `dev` up and make it a slave; raises NetdevError. Process context.
+
+        `speed` (Mbit/s) and duplex are what ethtool would say of it; LACP aggregates equal ones only.
+        """
+        self._check_newcomer(dev)
+        dev_open(dev)
+        slave = Slave(dev, 1 + max((slave.number for slave in self.slaves), default=0), speed, full_duplex)
+        if not any(self.dev_addr):
+            self.set_dev_addr(slave.perm_hwaddr)
+        with self.mode_lock:
+            self._set_address(slave)
+            dev.master = self
+            dev.flags |= IFF_SLAVE
+            self.slaves.append(slave)
+            self._by_dev[dev] = slave
+            self._set_first_link(slave)
+            self._set_first_role(slave)
+        self._netpoll_slaves()
+        self.set_carrier()
+        self._rearm()
+        return slave
+
+    def _check_newcomer(self, dev: NetDevice) -> None:
+        reasons = (
+            (dev is self or bool(dev.flags & IFF_MASTER), errno.EPERM, "is a bond itself"),
+            (dev.master is not None, errno.EBUSY, f"is a slave of {dev.master.name if dev.master else ''} already"),
+            (dev.npinfo is not None, errno.EBUSY, "has netpoll clients of its own"),
+            (dev.net is not self.net, errno.EXDEV, "belongs to another Net"),
+            (dev.type != self.type, errno.EINVAL, "is no Ethernet device"),
+            (not dev.present, errno.ENODEV, "is gone"),
+        )
+        for wrong, code, why in reasons:
+            if wrong:
+                raise NetdevError(code, f"{self.name}: cannot enslave {dev.name}: it {why}")
+
+    def _set_address(self, slave: Slave) -> None:
+        """Every slave has the bond's address, unless a slave's own is what tells it apart."""
+        if self.mode.is_lb:
+            alb.bond_alb_init_slave(self, slave)
+        elif self.params.fail_over_mac is FailOverMac.NONE:
+            slave.set_mac_address(self.dev_addr)
+
+    def _set_first_link(self, slave: Slave) -> None:
+        miimon = self.params.miimon
+        if miimon and not slave.is_up:
+            slave.link = Link.DOWN
+        elif miimon and self.params.updelay:
+            slave.link, slave.delay = Link.BACK, self.params.updelay // miimon
+        else:
+            slave.link = Link.UP
+
+    def _set_first_role(self, slave: Slave) -> None:
+        if slave.dev.name == self.params.primary:
+            self.primary_slave, self.force_primary = slave, True
+        if self.mode.uses_primary:
+            self.set_slave_inactive(slave)
+            bond_select_active_slave(self)
+        elif self.mode is Mode.AD:
+            self.set_slave_inactive(slave)
+            self.ad = self.ad or AdSystem(self.params, self.dev_addr)
+            slave.port = self.ad.bind_slave(slave.number, slave.perm_hwaddr, slave.speed, slave.full_duplex)
+            self.link_changed(slave)
+        else:
+            slave.set_active()
+        self.update_slave_arr()
+
+    def release(self, dev: NetDevice) -> None:
+        """bond_release(): take the slave out, give it its own address back and close it; raises NetdevError."""
+        slave = self._by_dev.get(dev)
+        if slave is None:
+            raise NetdevError(errno.EINVAL, f"{self.name}: {dev.name} is no slave of this bond")
+        with self.mode_lock:
+            self._forget(slave)
+        self._transmit()
+        if slave.np is not None and self.slave_netpoll is not None:
+            self.slave_netpoll.slave_disable_netpoll(slave.np)
+        dev.master = None
+        dev.flags &= ~IFF_SLAVE
+        if dev.present:
+            slave.set_mac_address(slave.perm_hwaddr)
+            dev_close(dev)
+        self.supports_netpoll = all(other.dev.supports_netpoll for other in self.slaves)
+
+    def _forget(self, slave: Slave) -> None:
+        """Out of every table. LACP's farewell goes out at once, on the device that is still ours."""
+        if self.ad is not None and slave.port is not None:
+            self.ad.unbind_slave(slave.port, self.ctx.clock())
+            self._transmit()
+        self.slaves.remove(slave)
+        del self._by_dev[slave.dev]
+        alb.tlb_clear_slave(self, slave, save_load=False)
+        if slave is self.primary_slave:
+            self.primary_slave = None
+        if slave is self.curr_active_slave:
+            slave.link = Link.DOWN
+            bond_select_active_slave(self)
+        self._follow_ad()
+        self.update_slave_arr()
+        self.set_carrier()
+
+    def set_slave_inactive(self, slave: Slave) -> None:
+        """bond_set_slave_inactive_flags()."""
+        slave.set_inactive(lb=self.mode.is_lb, all_slaves_active=self.params.all_slaves_active)
+
+    def set_dev_addr(self, addr: bytes) -> None:
+        """bond_set_dev_addr()."""
+        self.dev_addr = addr
+        self.net.call_netdevice_notifiers(NetdevEvent.CHANGEADDR, self)
+        if self.ad is not None:
+            self.ad.set_system(addr, self.ctx.clock())
+
+    def link_changed(self, slave: Slave) -> None:
+        """A slave's `link` is UP or is no longer: bond_miimon_link_change()."""
+        if self.ad is not None and slave.port is not None:
+            up = slave.link is Link.UP
+            self.ad.handle_link_change(slave.port, up, slave.speed, slave.full_duplex, self.ctx.clock())
+            self._follow_ad()
+        if self.mode.is_lb and slave.link is not Link.UP:
+            alb.tlb_clear_slave(self, slave, save_load=False)
+
+    def _follow_ad(self) -> None:
+        """Take over which ports carry frames."""
+        if self.ad is None:
+            return
+        for slave in self.slaves:
+            if slave.port is not None and slave.port.usable and slave.link is Link.UP:
+                slave.set_active()
+            else:
+                self.set_slave_inactive(slave)
+        self.update_slave_arr()
+        self.set_carrier()
+
+    def update_slave_arr(self) -> None:
+        """bond_update_slave_arr(): what the hash chooses from."""
+        self.usable_slaves = tuple(slave for slave in self.slaves if slave.can_tx)
+
+    def set_carrier(self) -> None:
+        """bond_set_carrier(): with an active aggregator of min_links ports, or with any link that is up."""
+        if self.ad is not None:
+            active = self.ad.active
+            up = active is not None and len(active.active_ports) >= max(1, self.params.min_links)
+        else:
+            up = any(slave.link is Link.UP for slave in self.slaves)
+        if up:
+            netif_carrier_on(self)
+            self.wake_queue()
+        else:
+            netif_stop_queue(self)
+            netif_carrier_off(self)
+
+    # Frames
+
+    def hard_start_xmit(self, skb: SkBuff) -> NetdevTx:
+        """The mode's function chooses; BUSY if no slave took it."""
+        return BOND_XMIT[self.mode](self, skb)
+
+    def _netpoll_start_xmit(self, np: NetpollSender, skb: SkBuff) -> NetdevTx:
+        """bond_netpoll_start_xmit(): the same, and the slave is sent to by netpoll as well."""
+        self.netpoll = np
+        try:
+            return self.hard_start_xmit(skb)
+        finally:
+            self.netpoll = None
+
+    def doorbell(self) -> None:
+        """Ring the slaves'."""
+        for slave in self.slaves:
+            slave.dev.xmit_more = False
+            slave.dev.doorbell()
+
+    def skb_bond(self, slave: NetDevice, skb: SkBuff) -> bool:
+        """bond_handle_frame(): LACP for us, nothing from an inactive slave, all else as the bond's own."""
+        mine = self._by_dev.get(slave)
+        if mine is None or not self.running:
+            return False
+        data = skb.data
+        if mine.port is not None and skb.protocol == ETH_P_SLOW and data[:6] == SLOW_MULTICAST:
+            self._lacpdu_recv(mine, skb)
+            return False
+        if mine.inactive and not (self.mode is Mode.ALB and not data[0] & 1):
+            self.stats["rx_inactive"] += 1
+            return False
+        skb.dev = self
+        if data[:6] == self.dev_addr:
+            skb.pkt_type = PACKET_HOST
+        return True
+
+    def _lacpdu_recv(self, slave: Slave, skb: SkBuff) -> None:
+        """bond_3ad_lacpdu_recv(). What it leads to is sent in process context."""
+        if self.ad is None or slave.port is None or not self.mode_lock.acquire(timeout=0.05):
+            return
+        try:
+            self.ad.rx_indication(slave.port, skb.data[HEADER_LEN:], self.ctx.clock())
+            self._follow_ad()
+        finally:
+            self.mode_lock.release()
+        self.ctx.schedule_work(self._work)
+
+    def poll_controller(self) -> None:
+        """bond_poll_controller(): poll every slave that runs; look at the links if nobody else does.
+
+        Slaves without carrier too (the kernel leaves them out): else a link that comes back is not seen.
+        """
+        for slave in list(self.slaves):
+            if slave.dev.running:
+                netpoll_poll_dev(slave.dev)
+        if self.running and self.params.miimon and self.mode_lock.acquire(blocking=False):
+            try:
+                self._look(self.ctx.clock())
+            finally:
+                self.mode_lock.release()
+        self.wake_queue()
+
+    def wake_queue(self) -> None:
+        """Wake the queue if a slave that could be chosen takes frames."""
+        if self.xoff and self.running and any(not slave.dev.xoff for slave in self._candidates()):
+            netif_wake_queue(self)
+
+    def _candidates(self) -> Sequence[Slave]:
+        if self.mode is Mode.ACTIVEBACKUP:
+            return () if self.curr_active_slave is None else (self.curr_active_slave,)
+        return [slave for slave in self.slaves if slave.can_tx]
+
+    def send_control(self, slave: Slave, frame: bytes) -> bool:
+        """Send a frame of the bond's own on one slave; False, and it is lost, if that cannot be done now."""
+        skb = SkBuff(frame, slave.dev, int.from_bytes(frame[12:14], "big"))
+        if dev_hard_start_xmit(slave.dev, skb) is NetdevTx.OK:
+            return True
+        self.stats["control_dropped"] += 1
+        kfree_skb(skb)
+        return False
+
+    # Netpoll on the slaves
+
+    @property
+    def npinfo(self) -> NetpollHook | None:
+        """Netpoll's hook; the slaves get netpoll as long as the bond has it: bond_netpoll_setup()."""
+        return self._npinfo
+
+    @npinfo.setter
+    def npinfo(self, npinfo: NetpollHook | None) -> None:
+        self._npinfo = npinfo
+        self._netpoll_slaves()
+
+    def _netpoll_slaves(self) -> None:
+        """Newcomers inherit it, and all lose it together; a slave that cannot poll forbids it to the bond."""
+        self.supports_netpoll = all(slave.dev.supports_netpoll for slave in self.slaves)
+        if self.slave_netpoll is None:
+            return
+        for slave in self.slaves:
+            if self._npinfo is not None and slave.np is None and slave.dev.supports_netpoll:
+                slave.np = self.slave_netpoll.slave_enable_netpoll(slave.dev, slave.keep_returned)
+            elif self._npinfo is None and slave.np is not None:
+                np, slave.np = slave.np, None
+                self.slave_netpoll.slave_disable_netpoll(np)
+
+    # Time and events
+
+    def open(self) -> None:
+        """bond_open(): the monitors start."""
+        now = self.ctx.clock()
+        self._mii_due = self._alb_due = now
+        netif_start_queue(self)
+        self.set_carrier()
+        self._rearm()
+
+    def stop(self) -> None:
+        """bond_close(): they stop; the slaves stay as they are."""
+        netif_stop_queue(self)
+        self._armed = None
+
+    def next_deadline(self) -> float | None:
+        """When tick() has something to do, on the context's clock; None while the bond is down or idle."""
+        if not self.running:
+            return None
+        due = [self._mii_due] if self.params.miimon else []
+        due += [self._alb_due] if self.mode.is_lb else []
+        ad = self.ad.next_deadline() if self.ad is not None else None
+        return min(due if ad is None else [*due, ad], default=None)
+
+    def tick(self, now: float) -> None:
+        """Do what is due at `now`: link monitor, LACP, load balancing. Process context; too often does no harm."""
+        if not self.running:
+            return
+        with self.mode_lock:
+            if self.params.miimon:
+                self._look(now)
+            if self.ad is not None:
+                self.ad.settle(now)
+                self._follow_ad()
+            if self.mode.is_lb and now >= self._alb_due:
+                self._alb_due = now + alb.ALB_INTERVAL
+                alb.bond_alb_monitor(self)
+        self._transmit()
+        self.wake_queue()
+
+    def _look(self, now: float) -> None:
+        if now >= self._mii_due:
+            self._mii_due = now + self.params.miimon / 1000
+            bond_mii_monitor(self)
+
+    def _transmit(self) -> None:
+        """Send what LACP has to say; what a slave did not take is said again."""
+        if self.ad is None:
+            return
+        by_number = {slave.number: slave for slave in self.slaves}
+        for number, frame in self.ad.drain():
+            slave = by_number.get(number)
+            if slave is not None and not self.send_control(slave, frame) and slave.port is not None:
+                slave.port.ntt = True
+
+    def _work(self) -> None:
+        """In process context: catch up, and come again in time."""
+        self.tick(self.ctx.clock())
+        self._rearm()
+
+    def _rearm(self) -> None:
+        """Have _work() called at next_deadline(), unless that is arranged already."""
+        due = self.next_deadline()
+        if due is not None and (self._armed is None or due < self._armed):
+            self._armed = due
+            self.ctx.call_later(max(0.0, due - self.ctx.clock()), functools.partial(self._timer, due))
+
+    def _timer(self, due: float) -> None:
+        if self._armed == due:
+            self._armed = None
+            self._work()
+
+    def _netdev_event(self, event: NetdevEvent, dev: NetDevice) -> None:
+        """bond_netdev_event(): slaves that come up, go down or vanish; and our own end."""
+        if dev is self and event is NetdevEvent.UNREGISTER:
+            for slave in list(self.slaves):
+                self.release(slave.dev)
+            self.net.netdev_chain.remove(self._netdev_event)
+        elif dev in self._by_dev:
+            if event is NetdevEvent.UNREGISTER:
+                self.release(dev)
+            elif event in (NetdevEvent.CHANGE, NetdevEvent.UP, NetdevEvent.DOWN):
+                self.update_slave_arr()
+
+
+def bond_create(
+    net: Net,
+    name: str,
+    params: BondParams,
+    slaves: Sequence[NetDevice] = (),
+    *,
+    dev_addr: bytes = b"",
+    slave_netpoll: SlaveNetpoll | None = None,
+) -> Bond:
+    """A registered bond over `slaves`, up; raises NetdevError, nothing then being left behind."""
+    bond = Bond(net, name, params, dev_addr=dev_addr, slave_netpoll=slave_netpoll)
+    register_netdev(bond)
+    try:
+        for dev in slaves:
+            bond.enslave(dev)
+        dev_open(bond)
+    except BaseException:
+        unregister_netdev(bond)
+        raise
+    return bond
