@@ -15,7 +15,13 @@ from harness.judge.words import many
 
 def errors(seen: Seen) -> list[str]:
     """All reasons why the testbed, not the kernel, is to blame; empty for sound evidence."""
-    return [*seen.records.errors, *_framed(seen), *_injected(seen), *_counted(seen), *_received(seen), *_captured(seen)]
+    said = [*seen.records.errors, *_framed(seen)]
+    return said or [
+        *_injected(seen),
+        *_counted(seen),
+        *_received(seen),
+        *_captured(seen),
+    ]  # the rest would follow from it
 
 
 def _framed(seen: Seen) -> Iterator[str]:

@@ -34,10 +34,15 @@ def verdict_lines(verdict: Verdict, folder: Path) -> list[str]:
     """One case: word, name, why, each check, and where the evidence is."""
     return [
         *render(_headline(verdict)),
-        *(line for check in verdict.checks for line in render(_check(check))),
-        *(f"  error: {clean(error)}" for error in verdict.errors),
+        *(line for check in _told(verdict) for line in render(_check(check))),
+        *(f"  testbed: {clean(error)}" for error in verdict.errors[1:]),
         f"  evidence: {folder}",
     ]
+
+
+def _told(verdict: Verdict) -> tuple[CheckResult, ...]:
+    """Checks on evidence that proves nothing say nothing."""
+    return () if verdict.errors else verdict.checks
 
 
 def _headline(verdict: Verdict, why: bool = True) -> Text:
@@ -68,7 +73,7 @@ def explain_failure(verdict: Verdict, folder: Path, plan: Plan) -> str:
 
 
 def _failure(verdict: Verdict, folder: Path, plan: Plan) -> Iterator[str]:
-    shown = [check for check in verdict.checks if _state(check) == verdict.word] if not verdict.errors else []
+    shown = [check for check in _told(verdict) if _state(check) == verdict.word]
     yield from render(_headline(verdict, why=not shown))
     yield from (f"  testbed: {clean(error)}" for error in verdict.errors[1:])
     for check in shown:
@@ -132,9 +137,10 @@ def repeat(plan: Plan) -> str:
 
     pytest's -k knows no `=` and no `,`, so each value of the matrix is a word of it; the bracket ends the last one.
     """
-    path = plan.source.rpartition(":")[0] or plan.source
+    path = Path(plan.source.rpartition(":")[0] or plan.source)
+    path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     values = list(plan.scenario.params.values())
     words = [word for value in [*values[:-1], *(f"{last}]" for last in values[-1:])] for word in _WORD.findall(value)]
     options = ["-k", " and ".join(words)] if words else []
     options += ["--kernel", plan.machine.kernel] if plan.machine.kernel != plan.scenario.guest.kernel else []
-    return shlex.join(["netpoll-harness", "run", path, *options])
+    return shlex.join(["netpoll-harness", "run", str(path), *options])
