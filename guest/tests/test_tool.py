@@ -250,6 +250,31 @@ class TestAnswer:
         assert (code, "0 datagrams echoed, 0 received" in errors) == (1, True)
 
 
+class TestSysrq:
+    """A pipe stands for the trigger of this machine, which no test may press; test_sysrq_guest.py presses a guest's."""
+
+    def test_keys_are_pressed_one_a_write(self, ns: Namespace, tmp_path: Path) -> None:
+        trigger = tmp_path / "trigger"
+        os.mkfifo(trigger)
+        pressed = os.open(trigger, os.O_RDONLY | os.O_NONBLOCK)
+        listener = [f"6665@{KERNEL_IP}/theirs,6666@{OUR_IP}/", "--trigger", str(trigger), "--allow", "tw"]
+        with Running(ns, "sysrq", *listener, "--count", "2", "--timeout", "20") as taker:
+            for source in (f"6666@{OUR_IP}", "6666@10.9.0.66", f"7777@{OUR_IP}"):
+                sent = ns.run([*TOOL, "send", f"{source}/ours,6665@{KERNEL_IP}/{KERNEL_MAC}", "--sysrq", "t"])
+                assert sent.returncode == 0, sent.stderr
+            ns.run([*TOOL, "send", f"6666@{OUR_IP}/ours,6665@{KERNEL_IP}/{KERNEL_MAC}", "--sysrq", "bw"])
+            code, _, errors = taker.end()
+        assert (code, os.read(pressed, 99)) == (0, b"tw"), errors
+        os.close(pressed)
+
+    def test_no_trigger_is_3_and_no_peer_is_2(self, ns: Namespace) -> None:
+        missing = ns.run([*TOOL, "sysrq", OURS, "--trigger", "/nowhere/trigger"])
+        anybody = ns.run([*TOOL, "sysrq", f"@{OUR_IP}/ours,@0.0.0.0/", "--trigger", "/dev/null"])
+        assert (missing.returncode, anybody.returncode) == (3, 2)
+        assert b"/nowhere/trigger" in missing.stderr
+        assert b"one peer only" in anybody.stderr
+
+
 class TestTrace:
     def test_both_ways(self, tmp_path: Path) -> None:
         """In a namespace of its own, where the kernel has yet to ask for our MAC."""

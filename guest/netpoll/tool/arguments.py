@@ -12,9 +12,11 @@ from typing import TypeAlias
 
 from guest.netpoll.clients.netconsole.sender import Sysdata
 from guest.netpoll.clients.sequence import HEADER_LENGTH, Stream
+from guest.netpoll.clients.sysrq import KEYS, TRIGGER
 from guest.netpoll.tool.answer import answer
 from guest.netpoll.tool.listen import listen
 from guest.netpoll.tool.send import send
+from guest.netpoll.tool.sysrq import sysrq
 from guest.netpoll.tool.trace import trace
 
 EPILOG = """OPTIONS: [srcport]@[srcip]/[dev],[tgtport]@<tgtip>/[tgtmac], for instance
@@ -30,8 +32,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="send|listen|answer|trace")
-    for add in (_add_send, _add_listen, _add_answer, _add_trace):
+    commands = parser.add_subparsers(required=True, metavar="send|listen|answer|sysrq|trace")
+    for add in (_add_send, _add_listen, _add_answer, _add_sysrq, _add_trace):
         add(commands)
     arguments, rest = parser.parse_known_args(argv)
     _take_lines(parser, arguments, rest)
@@ -126,6 +128,15 @@ def _add_listen(commands: Commands) -> None:
 def _add_answer(commands: Commands) -> None:
     parser = _command(commands, "answer", answer, "answer ARP for our address, and echo each datagram to its sender")
     parser.add_argument("--count", type=_natural, metavar="N", help="end after N echoes")
+    _add_session(parser)
+
+
+def _add_sysrq(commands: Commands) -> None:
+    parser = _command(commands, "sysrq", sysrq, "pass the target's letters to this machine's sysrq trigger")
+    parser.add_argument("--trigger", type=Path, default=TRIGGER, metavar="FILE", help=str(TRIGGER))
+    parser.add_argument("--allow", default="".join(sorted(KEYS)), metavar="KEYS", help="only these of 0-9 and a-z")
+    parser.add_argument("--count", type=_natural, metavar="N", help="end after N keys")
+    parser.add_argument("--trap", action="store_true", help="answer ARP for our address (an interface without one)")
     _add_session(parser)
 
 
