@@ -17,16 +17,16 @@ from guest.netpoll.napi import do_irq, do_softirq
 from guest.netpoll.netdevice import Net, NetDevice, NetpollSender
 from guest.netpoll.skbuff import SkBuff
 
-SLAVE_RETRIES = 1
+STEP = 0.05  # seconds
 
 
 class CoreNetpoll:
-    """SlaveNetpoll over core."""
+    """SlaveNetpoll over core; the bond retries by itself, so a slave tries once."""
 
     def slave_enable_netpoll(self, dev: NetDevice, drop: Callable[[SkBuff], None]) -> Netpoll:
         np = Netpoll(dev.net, dev.name, drop=drop, dev_name=dev.name)
         npinfo = NetpollInfo(dev)
-        npinfo.max_retries = npinfo.tries = SLAVE_RETRIES
+        npinfo.max_retries = npinfo.tries = 1
         npinfo.attach(np)
         np.dev, dev.npinfo = dev, npinfo
         return np
@@ -50,66 +50,58 @@ class Clock:
 
 
 class Bench:
-    """`left` and `right` are Nets with `cables` devices each: l0-r0, l1-r1 and so on."""
+    """`left` and `right` are Nets with `cables` devices each: l0-r0, l1-r1 and so on.
 
-    def __init__(self, cables: int = 2, napi: bool = True, tx_ring: int = 64) -> None:
+    Addresses: 02:00:00:00:01:NN left, 02:00:00:00:02:NN right.
+    """
+
+    def __init__(self, cables: int = 2, *, napi: bool = True, tx_ring: int = 64) -> None:
         self.clock = Clock()
         self.left, self.right = (Net(Context(self.clock, self.clock.delay)) for _ in range(2))
         self.l: list[LoopbackDevice] = []
         self.r: list[LoopbackDevice] = []
         for number in range(cables):
-            left, right = wire_pair(self.left, (f"l{number}", f"r{number}"), self.right, napi=napi, tx_ring=tx_ring)
+            names = (f"l{number}", f"r{number}")
+            left, right = wire_pair(self.left, names, self.right, napi=napi, tx_ring=tx_ring)
             left.dev_addr, right.dev_addr = bytes((2, 0, 0, 0, 1, number)), bytes((2, 0, 0, 0, 2, number))
             self.l.append(left)
             self.r.append(right)
 
-    def bond(self, left: bool = True, **options: object) -> Bond:
+    def bond(self, left: bool = True, dev_addr: bytes = b"", **options: object) -> Bond:
         """A bond over all devices of one end, up, with an IPv4 address: 10.0.0.1 left, 10.0.0.2 right."""
         net, devices = (self.left, self.l) if left else (self.right, self.r)
-        params = BondParams(**options)  # type: ignore[arg-type]  # the tests name what exists
-        bond = bond_create(net, "bond0", params, devices, slave_netpoll=CoreNetpoll())
+        params = BondParams(**options)  # type: ignore[arg-type]  # tests name options that exist
+        bond = bond_create(net, "bond0", params, devices, dev_addr=dev_addr, slave_netpoll=CoreNetpoll())
         bond.addresses = [ipaddress.IPv4Interface(f"10.0.0.{1 if left else 2}/24")]
         self.settle()
         return bond
 
-    def peer(self) -> list[LoopbackDevice]:
-        """The right end without a bond: its devices, opened."""
-        from guest.netpoll.netdevice import dev_open
-
-        for dev in self.r:
-            dev_open(dev)
-        self.settle()
-        return self.r
-
-    def cut(self, number: int) -> None:
-        self.l[number].cable.set_link(False)
+    def cut(self, *cables: int) -> None:
+        """Pull cables."""
+        for number in cables:
+            self.l[number].cable.set_link(False)
         self.settle()
 
-    def mend(self, number: int) -> None:
-        self.l[number].cable.set_link(True)
+    def mend(self, *cables: int) -> None:
+        """Plug them in again."""
+        for number in cables:
+            self.l[number].cable.set_link(True)
         self.settle()
 
     def settle(self) -> None:
-        """Serve interrupts, softirqs and work of both ends until there are none."""
+        """Serve interrupts, softirqs, timers and work of both ends until there are none."""
         busy = True
         while busy:
             busy = False
             for net in (self.left, self.right):
-                busy = self._serve(net) or busy
+                if not net.context.crashed:
+                    busy = _serve(net) or busy
 
-    def _serve(self, net: Net) -> bool:
-        pending = [dev for dev in net.devices.values() if getattr(dev, "irq_pending", False) and not dev.irq_masked]
-        for dev in pending:
-            do_irq(dev)
-        do_softirq(net.context)
-        net.context.run_timers()
-        return net.context.run_work() > 0 or bool(pending)
-
-    def run(self, seconds: float, step: float = 0.05) -> None:
+    def run(self, seconds: float) -> None:
         """Let time pass, in steps; each step's events are served before the next."""
         end = self.clock.now + seconds
         while self.clock.now < end - 1e-9:
-            self.clock.now = min(end, self.clock.now + step)
+            self.clock.now = min(end, self.clock.now + STEP)
             self.settle()
 
     def run_until(self, condition: Callable[[], bool], seconds: float) -> float:
@@ -117,20 +109,39 @@ class Bench:
         start = self.clock.now
         while not condition():
             assert self.clock.now - start < seconds, f"not within {seconds} s"
-            self.run(0.05)
+            self.run(STEP)
         return self.clock.now - start
 
-    def client(self, bond: NetDevice, other: NetDevice, sink: list[bytes] | None = None) -> Netpoll:
-        """A netpoll client on `bond` talking to the address of `other`; what it receives goes to `sink`."""
-        local, remote = bond.addresses[0].ip, other.addresses[0].ip
+    def client(
+        self,
+        bond: NetDevice,
+        other: NetDevice,
+        received: list[bytes] | None = None,
+        drop: Callable[[SkBuff], None] | None = None,
+    ) -> Netpoll:
+        """A netpoll client on `bond` that talks to `other`; its payloads are appended to `received`."""
         np = Netpoll(
             bond.net,
+            drop=drop,
+            rx_hook=None if received is None else lambda _np, _source, data: received.append(bytes(data)),
             dev_name=bond.name,
-            local_ip=local,
-            remote_ip=remote,
+            remote_ip=other.addresses[0].ip,
             remote_port=6665,
             remote_mac=other.dev_addr,
-            rx_hook=None if sink is None else lambda np, source, data: sink.append(bytes(data)),
         )
         netpoll_setup(np)
         return np
+
+
+def _serve(net: Net) -> bool:
+    """One round of what a CPU would do; True if there was anything."""
+    pending = [dev for dev in net.devices.values() if isinstance(dev, LoopbackDevice) and _interrupts(dev)]
+    for dev in pending:
+        do_irq(dev)
+    do_softirq(net.context)
+    net.context.run_timers()
+    return net.context.run_work() > 0 or bool(pending)
+
+
+def _interrupts(dev: LoopbackDevice) -> bool:
+    return dev.running and dev.irq_pending and not dev.irq_masked

@@ -13,37 +13,33 @@ and by tick(). While the machine is quiesced nobody calls tick(); poll_controlle
 monitor when it is due (bonding in the kernel goes on with the slave it last knew), so that last words
 find the surviving cable. LACP does not run then: the aggregator stays as it was.
 
-slave_netpoll is how the bond gets a Netpoll for each slave without knowing core (see SlaveNetpoll).
+While netpoll is on the bond it is on each slave (see SlaveNetpoll and queue_xmit.py).
 """
 
 from __future__ import annotations
 
-import errno
 import functools
 import threading
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from guest.netpoll.bonding import alb
-from guest.netpoll.bonding.active import bond_select_active_slave
 from guest.netpoll.bonding.ad import AdSystem
+from guest.netpoll.bonding.enslave import bond_enslave, bond_release
 from guest.netpoll.bonding.lacpdu import SLOW_MULTICAST
 from guest.netpoll.bonding.miimon import bond_mii_monitor
-from guest.netpoll.bonding.params import BondParams, FailOverMac, Mode
+from guest.netpoll.bonding.params import BondParams, Mode, parse_options
 from guest.netpoll.bonding.queue_xmit import dev_hard_start_xmit
 from guest.netpoll.bonding.slave import Link, Slave
 from guest.netpoll.bonding.xmit import BOND_XMIT
 from guest.netpoll.netdevice import (
     IFF_MASTER,
-    IFF_SLAVE,
     Net,
-    NetdevError,
     NetdevEvent,
     NetDevice,
     NetdevTx,
     NetpollHook,
     NetpollSender,
-    dev_close,
     dev_open,
     netif_carrier_off,
     netif_carrier_on,
@@ -58,8 +54,9 @@ from guest.netpoll.skbuff import PACKET_HOST, SkBuff, kfree_skb
 from guest.netpoll.wire.ethernet import ETH_P_SLOW, HEADER_LEN
 
 
+@runtime_checkable
 class SlaveNetpoll(Protocol):
-    """Netpoll on single slaves, as core can do it; joined to the bond where a system is put together."""
+    """Netpoll on single slaves, which core can do and bonding cannot, since it does not know core."""
 
     def slave_enable_netpoll(self, dev: NetDevice, drop: Callable[[SkBuff], None]) -> NetpollSender:
         """A sender set up on `dev` (an address is not needed), few retries, `drop` as its drop routine."""
@@ -69,13 +66,18 @@ class SlaveNetpoll(Protocol):
 
 
 class Bond(NetDevice):
-    """A bond without slaves yet. `dev_addr` empty: it takes the first slave's. Register it like any device."""
+    """A bond without slaves yet, to be registered like any device. `params` may be a mode's word alone.
+
+    Without `dev_addr` it takes the first slave's address. Netpoll on the slaves comes from `slave_netpoll`,
+    or from the bond's own npinfo if that is a SlaveNetpoll; with neither, the bond sends straight to the
+    slaves' drivers, and its poll_controller cannot run their NAPI polls.
+    """
 
     def __init__(
         self,
         net: Net,
         name: str = "bond0",
-        params: BondParams | None = None,
+        params: BondParams | str = Mode.ROUNDROBIN.value,
         *,
         dev_addr: bytes = b"",
         slave_netpoll: SlaveNetpoll | None = None,
@@ -84,7 +86,7 @@ class Bond(NetDevice):
         self.slave_netpoll = slave_netpoll
         self._npinfo: NetpollHook | None = None
         super().__init__(net, name, dev_addr or bytes(6))
-        self.params = params or BondParams()
+        self.params = parse_options({"mode": params}) if isinstance(params, str) else params
         self.mode = self.params.mode
         self.flags |= IFF_MASTER
         self.carrier = False
@@ -99,7 +101,7 @@ class Bond(NetDevice):
         self.rr_tx_counter = 0
         self.tlb = alb.TlbInfo()
         self.ad: AdSystem | None = None
-        self._by_dev: dict[NetDevice, Slave] = {}
+        self.by_dev: dict[NetDevice, Slave] = {}
         self._mii_due = self._alb_due = 0.0
         self._armed: float | None = None
         net.netdev_chain.append(self._netdev_event)
@@ -107,105 +109,15 @@ class Bond(NetDevice):
     # Slaves
 
     def enslave(self, dev: NetDevice, *, speed: int = 1000, full_duplex: bool = True) -> Slave:
-        """bond_enslave(): bring `dev` up and make it a slave; raises NetdevError. Process context.
+        """Bring `dev` up and make it a slave; raises NetdevError. Process context.
 
         `speed` (Mbit/s) and duplex are what ethtool would say of it; LACP aggregates equal ones only.
         """
-        self._check_newcomer(dev)
-        dev_open(dev)
-        slave = Slave(dev, 1 + max((slave.number for slave in self.slaves), default=0), speed, full_duplex)
-        if not any(self.dev_addr):
-            self.set_dev_addr(slave.perm_hwaddr)
-        with self.mode_lock:
-            self._set_address(slave)
-            dev.master = self
-            dev.flags |= IFF_SLAVE
-            self.slaves.append(slave)
-            self._by_dev[dev] = slave
-            self._set_first_link(slave)
-            self._set_first_role(slave)
-        self._netpoll_slaves()
-        self.set_carrier()
-        self._rearm()
-        return slave
-
-    def _check_newcomer(self, dev: NetDevice) -> None:
-        reasons = (
-            (dev is self or bool(dev.flags & IFF_MASTER), errno.EPERM, "is a bond itself"),
-            (dev.master is not None, errno.EBUSY, f"is a slave of {dev.master.name if dev.master else ''} already"),
-            (dev.npinfo is not None, errno.EBUSY, "has netpoll clients of its own"),
-            (dev.net is not self.net, errno.EXDEV, "belongs to another Net"),
-            (dev.type != self.type, errno.EINVAL, "is no Ethernet device"),
-            (not dev.present, errno.ENODEV, "is gone"),
-        )
-        for wrong, code, why in reasons:
-            if wrong:
-                raise NetdevError(code, f"{self.name}: cannot enslave {dev.name}: it {why}")
-
-    def _set_address(self, slave: Slave) -> None:
-        """Every slave has the bond's address, unless a slave's own is what tells it apart."""
-        if self.mode.is_lb:
-            alb.bond_alb_init_slave(self, slave)
-        elif self.params.fail_over_mac is FailOverMac.NONE:
-            slave.set_mac_address(self.dev_addr)
-
-    def _set_first_link(self, slave: Slave) -> None:
-        miimon = self.params.miimon
-        if miimon and not slave.is_up:
-            slave.link = Link.DOWN
-        elif miimon and self.params.updelay:
-            slave.link, slave.delay = Link.BACK, self.params.updelay // miimon
-        else:
-            slave.link = Link.UP
-
-    def _set_first_role(self, slave: Slave) -> None:
-        if slave.dev.name == self.params.primary:
-            self.primary_slave, self.force_primary = slave, True
-        if self.mode.uses_primary:
-            self.set_slave_inactive(slave)
-            bond_select_active_slave(self)
-        elif self.mode is Mode.AD:
-            self.set_slave_inactive(slave)
-            self.ad = self.ad or AdSystem(self.params, self.dev_addr)
-            slave.port = self.ad.bind_slave(slave.number, slave.perm_hwaddr, slave.speed, slave.full_duplex)
-            self.link_changed(slave)
-        else:
-            slave.set_active()
-        self.update_slave_arr()
+        return bond_enslave(self, dev, speed, full_duplex)
 
     def release(self, dev: NetDevice) -> None:
-        """bond_release(): take the slave out, give it its own address back and close it; raises NetdevError."""
-        slave = self._by_dev.get(dev)
-        if slave is None:
-            raise NetdevError(errno.EINVAL, f"{self.name}: {dev.name} is no slave of this bond")
-        with self.mode_lock:
-            self._forget(slave)
-        self._transmit()
-        if slave.np is not None and self.slave_netpoll is not None:
-            self.slave_netpoll.slave_disable_netpoll(slave.np)
-        dev.master = None
-        dev.flags &= ~IFF_SLAVE
-        if dev.present:
-            slave.set_mac_address(slave.perm_hwaddr)
-            dev_close(dev)
-        self.supports_netpoll = all(other.dev.supports_netpoll for other in self.slaves)
-
-    def _forget(self, slave: Slave) -> None:
-        """Out of every table. LACP's farewell goes out at once, on the device that is still ours."""
-        if self.ad is not None and slave.port is not None:
-            self.ad.unbind_slave(slave.port, self.ctx.clock())
-            self._transmit()
-        self.slaves.remove(slave)
-        del self._by_dev[slave.dev]
-        alb.tlb_clear_slave(self, slave, save_load=False)
-        if slave is self.primary_slave:
-            self.primary_slave = None
-        if slave is self.curr_active_slave:
-            slave.link = Link.DOWN
-            bond_select_active_slave(self)
-        self._follow_ad()
-        self.update_slave_arr()
-        self.set_carrier()
+        """Take a slave out, give it its own address back and close it; raises NetdevError. Process context."""
+        bond_release(self, dev)
 
     def set_slave_inactive(self, slave: Slave) -> None:
         """bond_set_slave_inactive_flags()."""
@@ -218,16 +130,23 @@ class Bond(NetDevice):
         if self.ad is not None:
             self.ad.set_system(addr, self.ctx.clock())
 
+    def follow_mtu(self) -> None:
+        """The bond's MTU is the smallest of its slaves' (the kernel gives the slaves the bond's)."""
+        mtu = min((slave.dev.mtu for slave in self.slaves), default=self.mtu)
+        if mtu != self.mtu:
+            self.mtu = mtu
+            self.net.call_netdevice_notifiers(NetdevEvent.CHANGEMTU, self)
+
     def link_changed(self, slave: Slave) -> None:
         """A slave's `link` is UP or is no longer: bond_miimon_link_change()."""
         if self.ad is not None and slave.port is not None:
             up = slave.link is Link.UP
             self.ad.handle_link_change(slave.port, up, slave.speed, slave.full_duplex, self.ctx.clock())
-            self._follow_ad()
+            self.follow_ad()
         if self.mode.is_lb and slave.link is not Link.UP:
             alb.tlb_clear_slave(self, slave, save_load=False)
 
-    def _follow_ad(self) -> None:
+    def follow_ad(self) -> None:
         """Take over which ports carry frames."""
         if self.ad is None:
             return
@@ -279,7 +198,7 @@ class Bond(NetDevice):
 
     def skb_bond(self, slave: NetDevice, skb: SkBuff) -> bool:
         """bond_handle_frame(): LACP for us, nothing from an inactive slave, all else as the bond's own."""
-        mine = self._by_dev.get(slave)
+        mine = self.by_dev.get(slave)
         if mine is None or not self.running:
             return False
         data = skb.data
@@ -300,7 +219,7 @@ class Bond(NetDevice):
             return
         try:
             self.ad.rx_indication(slave.port, skb.data[HEADER_LEN:], self.ctx.clock())
-            self._follow_ad()
+            self.follow_ad()
         finally:
             self.mode_lock.release()
         self.ctx.schedule_work(self._work)
@@ -349,19 +268,28 @@ class Bond(NetDevice):
     @npinfo.setter
     def npinfo(self, npinfo: NetpollHook | None) -> None:
         self._npinfo = npinfo
-        self._netpoll_slaves()
+        self.netpoll_slaves()
 
-    def _netpoll_slaves(self) -> None:
+    def netpoll_slaves(self) -> None:
         """Newcomers inherit it, and all lose it together; a slave that cannot poll forbids it to the bond."""
         self.supports_netpoll = all(slave.dev.supports_netpoll for slave in self.slaves)
-        if self.slave_netpoll is None:
-            return
         for slave in self.slaves:
-            if self._npinfo is not None and slave.np is None and slave.dev.supports_netpoll:
-                slave.np = self.slave_netpoll.slave_enable_netpoll(slave.dev, slave.keep_returned)
-            elif self._npinfo is None and slave.np is not None:
-                np, slave.np = slave.np, None
-                self.slave_netpoll.slave_disable_netpoll(np)
+            if self._npinfo is None:
+                self.disable_netpoll(slave)
+            elif slave.np is None and slave.dev.supports_netpoll:
+                self._enable_netpoll(slave, self._npinfo)
+
+    def _enable_netpoll(self, slave: Slave, npinfo: NetpollHook) -> None:
+        enabler = self.slave_netpoll or npinfo
+        if isinstance(enabler, SlaveNetpoll):
+            np = enabler.slave_enable_netpoll(slave.dev, slave.keep_returned)
+            slave.np, slave.disable_np = np, functools.partial(enabler.slave_disable_netpoll, np)
+
+    def disable_netpoll(self, slave: Slave) -> None:
+        """slave_disable_netpoll()."""
+        disable, slave.np, slave.disable_np = slave.disable_np, None, None
+        if disable is not None:
+            disable()
 
     # Time and events
 
@@ -371,7 +299,7 @@ class Bond(NetDevice):
         self._mii_due = self._alb_due = now
         netif_start_queue(self)
         self.set_carrier()
-        self._rearm()
+        self.rearm()
 
     def stop(self) -> None:
         """bond_close(): they stop; the slaves stay as they are."""
@@ -396,11 +324,11 @@ class Bond(NetDevice):
                 self._look(now)
             if self.ad is not None:
                 self.ad.settle(now)
-                self._follow_ad()
+                self.follow_ad()
             if self.mode.is_lb and now >= self._alb_due:
                 self._alb_due = now + alb.ALB_INTERVAL
                 alb.bond_alb_monitor(self)
-        self._transmit()
+        self.transmit()
         self.wake_queue()
 
     def _look(self, now: float) -> None:
@@ -408,7 +336,7 @@ class Bond(NetDevice):
             self._mii_due = now + self.params.miimon / 1000
             bond_mii_monitor(self)
 
-    def _transmit(self) -> None:
+    def transmit(self) -> None:
         """Send what LACP has to say; what a slave did not take is said again."""
         if self.ad is None:
             return
@@ -421,9 +349,9 @@ class Bond(NetDevice):
     def _work(self) -> None:
         """In process context: catch up, and come again in time."""
         self.tick(self.ctx.clock())
-        self._rearm()
+        self.rearm()
 
-    def _rearm(self) -> None:
+    def rearm(self) -> None:
         """Have _work() called at next_deadline(), unless that is arranged already."""
         due = self.next_deadline()
         if due is not None and (self._armed is None or due < self._armed):
@@ -441,9 +369,11 @@ class Bond(NetDevice):
             for slave in list(self.slaves):
                 self.release(slave.dev)
             self.net.netdev_chain.remove(self._netdev_event)
-        elif dev in self._by_dev:
+        elif dev in self.by_dev:
             if event is NetdevEvent.UNREGISTER:
                 self.release(dev)
+            elif event is NetdevEvent.CHANGEMTU:
+                self.follow_mtu()
             elif event in (NetdevEvent.CHANGE, NetdevEvent.UP, NetdevEvent.DOWN):
                 self.update_slave_arr()
 
@@ -451,7 +381,7 @@ class Bond(NetDevice):
 def bond_create(
     net: Net,
     name: str,
-    params: BondParams,
+    params: BondParams | str,
     slaves: Sequence[NetDevice] = (),
     *,
     dev_addr: bytes = b"",

@@ -8,6 +8,7 @@ link monitor decided, not what the carrier is at the moment; `active` says wheth
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from guest.netpoll.bonding.port import Port
@@ -51,6 +52,7 @@ class Slave:
         self.load = 0  # octets a second that tlb has put here
         self.port: Port | None = None  # 802.3ad
         self.np: NetpollSender | None = None  # netpoll on this slave, while the bond has it
+        self.disable_np: Callable[[], None] | None = None
         self.returned: SkBuff | None = None  # what that could not send
 
     def __repr__(self) -> str:
