@@ -38,6 +38,31 @@ SETTING = re.compile(r'^Acquire::[\w:.+/-]+ "[^"\n]*";$')
 URI_LINE = re.compile(r"'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})$")
 STATUS_LINE = re.compile(r"dlstatus:\d+:(?P<percent>[\d.]+):")
 
+# What apt says -> what to do about it; the first that fits.
+HINTS = (
+    (
+        r"does not have a Release file|Failed to fetch \S+ +[45]\d\d ",
+        "the mirror does not carry (or no longer carries) this suite: name one that does with --mirror URL",
+    ),
+    (
+        r"NO_PUBKEY|Missing key|not signed|verification failed|EXPKEYSIG|OpenPGP signature",
+        "the keys on this machine do not vouch for this mirror: update debian-archive-keyring, or name "
+        "its keyring with NETPOLL_HARNESS_KEYRING=FILE",
+    ),
+    (
+        r"not valid (yet|until)|is expired|Release file .* expired",
+        "the mirror is an old snapshot, or this machine's clock is wrong",
+    ),
+    (
+        r"Temporary failure|Could not resolve|Could not connect|Connection (refused|timed out|failed)|Network is unreach",
+        "the mirror cannot be reached: check the network and proxy, or name another with --mirror URL",
+    ),
+    (
+        r"Unable to locate package|has no installation candidate|Version '.*' for|was not found",
+        "the mirror lacks a package of this recipe: name another with --mirror URL",
+    ),
+)
+
 
 @dataclass(frozen=True)
 class Deb:
@@ -237,28 +262,3 @@ def _failure(argv: Sequence[str], status: int, output: bytes, mirror: Mirror) ->
         if re.search(pattern, text):
             return FetchFailed(said, hint)
     return FetchFailed(said, "what is built already can be used without a network; try again when the mirror answers")
-
-
-HINTS = (
-    (
-        r"does not have a Release file|Failed to fetch \S+ +[45]\d\d ",
-        "the mirror does not carry (or no longer carries) this suite: name one that does with --mirror URL",
-    ),
-    (
-        r"NO_PUBKEY|Missing key|not signed|verification failed|EXPKEYSIG|OpenPGP signature",
-        "the keys on this machine do not vouch for this mirror: update debian-archive-keyring, or name "
-        "its keyring with NETPOLL_HARNESS_KEYRING=FILE",
-    ),
-    (
-        r"not valid (yet|until)|is expired|Release file .* expired",
-        "the mirror is an old snapshot, or this machine's clock is wrong",
-    ),
-    (
-        r"Temporary failure|Could not resolve|Could not connect|Connection (refused|timed out|failed)|Network is unreach",
-        "the mirror cannot be reached: check the network and proxy, or name another with --mirror URL",
-    ),
-    (
-        r"Unable to locate package|has no installation candidate|Version '.*' for|was not found",
-        "the mirror lacks a package of this recipe: name another with --mirror URL",
-    ),
-)

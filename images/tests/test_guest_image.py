@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +21,7 @@ import images
 from images.guest import source_files
 from images.store import manifest_of
 from images.tests.test_cpio import read_archive
+from images.userland import ensure_userland
 
 pytestmark = pytest.mark.guest
 KERNEL = os.environ.get("NETPOLL_HARNESS_TEST_KERNEL", images.DEFAULT_KERNEL)
@@ -70,9 +73,11 @@ print("shown", json.dumps(["end", 0, __file__]), flush=True)
 
 
 @contextmanager
-def booted(qemu: images.Qemu, kernel: images.Kernel, initrd: Path, append: str) -> Iterator[subprocess.Popen[str]]:
+def booted(
+    qemu: images.Qemu, kernel: images.Kernel, initrd: Path, append: str, *more: str
+) -> Iterator[subprocess.Popen[str]]:
     argv = [*qemu.argv, "-machine", "pc,accel=tcg", "-m", "512", "-nodefaults", "-display", "none", "-no-reboot"]
-    argv += ["-serial", "stdio", "-device", "e1000", "-device", "pvpanic-pci", "-device", "virtio-serial-pci"]
+    argv += ["-serial", "stdio", "-device", "pvpanic-pci", "-device", "virtio-serial-pci"]
     argv += [
         "-kernel",
         str(kernel.vmlinux),
@@ -81,6 +86,7 @@ def booted(qemu: images.Qemu, kernel: images.Kernel, initrd: Path, append: str) 
         "-append",
         f"console=ttyS0 quiet panic=-1 {append}",
     ]
+    argv += more
     with subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -110,7 +116,9 @@ def test_the_guest_boots_and_has_what_it_needs(
     (tmp_path / "agent.py").write_text(AGENT.replace("DRIVERS", DRIVERS))
     (tmp_path / "__init__.py").write_text("")
     guest = images.ensure_guest(kernel, builder, tmp_path)
-    with booted(qemu, kernel, guest.initrd, "netpoll.modules=e1000,bonding,netconsole,nosuch") as process:
+    with booted(
+        qemu, kernel, guest.initrd, "netpoll.modules=e1000,bonding,netconsole,nosuch", "-device", "e1000"
+    ) as process:
         lines = console_until(process, '"end"')
     shown = {
         name: (status, text)
@@ -136,6 +144,40 @@ def test_the_guest_boots_and_has_what_it_needs(
     assert "agent.cpython-" in shown["cached"][1]
     assert "sqlite3" in shown["python"][1]  # left out on purpose, and the only one that is missing
     assert shown["end"][1] == "/opt/netpoll-harness/guest/agent.py"
+
+
+SSHD = """
+import subprocess
+for command in ("ip addr add 10.0.2.15/24 dev eth0", "ip link set eth0 up", "exec /usr/sbin/sshd -D -e"):
+    subprocess.run(command, shell=True, check=True)
+"""
+
+
+def test_the_guest_is_reached_by_ssh_with_the_keys_of_its_image(
+    qemu: images.Qemu, kernel: images.Kernel, builder: images.Builder, tmp_path: Path
+) -> None:
+    (tmp_path / "guest").mkdir()
+    (tmp_path / "guest/agent.py").write_text(SSHD)
+    (tmp_path / "guest/__init__.py").write_text("")
+    guest = images.ensure_guest(kernel, builder, tmp_path / "guest")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    known = tmp_path / "known_hosts"
+    known.write_text(f"[127.0.0.1]:{port} {' '.join(guest.host_key.read_text().split()[:2])}\n")
+    userland = ensure_userland(builder)
+    options = f"-F /dev/null -o UserKnownHostsFile={known} -o StrictHostKeyChecking=yes -o BatchMode=yes".split()
+    ssh = [*userland.argv("usr/bin/ssh"), *options, "-i", str(guest.client_key), "-p", str(port), "root@127.0.0.1"]
+    nic = ["-netdev", f"user,id=n,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22", "-device", "virtio-net-pci,netdev=n"]
+    with booted(qemu, kernel, guest.initrd, "netpoll.modules=virtio_net", *nic) as process:
+        console_until(process, "Server listening on 0.0.0.0 port 22")
+        sent = bytes(range(256)) * 1000
+        stored = subprocess.run([*ssh, "cat > /tmp/sent"], input=sent, capture_output=True, timeout=60, check=False)
+        assert stored.returncode == 0, stored.stderr
+        asked = "hostname; echo $PYTHONPATH; command -v ip; sha256sum < /tmp/sent"
+        said = subprocess.run([*ssh, asked], capture_output=True, timeout=60, text=True, check=True).stdout.split()
+    assert said[:3] == ["guest", "/opt/netpoll-harness", "/usr/sbin/ip"]
+    assert said[3] == hashlib.sha256(sent).hexdigest()
 
 
 def test_edited_sources_make_another_image_of_the_same_base(
