@@ -25,9 +25,11 @@ from __future__ import annotations
 
 import enum
 import functools
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FrameType
 from typing import TypeVar
 
 from guest.netpoll.context import Context, Level, LockLike, smp_processor_id
@@ -71,10 +73,23 @@ class Violation:
         return text + (f"acquired or entered before, at:\n{self.earlier}" if self.earlier else "")
 
 
-def _stack() -> str:
-    """Where we are, without the checker's own frames."""
-    frames = [f for f in traceback.extract_stack() if f.filename != __file__]
-    return "".join(traceback.format_list(frames[-STACK_DEPTH:]))
+Stack = tuple[tuple[str, int, str], ...]  # (file, line, function), innermost last
+
+
+def _stack() -> Stack:
+    """Where we are, without the checker's own frames; taken often, so formatted only when reported."""
+    found: list[tuple[str, int, str]] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and len(found) < STACK_DEPTH:
+        code = frame.f_code
+        if code.co_filename != __file__:
+            found.append((code.co_filename, frame.f_lineno, code.co_name))
+        frame = frame.f_back
+    return tuple(reversed(found))
+
+
+def _format(stack: Stack) -> str:
+    return "".join(traceback.format_list([traceback.FrameSummary(*entry) for entry in stack]))
 
 
 class CheckedLock:
@@ -85,7 +100,7 @@ class CheckedLock:
         self.name = name
         self.inner = lock
         self.owner = 0
-        self.where = ""
+        self.where: Stack = ()
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """As threading.Lock.acquire(); only waiting without limit can deadlock, so only that is judged."""
@@ -102,7 +117,7 @@ class CheckedLock:
         held = self.checker.held()
         if self in held:
             held.remove(self)
-        self.owner, self.where = 0, ""
+        self.owner, self.where = 0, ()
         self.inner.release()
 
     def __enter__(self) -> bool:
@@ -120,10 +135,10 @@ class Checker:
         self.violations: list[Violation] = []
         self.on_violation = on_violation
         self._held: dict[int, list[CheckedLock]] = {}
-        self._order: dict[tuple[str, str], str] = {}
-        self._irq_locks: dict[str, str] = {}
-        self._open_locks: dict[str, str] = {}
-        self._running: dict[tuple[NetDevice, str], tuple[int, str]] = {}
+        self._order: dict[tuple[str, str], Stack] = {}
+        self._irq_locks: dict[str, Stack] = {}
+        self._open_locks: dict[str, Stack] = {}
+        self._running: dict[tuple[NetDevice, str], tuple[int, Stack]] = {}
         self._restore: list[Callable[[], None]] = []
         self._put(ctx, "might_sleep", self._might_sleep)
 
@@ -161,9 +176,9 @@ class Checker:
         """The locks that this CPU holds, in the order in which it took them."""
         return self._held.setdefault(smp_processor_id(), [])
 
-    def violate(self, rule: Rule, subject: str, earlier: str = "") -> None:
+    def violate(self, rule: Rule, subject: str, earlier: Stack = ()) -> None:
         """Record a finding."""
-        found = Violation(rule, subject, self._context(), _stack(), earlier)
+        found = Violation(rule, subject, self._context(), _format(_stack()), _format(earlier))
         self.violations.append(found)
         if self.on_violation is not None:
             self.on_violation(found)
@@ -176,7 +191,7 @@ class Checker:
     def _hard_start_xmit(self, dev: NetDevice, real: Callable[[SkBuff], NetdevTx], skb: SkBuff) -> NetdevTx:
         me, lock = smp_processor_id(), dev.xmit_lock
         if dev.xmit_lock_owner != me or (isinstance(lock, CheckedLock) and lock.owner != me):
-            self.violate(Rule.XMIT_LOCK, dev.name, lock.where if isinstance(lock, CheckedLock) else "")
+            self.violate(Rule.XMIT_LOCK, dev.name, lock.where if isinstance(lock, CheckedLock) else ())
         if dev.xoff:
             self.violate(Rule.QUEUE_STOPPED, dev.name)
         if self.ctx.irqs_disabled():

@@ -1,0 +1,243 @@
+"""The two receive paths: budgets, masking, backlog, fairness, and one poll at a time."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+
+import pytest
+
+from guest.netpoll import Net
+from guest.netpoll.context import ContextError, Level
+from guest.netpoll.drivers.loopback import wire_pair
+from guest.netpoll.loop import Loop, LoopTimeout
+from guest.netpoll.napi import (
+    NETDEV_BUDGET,
+    do_irq,
+    do_softirq,
+    net_rx_action,
+    netif_receive_skb,
+    netif_rx,
+    netif_rx_complete,
+    netif_rx_schedule,
+)
+from guest.netpoll.netdevice import NET_RX_DROP, NetDevice, dev_close, dev_open, register_netdev
+from guest.netpoll.poll import netpoll_poll_dev
+from guest.netpoll.skbuff import SkBuff
+from guest.tests.wired import wired
+
+FRAME = b"\xff" * 12 + bytes(48)
+
+
+class Source(NetDevice):
+    """A NAPI device with a number of frames waiting; notes the budgets that it was given."""
+
+    weight = 64
+
+    def __init__(self, net: Net, name: str, frames: int) -> None:
+        super().__init__(net, name)
+        self.frames = frames
+        self.budgets: list[int] = []
+        register_netdev(self)
+        dev_open(self)
+
+    def interrupt(self) -> None:
+        netif_rx_schedule(self)
+
+    def poll(self, budget: int) -> int:
+        self.budgets.append(budget)
+        done = min(budget, self.frames)
+        self.frames -= done
+        for _ in range(done):
+            netif_receive_skb(SkBuff(FRAME, self))
+        if done < budget:
+            netif_rx_complete(self)
+        return done
+
+
+def test_an_interrupt_masks_the_device_until_there_is_no_more_work() -> None:
+    net = Net()
+    a, b = wire_pair(net, rx_ring=1000)
+    dev_open(a)
+    dev_open(b)
+    for _ in range(NETDEV_BUDGET + 10):
+        b.hardware_receive(FRAME)
+    do_irq(b)
+    assert b.irq_masked
+    assert b.rx_sched
+    assert len(b.rx_ring) == 10
+    do_irq(b)  # masked: not served
+    assert len(b.rx_ring) == 10
+    do_softirq(net.context)
+    assert (len(b.rx_ring), b.irq_masked, b.rx_sched) == (0, False, False)
+
+
+def test_devices_take_turns_within_the_budget() -> None:
+    net = Net()
+    greedy, modest = Source(net, "greedy", 10**6), Source(net, "modest", 10)
+    for dev in (greedy, modest):
+        netif_rx_schedule(dev)
+    with net.context.enter(Level.SOFTIRQ):
+        assert net_rx_action(net.context) == NETDEV_BUDGET
+    assert modest.budgets == [64]
+    assert greedy.budgets == [64, 64, 64, 64, 34]
+    assert net.context.cpu().softirq_pending  # the rest is left for the next softirq
+
+
+def test_a_device_is_scheduled_once() -> None:
+    net = Net()
+    dev = Source(net, "dev", 1)
+    assert netif_rx_schedule(dev)
+    assert not netif_rx_schedule(dev)
+    dev.running = False
+    dev.rx_sched = False
+    assert not netif_rx_schedule(dev)
+
+
+def test_a_device_that_went_down_while_scheduled_is_not_polled() -> None:
+    net = Net()
+    dev = Source(net, "dev", 1)
+    netif_rx_schedule(dev)
+    dev.running = False
+    do_softirq(net.context)
+    assert dev.budgets == []
+    assert not dev.rx_sched
+
+
+def test_netpolls_poll_has_a_budget_of_16() -> None:
+    wire = wired(rx_ring=100)
+    for _ in range(20):
+        wire.b.hardware_receive(FRAME)
+    netpoll_poll_dev(wire.b)
+    assert len(wire.b.rx_ring) == 4
+    assert wire.b.rx_sched
+    do_softirq(wire.net.context)  # what is left scheduled is served later
+    assert not wire.b.rx_sched
+
+
+def test_non_napi_frames_wait_in_a_bounded_backlog() -> None:
+    net = Net()
+    net.netdev_max_backlog = 3
+    dev = NetDevice(net, "old")
+    passed: list[SkBuff] = []
+    net.ptype_all.append(passed.append)
+    skbs = [SkBuff(FRAME, dev) for _ in range(5)]
+    with net.context.enter(Level.HARDIRQ):
+        results = [netif_rx(skb) for skb in skbs]
+        assert passed == []
+    assert results == [0, 0, 0, NET_RX_DROP, NET_RX_DROP]
+    assert dev.stats["rx_dropped"] == 2
+    do_softirq(net.context)
+    assert passed == skbs[:3]
+    assert all(skb.users == 0 for skb in skbs)
+
+
+def test_a_frame_nobody_wants_is_dropped() -> None:
+    net = Net()
+    skb = SkBuff(FRAME, NetDevice(net, "dev"))
+    assert netif_receive_skb(skb) == NET_RX_DROP
+    assert skb.users == 0
+
+
+class Master(NetDevice):
+    """A bond that takes frames from one of its slaves only."""
+
+    active: NetDevice
+
+    def skb_bond(self, slave: NetDevice, skb: SkBuff) -> bool:
+        skb.dev = self
+        return slave is self.active
+
+
+@pytest.mark.parametrize("napi", [True, False], ids=["NAPI", "non-NAPI"])
+def test_a_slaves_frame_is_its_masters(napi: bool) -> None:
+    net = Net()
+    master, seen = Master(net, "bond0"), []
+    slaves = [NetDevice(net, name) for name in ("eth0", "eth1")]
+    master.active = slaves[0]
+    net.ptype_all.append(lambda skb: seen.append(skb.dev))
+    for slave in slaves:
+        slave.master = master
+        (netif_receive_skb if napi else netif_rx)(SkBuff(FRAME, slave))
+    do_softirq(net.context)
+    assert seen == [master]
+
+
+# -- the loop -----------------------------------------------------------------------------------------
+
+
+def test_the_loop_serves_interrupts_softirqs_and_work() -> None:
+    net = Net()
+    a, b = wire_pair(net)
+    passed: list[SkBuff] = []
+    net.ptype_all.append(passed.append)
+    with Loop(net) as loop:
+        dev_open(a)
+        dev_open(b)
+        b.hardware_receive(FRAME)
+        loop.run_until(lambda: len(passed) == 1, 5, "one frame")
+        done: list[int] = []
+        net.context.schedule_work(lambda: done.append(1))
+        net.context.call_later(0.01, lambda: done.append(2))
+        loop.run_until(lambda: done == [1, 2], 5, "work and timer")
+
+
+def test_the_loop_waits_without_spinning_and_names_what_did_not_come() -> None:
+    net = Net()
+    with Loop(net) as loop:
+        rounds = itertools.count()
+        with pytest.raises(LoopTimeout, match=r"a frame that nobody sends: not within 0\.05 s"):
+            loop.run_until(lambda: next(rounds) < 0, 0.05, "a frame that nobody sends")
+        assert next(rounds) < 10
+
+
+def test_the_loop_is_woken_and_stopped_from_another_thread() -> None:
+    with Loop(Net()) as loop:
+        thread = threading.Timer(0.05, loop.stop)
+        thread.start()
+        loop.run()
+        thread.join()
+
+
+def test_the_loop_follows_devices_as_they_come_and_go() -> None:
+    net = Net()
+    with Loop(net) as loop:
+        a, b = wire_pair(net)
+        for _ in range(3):
+            dev_open(a)
+            dev_open(b)
+            b.hardware_receive(FRAME)
+            loop.run_until(lambda: not b.rx_ring, 5, "the frame")
+            dev_close(a)
+            dev_close(b)
+        assert not loop.run_once(0)
+
+
+def test_a_masked_device_does_not_make_the_loop_spin() -> None:
+    net = Net()
+    a, b = wire_pair(net)
+    with Loop(net) as loop:
+        dev_open(a)
+        dev_open(b)
+        b.irq_masked = True
+        loop.irq_sync(b)
+        b.hardware_receive(FRAME)
+        assert not loop.run_once(0)
+
+
+def test_the_loop_does_not_run_after_a_crash() -> None:
+    net = Net()
+    with Loop(net) as loop:
+        net.context.crash()
+        with pytest.raises(ContextError, match="use netpoll_poll"):
+            loop.run_once(0)
+
+
+def test_a_net_has_one_loop_and_leaks_no_descriptor() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    net = Net()
+    with Loop(net), pytest.raises(ContextError, match="has a loop already"):
+        Loop(net)
+    Loop(net).close()
+    assert len(os.listdir("/proc/self/fd")) == before
