@@ -94,7 +94,7 @@ class Agent:
 
     def op_run(self, argv: list[str], within: float = 15, may_fail: bool = False) -> dict[str, Any]:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=within, check=False)
-        result = {
+        result: dict[str, Any] = {
             "argv": argv,
             "rc": done.returncode,
             "out": done.stdout[:OUTPUT_LIMIT].decode(errors="replace"),

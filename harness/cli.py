@@ -26,7 +26,7 @@ from harness.run import Bench, Options, bench, is_path, load, results_folder
 from harness.scenario.errors import ScenarioErrors
 from harness.testbed.errors import TestbedError
 from harness.testbed.qemu import Channels, Memory
-from harness.testbed.template import clone_argv
+from harness.testbed.template import clone_argv, prune
 
 TESTCASES = Path("testcases")
 
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_paths(speed)
     _add_testbed_options(speed)
 
-    images.cli.add_parser(commands).set_defaults(command=images.cli.run)
+    images.cli.add_parser(commands).set_defaults(command=_images)
     return parser
 
 
@@ -232,6 +232,15 @@ def _judge(args: argparse.Namespace) -> int:
             for line in terminal.verdict_lines(verdict, case):
                 print(line)
     return _worst(words)
+
+
+def _images(args: argparse.Namespace) -> int:
+    """The images package's own commands; RAM templates are made of images and go with them."""
+    status = images.cli.run(args)
+    if args.images_command == "prune":
+        gone = prune(images.cache_root(), *((0, 0.0) if args.all else ()))
+        print(f"removed {len(gone)} RAM templates")
+    return status
 
 
 def _bench(args: argparse.Namespace) -> int:

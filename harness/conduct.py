@@ -285,7 +285,7 @@ class _Progress:
         ends = ("guest", "host")
         match self._action.what:
             case "event":
-                return src == "qmp" and kind == "event" and event["name"] == of
+                return bool(src == "qmp" and kind == "event" and event["name"] == of)
             case "console":
                 assert self._regex is not None
                 return src == "console" and self._regex.search(event["text"]) is not None

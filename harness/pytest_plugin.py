@@ -71,7 +71,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
         return None
     named = any(Path(argument.split("::")[0]).absolute() == file_path for argument in parent.config.args)
     if named or "testcases" in file_path.parts:
-        return TestcaseFile.from_parent(parent, path=file_path)  # type: ignore[no-any-return]
+        return TestcaseFile.from_parent(parent, path=file_path)
     return None
 
 
@@ -123,13 +123,14 @@ class CaseItem(pytest.Item):
         if verdict.word != "PASS":
             raise CaseFailed(verdict, folder, self._plan)
 
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+    def _repr_failure_py(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """What pytest calls for set-up and call alike: words for what a reader can mend, a traceback for our own defects."""
         error = excinfo.value
         if isinstance(error, CaseFailed):
             return terminal.explain_failure(error.verdict, error.folder, error.plan)
         if isinstance(error, TestbedError | images.ImageError | RuntimeError):
             return str(error)
-        return super().repr_failure(excinfo, style)
+        return super()._repr_failure_py(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         return self.path, None, self.name

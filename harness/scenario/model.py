@@ -43,7 +43,7 @@ class Guest(Frozen):
 
     kernel: str = "debian-6.1"
     machine: Literal["pc", "q35"] = "pc"
-    memory: Annotated[int, Field(ge=96, le=16384)] = 256  # MiB
+    memory: Annotated[int, Field(ge=256, le=16384)] = 256  # MiB; less does not hold the guest's root file system
     smp: Annotated[int, Field(ge=1, le=8)] = 1
     nics: Annotated[dict[Id, Nic], Field(min_length=1, max_length=8)]
     bonds: dict[Id, Bond] = {}

@@ -11,6 +11,7 @@ copies the file's non-zero pages into a memfd of the clone's own, which QEMU map
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import hashlib
@@ -18,7 +19,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from harness.testbed.machine import Machine, Observers
 from harness.testbed.qemu import Accel, Boot, Channels, Memory, machine_argv
 
 VERSION = 1  # of what this module makes; a change makes every older template stale
+KEEP, UNUSED = 8, 3600.0  # templates, seconds: what `prune` leaves
 BOOT_DEADLINE = {"kvm": 60.0, "tcg": 180.0}  # seconds to the agent's first answer
 CAPABILITIES = {
     "capabilities": [
@@ -77,6 +79,8 @@ class Template:
 def find(cache: Path, ingredients: Ingredients) -> Template | None:
     """The template if it is there."""
     folder = cache / "templates" / ingredients.digest()
+    with contextlib.suppress(OSError):
+        os.utime(folder / "template.json")  # the mark of its last use, for `prune`
     try:
         return Template(folder, json.loads((folder / "template.json").read_text())["hello"])
     except (OSError, ValueError, KeyError):
@@ -111,7 +115,32 @@ async def ensure(cache: Path, ingredients: Ingredients, say: Callable[[str], Non
             shutil.rmtree(work, ignore_errors=True)
     made = find(cache, ingredients)
     assert made is not None
+    prune(cache)
     return made
+
+
+def prune(cache: Path, keep: int = KEEP, unused: float = UNUSED) -> list[Path]:
+    """Remove all but the `keep` templates used last, if nobody has used them for `unused` seconds; returns what went.
+
+    A clone that runs loses nothing: it has its files open. Half-made templates of dead makers go, too.
+    """
+    home = cache / "templates"
+    used = sorted(((_last_use(mark), mark.parent) for mark in home.glob("*/template.json")), reverse=True)
+    stale = [folder for when, folder in used[keep:] if time.time() - when >= unused]
+    for folder in stale:
+        (folder / "template.json").unlink(missing_ok=True)  # first, so that nobody finds half of it
+        shutil.rmtree(folder, ignore_errors=True)
+    for half in home.glob(".*.new"):
+        with contextlib.suppress(BlockingIOError), _locked(home / f"{half.name.removesuffix('.new')}.lock", wait=False):
+            shutil.rmtree(half, ignore_errors=True)
+    return stale
+
+
+def _last_use(mark: Path) -> float:
+    try:
+        return mark.stat().st_mtime
+    except FileNotFoundError:  # another prune was faster
+        return 0.0
 
 
 async def _make(work: Path, ingredients: Ingredients, say: Callable[[str], None]) -> None:
@@ -124,13 +153,18 @@ async def _make(work: Path, ingredients: Ingredients, say: Callable[[str], None]
     with (work / "ram").open("wb") as ram:
         ram.truncate(machine.memory << 20)
     argv_of = partial(boot_argv, ingredients, Memory(str(work / "ram"), True))
-    quiet = Observers(lambda *_: None, lambda *_: None, lambda *_: None)
+    panicked: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def console_line(_t: float, text: str) -> None:
+        if "Kernel panic" in text and not panicked.done():
+            panicked.set_result(text)
+
+    quiet = Observers(lambda *_: None, console_line, lambda *_: None)
     async with Machine.start(argv_of, quiet, Clock.start(), work / "console.log") as guest:
         deadline = BOOT_DEADLINE[ingredients.accel]
         try:
-            hello = await guest.alive(
-                guest.agent.ask("hello", within=deadline), deadline + 1, "the agent's first answer"
-            )
+            asked = guest.agent.ask("hello", within=deadline)
+            hello = await guest.alive(_unless(asked, panicked), deadline + 1, "the agent's first answer")
         except GuestSilent as silent:
             raise GuestSilent(
                 f"{silent.what}\n{guest.console.tail(25)}",
@@ -145,6 +179,16 @@ async def _make(work: Path, ingredients: Ingredients, say: Callable[[str], None]
         json.dumps({"hello": hello, "seconds": round(seconds, 2), "machine": machine.model_dump()})
     )
     say(f"template ready in {seconds:.1f} s: Linux {hello['release']}")
+
+
+async def _unless(answer: Coroutine[Any, Any, Any], panicked: asyncio.Future[str]) -> Any:
+    """The answer, or GuestSilent at once if the guest panics before it."""
+    work = asyncio.ensure_future(answer)
+    await asyncio.wait({work, panicked}, return_when=asyncio.FIRST_COMPLETED)
+    if work.done():
+        return work.result()
+    work.cancel()
+    raise GuestSilent(f"the guest panicked while it booted: {panicked.result()}")
 
 
 def boot_argv(ingredients: Ingredients, memory: Memory, channels: Channels) -> list[str]:
@@ -216,11 +260,12 @@ def _copy_sparse(source: Path, target: int) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold `path` exclusively; the kernel lets go when the process ends, however it ends."""
+def _locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold `path` exclusively; the kernel lets go when the process ends, however it ends. BlockingIOError if it is held
+    and we do not wait."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(fd)

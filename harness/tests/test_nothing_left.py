@@ -88,7 +88,7 @@ def test_sigkill_while_a_template_is_made_leaves_no_template(bench: Bench, testc
     (tmp_path / "odd.yaml").write_text(
         (testcases / "send" / "datagrams-out.yaml")
         .read_text()
-        .replace("guest:\n", f"guest:\n  memory: {200 + os.getpid() % 37}\n", 1)  # a shape that no other run uses
+        .replace("guest:\n", f"guest:\n  memory: {260 + os.getpid() % 37}\n", 1)  # a shape that no other run uses
     )
     plan = load([tmp_path / "odd.yaml"], bench.options)[0]
     digest = bench.ingredients(plan).digest()
