@@ -69,6 +69,8 @@ def run_irq_routine(dev: NetDevice, routine: Callable[[], None]) -> bool:
 def do_softirq(ctx: Context) -> None:
     """Run net_rx_action() if it is pending and may run here: not in interrupts, not after a crash."""
     cpu = ctx.cpu()
+    if not (cpu.poll_list or cpu.backlog):
+        cpu.softirq_pending = False  # netpoll has done the work meanwhile
     if cpu.softirq_pending and not ctx.crashed and not ctx.in_interrupt():
         with ctx.enter(Level.SOFTIRQ):
             net_rx_action(ctx)
