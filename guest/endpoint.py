@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from guest.netpoll.bonding import Bond, BondParams, Mode, partner_mode
+from guest.netpoll.bonding.params import LacpRate
 from guest.netpoll.clients.sequence import Generator, Receiver, Stream
 from guest.netpoll.core import Netpoll, netpoll_cleanup, netpoll_setup
 from guest.netpoll.drivers.af_packet import AfPacketDevice
@@ -137,16 +139,17 @@ class Endpoints:
             slaves = [AfPacketDevice(self._net, name, qdisc_bypass=self._bypass, rcvbuf=RCVBUF) for name in interfaces]
             for slave in slaves:
                 register_netdev(slave)
-            dev: NetDevice = slaves[0]
-            if guest_mode is not None:
-                from guest.netpoll.bonding import Bond, partner_mode
-
-                dev = Bond(self._net, f"bond{len(self._devices)}", partner_mode(guest_mode))
-                register_netdev(dev)
-                for slave in slaves:
-                    dev.enslave(slave)
-            self._devices[interfaces] = dev
+            self._devices[interfaces] = slaves[0] if guest_mode is None else self._bond(slaves, guest_mode)
         return self._devices[interfaces]
+
+    def _bond(self, slaves: Sequence[NetDevice], guest_mode: str) -> Bond:
+        """A bond of ours where a switch would be, at the other ends of the guest's bond's cables."""
+        params = BondParams(mode=Mode(partner_mode(guest_mode)), lacp_rate=LacpRate.FAST)
+        bond = Bond(self._net, f"bond{len(self._devices)}", params)
+        register_netdev(bond)
+        for slave in slaves:
+            bond.enslave(slave)
+        return bond
 
     def _serve(self) -> None:
         if self._thread is None:

@@ -291,6 +291,13 @@ class _Progress:
                 return src == "console" and self._regex.search(event["text"]) is not None
             case "panic":
                 return src == "console" and of in event["text"]
+            case "text":
+                return (
+                    src in ends
+                    and kind == "rx"
+                    and event.get("endpoint") == of
+                    and str(self._action.text) in event.get("text", "")
+                )
             case "received":
                 return src in ends and kind == "rx" and event.get("endpoint") == of
             case "dropped":

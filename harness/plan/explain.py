@@ -92,7 +92,8 @@ def _await(action: Await) -> str:
     count = f" x{action.count}" if action.count > 1 else ""
     state = f" {action.state}" if action.state else ""
     required = ", or the testbed has failed" if action.required else ""
-    return f"{action.what} {action.of}{state}{count}  within {action.within:g} s{required}"
+    text = f" {action.text!r}" if action.text is not None else ""
+    return f"{action.what} {action.of}{state}{count}{text}  within {action.within:g} s{required}"
 
 
 def _expect(expect: dict[str, Any]) -> Iterator[str]:

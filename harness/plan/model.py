@@ -121,10 +121,11 @@ class Await(Frozen):
     """
 
     do: Literal["await"] = "await"
-    what: Literal["carrier", "event", "console", "received", "sent", "dropped", "panic"]
+    what: Literal["carrier", "event", "console", "received", "sent", "dropped", "panic", "text"]
     of: str  # NIC id, event name, regular expression, endpoint id or send label
     state: Literal["down", "up"] | None = None  # carrier only
     count: int = 1  # received and dropped only
+    text: str | None = None  # text only: what a message received at endpoint `of` contains
     within: float = 15
     required: bool = False
 

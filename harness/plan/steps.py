@@ -27,6 +27,7 @@ from harness.scenario.model import (
 )
 
 PANIC_END = "end Kernel panic"  # kernel/panic.c, panic(): its last line
+LAST_WORDS = 3.0  # seconds from the serial console's last line to the wire's; under emulation it is a millisecond
 START = 15.0  # seconds until a sender has begun
 SLOWEST = 200.0  # messages a second that even a software-emulated guest keeps up with
 
@@ -111,7 +112,15 @@ def _crash(crash: Crash, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
     trigger: Action = Ask(op="crash", args={"how": crash.how}, within=1)
     if crash.how == "nmi":
         trigger = Qmp(execute="inject-nmi")
-    return f"crash by {crash.how}", (trigger, Await(what="panic", of=until, within=crash.within))
+    panic = Await(what="panic", of=until, within=crash.within)
+    return f"crash by {crash.how}", (trigger, panic, *_last_words(scenario, until))
+
+
+def _last_words(scenario: Scenario, until: str) -> tuple[Await, ...]:
+    """The kernel serves its consoles one after the other, the serial line before netconsole: when the last line is on the
+    serial console it is still on its way to the wire."""
+    logs = [end.peer for end in scenario.endpoints.values() if end.stack == "kernel"]
+    return tuple(Await(what="text", of=log, text=until, within=LAST_WORDS) for log in logs)
 
 
 def _run(run: Run) -> tuple[str, tuple[Action, ...]]:

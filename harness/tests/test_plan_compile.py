@@ -210,11 +210,13 @@ def test_a_long_send_is_given_its_time(tmp_path: Path) -> None:
 
 def test_the_panic_is_awaited_up_to_the_line_that_parity_needs(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, ("- parity: {to: log}", "- parity: {to: log, until: Rebooting in}"))
-    crash, panic = plan.stages[-1].actions
+    crash, panic, wire = plan.stages[-1].actions
     assert isinstance(crash, Ask)
     assert (crash.op, crash.args) == ("crash", {"how": "sysrq-c"})
     assert isinstance(panic, Await)
     assert (panic.what, panic.of) == ("panic", "Rebooting in")
+    assert isinstance(wire, Await)  # the serial console shows a line before the wire does
+    assert (wire.what, wire.of, wire.text, wire.required) == ("text", "log", "Rebooting in", False)
 
 
 def test_a_long_nic_name_still_gets_a_tap_of_its_own(tmp_path: Path) -> None:
