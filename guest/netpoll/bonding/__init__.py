@@ -17,16 +17,31 @@ decide from state that is kept up in process context, so that sending needs none
 """
 
 from guest.netpoll.bonding.bond import Bond, SlaveNetpoll, bond_create
-from guest.netpoll.bonding.params import BondParams, Mode, ParamError, XmitPolicy, parse_options, partner_mode
+from guest.netpoll.bonding.params import (
+    AdSelect,
+    BondParams,
+    FailOverMac,
+    LacpRate,
+    Mode,
+    ParamError,
+    PrimaryReselect,
+    XmitPolicy,
+    parse_options,
+    partner_mode,
+)
 from guest.netpoll.bonding.slave import Link, Slave
 from guest.netpoll.bonding.status import proc_info
 
 __all__ = [
+    "AdSelect",
     "Bond",
     "BondParams",
+    "FailOverMac",
+    "LacpRate",
     "Link",
     "Mode",
     "ParamError",
+    "PrimaryReselect",
     "Slave",
     "SlaveNetpoll",
     "XmitPolicy",

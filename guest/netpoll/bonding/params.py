@@ -192,7 +192,7 @@ _PARTNER = {
     Mode.ROUNDROBIN: Mode.XOR,
     Mode.ACTIVEBACKUP: Mode.BROADCAST,
     Mode.XOR: Mode.XOR,
-    Mode.BROADCAST: Mode.XOR,
+    Mode.BROADCAST: Mode.ACTIVEBACKUP,
     Mode.AD: Mode.AD,
     Mode.TLB: Mode.BROADCAST,
     Mode.ALB: Mode.BROADCAST,
@@ -204,10 +204,10 @@ def partner_mode(guest_mode: str) -> str:
 
     It follows what the kernel's bonding.rst asks of the switch:
       802.3ad                    802.3ad: the ports negotiate.
-      balance-rr, -xor,          balance-xor: a static link aggregation. These bonds accept frames on
-      broadcast                  every slave, so each frame must be sent on one of them only; the hash
-                                 keeps a flow on one slave, among those with carrier. (From a bond in
-                                 mode broadcast each frame still arrives once for each slave.)
+      balance-rr, balance-xor    balance-xor: a static link aggregation. These bonds accept frames on every
+                                 slave, so each frame must be sent on one of them only; the hash keeps a
+                                 flow on one slave, among those with carrier.
+      broadcast                  active-backup: both slaves bring every frame, one of them is listened to.
       active-backup,             broadcast: plain ports of a switch that floods. These bonds drop what
       balance-tlb, -alb          arrives on a slave that is not the active one (tlb, alb: for their main
                                  address), so that frames reach it whichever slave that is, once.
