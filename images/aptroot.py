@@ -33,6 +33,8 @@ FOLDERS = (
     "var/lib/dpkg",
     "var/log/apt",
 )
+TEMPORARY = "tmp"
+LEAST_ROOM = 64 << 10  # bytes: with less, whatever apt says, the disk is full
 NOT_TAKEN = re.compile(r"Acquire::(IndexTargets|CompressionTypes|Changelogs|Languages|Allow\w*|GzipIndexes|cdrom)\b")
 SETTING = re.compile(r'^Acquire::[\w:.+/-]+ "[^"\n]*";$')
 URI_LINE = re.compile(r"'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})$")
@@ -86,7 +88,8 @@ class AptRoot:
 
     def prepare(self) -> None:
         """Writes folders, configuration, sources and the empty status file. Raises OSError."""
-        for folder in FOLDERS:
+        shutil.rmtree(self.path / TEMPORARY, ignore_errors=True)  # what a killed apt left
+        for folder in (*FOLDERS, TEMPORARY):
             (self.path / folder).mkdir(parents=True, exist_ok=True)
         (self.path / "var/lib/dpkg/status").write_text("")
         (self.path / "etc/apt/sources.list").write_text("")
@@ -139,7 +142,7 @@ class AptRoot:
         with stage(progress, f"package index of {', '.join(self.suites)}") as running:
             lists = self.path / "var/lib/apt/lists"
             self._apt(["update"], lambda _percent: running.update(_size(lists)))
-            running.update(_size(lists))
+            running.result(_size(lists))
 
     def resolve(self, names: Sequence[str], release: str) -> tuple[Deb, ...]:
         """The packages that installing `names` from `release` into an empty system would take, by name."""
@@ -161,7 +164,7 @@ class AptRoot:
             self._apt(["download", *wanted], lambda _percent: running.update(_size(into), total), cwd=into)
             files = sorted(into.glob("*.deb"))
             _check_all_here(debs, files, into)
-            running.update(total)
+            running.result(total)
         return files
 
     def _apt(
@@ -173,6 +176,7 @@ class AptRoot:
             argv[1:1] = ["-o", "APT::Status-Fd=1"]
         env = {**os.environ, "APT_CONFIG": str(self.path / "apt.conf"), "LC_ALL": "C.UTF-8"}
         env["DEBIAN_FRONTEND"] = "noninteractive"
+        env["TMPDIR"] = str(self.path / TEMPORARY)
         with subprocess.Popen(
             guarded(argv),
             cwd=cwd or self.path,
@@ -191,7 +195,7 @@ class AptRoot:
                     kept.append(line)
         output = b"".join(kept)
         if apt.returncode:
-            raise _failure(argv, apt.returncode, output, self.mirror)
+            raise _failure(argv, apt.returncode, output, self.mirror, _room(self.path) < LEAST_ROOM)
         return output.decode(errors="replace")
 
 
@@ -232,11 +236,16 @@ def _check_all_here(debs: Sequence[Deb], files: Sequence[Path], into: Path) -> N
     absent = [deb for deb in debs if deb.sha256 not in here]
     if not absent:
         return
-    room = os.statvfs(into)
-    if room.f_bavail * room.f_frsize < max(deb.size for deb in absent):
+    if _room(into) < max(deb.size for deb in absent):
         raise DiskFull(f"no room left in {into} while fetching {absent[0].name}", MOVE_CACHE)
     names = ", ".join(deb.name for deb in absent)
     raise FetchFailed(f"apt fetched these packages not or not whole: {names}", "try again, or name another mirror")
+
+
+def _room(folder: Path) -> int:
+    """Bytes left for this user on the file system of a folder."""
+    room = os.statvfs(folder)
+    return room.f_bavail * room.f_frsize
 
 
 def _size(folder: Path) -> int:
@@ -251,12 +260,15 @@ def _size(folder: Path) -> int:
     return total
 
 
-def _failure(argv: Sequence[str], status: int, output: bytes, mirror: Mirror) -> Exception:
-    """The error for an apt-get that ended with `status`, by what it printed."""
+def _failure(argv: Sequence[str], status: int, output: bytes, mirror: Mirror, full: bool) -> Exception:
+    """The error for an apt-get that ended with `status`, by what it printed.
+
+    `full`: there is no room left. apt's verifier then says that signatures are wrong, so it must be asked first.
+    """
     text = output.decode(errors="replace")
     command = " ".join(argv)
     said = f"`{command}` ended with {status}; mirror {mirror.uri}; it said:\n{tail(output)}"
-    if re.search(r"No space left on device|don't have enough free space|Disk quota exceeded", text):
+    if full or re.search(r"No space left on device|don't have enough free space|Disk quota exceeded", text):
         return DiskFull(f"no room left: {said}", MOVE_CACHE)
     for pattern, hint in HINTS:
         if re.search(pattern, text):

@@ -10,7 +10,8 @@ import hashlib
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,34 +44,42 @@ class Builder:
         """
         if not self.update and (found := self.store.current(recipe.key)):
             return found
-        with self.store.lock(recipe.key, self._say_waiting(recipe)):
+        with self.store.lock(recipe.key, self._waiting(recipe.name)):
             if not self.update and (found := self.store.current(recipe.key)):
                 return found
             return self._fetch(recipe, finish)
 
     def _fetch(self, recipe: Recipe, finish: Finish) -> Path:
         apt = self._apt_root(recipe)
-        with explained("keeping package indices", self.store.root), self.store.lock(f"apt-{apt.path.name}"):
+        with self._using(apt):
             apt.prepare()
             apt.update(self.progress)
             debs = chosen(recipe, apt.resolve(recipe.packages, recipe.release))
-            name = f"{recipe.name}-{digest_of(recipe, debs)[:16]}"
-            path = self.store.find(name) or self.store.build(
-                lambda _scratch: name, lambda scratch: self._fill(recipe, apt, debs, scratch, finish)
-            )
+        name = f"{recipe.name}-{digest_of(recipe, debs)[:16]}"
+        path = self.store.find(name) or self.store.build(
+            lambda _scratch: name, lambda scratch: self._fill(recipe, apt, debs, scratch, finish)
+        )
         self.store.point(recipe.key, name)
         return path
+
+    @contextmanager
+    def _using(self, apt: AptRoot) -> Iterator[None]:
+        """Holds a private apt for this process; never while `finish` runs, which may need another recipe of the suite."""
+        lock = self.store.lock(f"apt-{apt.path.name}", self._waiting(f"from {apt.suites[-1]}"))
+        with explained("keeping package indices", self.store.root), lock:
+            yield
 
     def _fill(
         self, recipe: Recipe, apt: AptRoot, debs: tuple[Deb, ...], scratch: Path, finish: Finish
     ) -> Mapping[str, Any]:
-        files = apt.download(debs, scratch / DEBS, recipe.name, self.progress)
+        with self._using(apt):
+            files = apt.download(debs, scratch / DEBS, recipe.name, self.progress)
         with stage(self.progress, f"unpack {recipe.name}") as running:
             unpack(files, scratch / "tree", lambda path: unpacked(recipe, path))
             shutil.rmtree(scratch / DEBS)
             extra = finish(scratch)
             size = size_of(scratch)
-            running.update(size)
+            running.result(size)
         return {
             "kind": recipe.name,
             "digest": digest_of(recipe, debs),
@@ -88,9 +97,8 @@ class Builder:
         seen = hashlib.sha256(repr((mirror, recipe.suites)).encode()).hexdigest()[:8]
         return AptRoot(self.store.root / "apt" / f"{recipe.release}-{seen}", mirror, recipe.suites)
 
-    def _say_waiting(self, recipe: Recipe) -> Callable[[], None]:
-        what = f"{recipe.name} is being built by another process, waiting for it"
-        return lambda: self.progress.step(what, None, None, 0.0)
+    def _waiting(self, what: str) -> Callable[[], AbstractContextManager[object]]:
+        return lambda: stage(self.progress, f"wait for another process that builds {what}")
 
 
 def chosen(recipe: Recipe, debs: tuple[Deb, ...]) -> tuple[Deb, ...]:

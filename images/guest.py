@@ -11,7 +11,6 @@ import hashlib
 import importlib.util
 import io
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -111,7 +110,7 @@ def _make_base(scratch: Path, kernel: Kernel, userland: Userland, digest: str, b
         entries |= module_entries(kernel.release, chosen, listings)
         with open(scratch / "base.cpio", "wb") as out:
             size = write_archive(out, entries)
-        running.update(size)
+        running.result(size)
     return {
         "kind": "base",
         "digest": digest,
@@ -167,13 +166,17 @@ def _append(
     with stage(builder.progress, f"guest image for {kernel.name}") as running:
         small = io.BytesIO()
         write_archive(
-            small, {f"{GUEST_HOME}/guest/{path}": regular(data) for path, data in compiled(files, userland).items()}
+            small,
+            {
+                f"{GUEST_HOME}/guest/{path}": regular(data)
+                for path, data in compiled(files, userland, scratch / "sources").items()
+            },
         )
         with open(scratch / "initrd", "wb") as out, open(base / "base.cpio", "rb") as big:
             shutil.copyfileobj(big, out, COPY)
             out.write(small.getvalue())
             size = out.tell()
-        running.update(size)
+        running.result(size)
     return {
         "kind": "guest",
         "digest": digest,
@@ -186,17 +189,18 @@ def _append(
     }
 
 
-def compiled(files: Mapping[str, bytes], userland: Userland) -> dict[str, bytes]:
-    """The sources together with their .pyc, so that no guest spends its first second on compiling."""
-    with tempfile.TemporaryDirectory(prefix="netpoll-guest-") as name:
-        folder = Path(name)
-        for path, data in files.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(data)
-        userland.compile(folder, f"/{GUEST_HOME}/guest")
-        return {
-            str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-        }
+def compiled(files: Mapping[str, bytes], userland: Userland, folder: Path) -> dict[str, bytes]:
+    """The sources together with their .pyc, so that no guest spends its first second on compiling.
+
+    `folder` is worked in and removed. Raises ImageError for a source with a syntax error.
+    """
+    for path, data in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    userland.compile(folder, f"/{GUEST_HOME}/guest")
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    shutil.rmtree(folder)
+    return found
 
 
 def _sha256(*parts: str | bytes) -> str:

@@ -84,6 +84,10 @@ class Stage:
         ended = done is not None and done == total
         self._progress.step(self._what, done, None if ended else total, self._seconds())
 
+    def result(self, done: int) -> None:
+        """Sets the bytes that the end of the step will report."""
+        self._done = done
+
     def end(self) -> None:
         """Reports the step as over."""
         self._progress.step(self._what, self._done or 0, self._done or 0, self._seconds())

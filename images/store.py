@@ -21,7 +21,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -87,14 +87,14 @@ class Store:
             os.replace(aside, folder / key)
 
     @contextmanager
-    def lock(self, key: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """One holder a key among all processes; `waiting` is called once if somebody else has it."""
+    def lock(self, key: str, waiting: Callable[[], AbstractContextManager[object]] = nullcontext) -> Iterator[None]:
+        """One holder a key among all processes; `waiting` is a context to wait in while somebody else has it."""
         with explained("taking a lock", self.root), open(self._folder("locks") / f"{key}.lock", "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                waiting()
-                fcntl.flock(file, fcntl.LOCK_EX)
+                with waiting():
+                    fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def build(self, name_of: Callable[[Path], str], fill: Callable[[Path], Mapping[str, Any]]) -> Path:

@@ -155,6 +155,13 @@ def test_another_key_does_not_vouch_for_it(
         builder(tmp_path, repository).fetched(TOY, nothing)
 
 
+def test_finishing_one_recipe_may_need_another_of_the_same_suite(tmp_path: Path, repository: Repository) -> None:
+    both = builder(tmp_path, repository)
+    lib = Recipe("lib", (SUITE,), ("toy-lib",))
+    path = both.fetched(TOY, lambda _scratch: {"needed": both.fetched(lib, nothing).name})
+    assert manifest_of(path)["needed"].startswith("lib-")
+
+
 def test_a_package_that_is_nowhere_is_said(tmp_path: Path, repository: Repository) -> None:
     with pytest.raises(FetchFailed, match=r"(?s)Unable to locate package absent.*mirror lacks a package"):
         builder(tmp_path, repository).fetched(Recipe("absent", (SUITE,), ("absent",)), nothing)
