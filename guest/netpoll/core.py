@@ -180,6 +180,20 @@ class NetpollInfo:
                 if np.local_ip is not None and np.remote_ip is not None:
                     np.prepare(dev, np.local_ip, np.remote_ip)
 
+    def slave_enable_netpoll(self, dev: NetDevice, drop: DropRoutine) -> Netpoll:
+        """A client for a slave of this device (bonding.c: slave_enable_netpoll). It tries once: who retries is the
+        client of the device above."""
+        np = Netpoll(dev.net, dev.name, drop=drop, dev_name=dev.name)
+        npinfo = NetpollInfo(dev)
+        npinfo.max_retries = npinfo.tries = 1
+        npinfo.attach(np)
+        np.dev, dev.npinfo = dev, npinfo
+        return np
+
+    def slave_disable_netpoll(self, np: Netpoll) -> None:
+        """The slave leaves, or the last client of this device goes."""
+        netpoll_cleanup(np)
+
     def attach(self, np: Netpoll) -> None:
         """Add a client; its hook sees frames from here on."""
         self.clients.append(np)
