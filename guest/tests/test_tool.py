@@ -283,8 +283,8 @@ class TestTrace:
             own_namespace() as ns,
             Running(ns, "trace", "theirs", str(path), "--count", "6", "--timeout", "20") as tracer,
         ):
-            with Running(ns, "answer", OURS, "--count", "2", "--timeout", "20") as answerer:
-                kernel_sends(ns, [b"a", b"b"])
+            with Running(ns, "answer", f"6665@{OUR_IP}/ours,@0.0.0.0/", "--count", "2", "--timeout", "20") as answerer:
+                assert ns.run([sys.executable, "-c", ASK, "a", "b"]).returncode == 0
                 assert answerer.end()[0] == 0
             code, _, errors = tracer.end()
         assert (code, "6 frames" in errors) == (0, True)
@@ -295,9 +295,13 @@ class TestTrace:
         assert [p.timestamp for p in packets] == sorted(p.timestamp for p in packets)
         assert {packet.interface.mac.hex(":") for packet in packets} == {KERNEL_MAC}
 
-    def test_only_the_peers_frames(self, ns: Namespace, tmp_path: Path) -> None:
+    def test_only_the_peers_frames(self, tmp_path: Path) -> None:
+        """Also in a namespace of its own: a kernel that knows the peer asks after it from time to time."""
         path = tmp_path / "t.pcapng"
-        with Running(ns, "trace", f"@/theirs,@{OUR_IP}/", str(path), "--count", "1", "--timeout", "20") as tracer:
+        with (
+            own_namespace() as ns,
+            Running(ns, "trace", f"@/theirs,@{OUR_IP}/", str(path), "--count", "1", "--timeout", "20") as tracer,
+        ):
             ns.run([*TOOL, "send", f"@10.9.0.99/ours,@{KERNEL_IP}/{KERNEL_MAC}", "not this"])
             ns.run([*TOOL, "send", OURS, "this"])
             assert tracer.end()[0] == 0
@@ -320,7 +324,18 @@ class TestTrace:
         done = ns.run([*TOOL, "send", OURS, "--pcapng", str(path), "--netconsole", "ext", "one", "x" * 3000])
         assert done.returncode == 0, done.stderr
         command = [tshark, "-r", str(path), "-o", "udp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"]
-        command += ["-T", "fields", "-E", "separator=|", "-e", "ip.checksum.status", "-e", "udp.checksum.status"]
+        command += [
+            "-Y",
+            "udp",
+            "-T",
+            "fields",
+            "-E",
+            "separator=|",
+            "-e",
+            "ip.checksum.status",
+            "-e",
+            "udp.checksum.status",
+        ]
         command += ["-e", "udp.length", "-e", "_ws.malformed", "-e", "frame.packet_flags_direction"]
         shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
         assert len(shown) == 5  # one, and four fragments
