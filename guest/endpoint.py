@@ -42,6 +42,7 @@ class Endpoint:
         self._sending: dict[int, tuple[str, Generator]] = {}  # by stream id
         self._lock = threading.Lock()
         self.np = Netpoll(net, self.id, rx_hook=self._rx_hook, drop=self._drop)
+        self.np.late = self._late
         netpoll_parse_options(
             self.np,
             f"{plan['local_port']}@{plan['local_ip']}/{dev.name},"
@@ -93,6 +94,11 @@ class Endpoint:
         netpoll_queue(skb)
         kind = "queued" if skb.drop_reason is None else "dropped"
         self._emit(kind, endpoint=self.id, label=label, seq=seq, why=skb.drop_reason.value if skb.drop_reason else why)
+
+    def _late(self, skb: SkBuff) -> None:
+        """What netpoll_queue held has gone out."""
+        label, seq = self._name(bytes(skb.data)[self.np.header_len :])
+        self._emit("late", endpoint=self.id, label=label, seq=seq)
 
     def _name(self, payload: bytes) -> tuple[str | None, int | None]:
         """Label and number of one of our own messages."""

@@ -43,11 +43,12 @@ class Netpoll:
 
     `rx_hook(np, source_port, data)` gets each payload for us; `np.rx_skb` is the frame while it runs.
     `drop(skb)` gets, and owns, each skb that could not be sent, skb.drop_reason saying why. Both may be
-    called in any context, inside a send too, and must not wait.
+    called in any context, inside a send too, and must not wait. `late(skb)`, if set, is told of each
+    queued skb that the driver has taken after all (xmit_lock is held; the skb is the driver's already).
     """
 
     __slots__ = (
-        "dev", "dev_name", "drop", "frame", "header_len", "local_ip", "local_mac", "local_port", "mac_given",
+        "dev", "dev_name", "drop", "frame", "header_len", "late", "local_ip", "local_mac", "local_port", "mac_given",
         "max_payload", "name", "net", "pool", "protocol", "remote_ip", "remote_mac", "remote_port", "rx_hook",
         "rx_match", "rx_skb", "stats",
     )  # fmt: skip
@@ -76,6 +77,7 @@ class Netpoll:
         self.remote_ip = remote_ip
         self.local_port = local_port
         self.remote_port = remote_port
+        self.late: Callable[[SkBuff], None] | None = None
         self.mac_given = local_mac is not None
         self.local_mac = local_mac or bytes(6)
         self.remote_mac = remote_mac

@@ -91,6 +91,7 @@ class NetpollSender(Protocol):
     """What a device that stacks on others sees of the client that sends: core.Netpoll."""
 
     stats: NetpollStats
+    late: Callable[[SkBuff], None] | None
 
     def send_skb(self, skb: SkBuff) -> int:
         """netpoll_send_skb() on skb.dev."""

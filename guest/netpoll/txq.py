@@ -61,6 +61,8 @@ def flush(npinfo: NetpollInfo) -> bool:
             return False
         if skb.np is not None:
             skb.np.stats.late += 1
+            if skb.np.late is not None:
+                skb.np.late(skb)
     return True
 
 
