@@ -34,7 +34,7 @@ FOLDERS = (
     "var/log/apt",
 )
 TEMPORARY = "tmp"
-LEAST_ROOM = 64 << 10  # bytes: with less, whatever apt says, the disk is full
+LEAST_ROOM = 1 << 20  # bytes: with less, whatever apt says, the disk is full
 NOT_TAKEN = re.compile(r"Acquire::(IndexTargets|CompressionTypes|Changelogs|Languages|Allow\w*|GzipIndexes|cdrom)\b")
 SETTING = re.compile(r'^Acquire::[\w:.+/-]+ "[^"\n]*";$')
 URI_LINE = re.compile(r"'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})$")

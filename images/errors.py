@@ -72,7 +72,18 @@ class BadQemu(ImageError):
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 NO_RIGHT = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOLCK,
+        errno.EOPNOTSUPP,
+    }
 )
 MOVE_CACHE = "free some room, or put the cache elsewhere: NETPOLL_HARNESS_CACHE=/other/folder"
 
