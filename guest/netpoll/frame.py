@@ -22,6 +22,7 @@ from guest.netpoll.wire.udp import IPPROTO_UDP
 Message = bytes | bytearray | memoryview
 
 _V4 = Struct(">16sHH4sH12sHH")  # Ethernet+0x4500, tot_len, id, frag+ttl+proto, check, addresses+ports, len, check
+_pack_v4 = _V4.pack
 _V6 = Struct(">18sH38sHH")  # Ethernet+version, payload_len, next+hop+addresses+ports, len, check
 _TTL_UDP = 64 << 8 | IPPROTO_UDP
 _HOPS_UDP = IPPROTO_UDP << 8 | 32
@@ -56,30 +57,32 @@ class FrameV4:
     header_len = _V4.size
 
     def __init__(self, ends: Endpoints) -> None:
-        self._head = ends.remote_mac + ends.local_mac + b"\x08\x00\x45\x00"
-        self._mid = bytes(2) + _TTL_UDP.to_bytes(2, "big")
-        self._tail = ends.addresses + ends.ports
-        self._ip_sum = 0x4500 + _TTL_UDP + ones_sum(ends.addresses)
-        self._udp_sum = IPPROTO_UDP + ones_sum(self._tail)
+        head = ends.remote_mac + ends.local_mac + b"\x08\x00\x45\x00"
+        mid = bytes(2) + _TTL_UDP.to_bytes(2, "big")
+        tail = ends.addresses + ends.ports
+        ip_sum = 0x4500 + _TTL_UDP + ones_sum(ends.addresses) + 28
+        udp_sum = IPPROTO_UDP + ones_sum(tail) + UDP_LEN + UDP_LEN
+        self._parts = (head, mid, tail, ip_sum, udp_sum)
         self._ident = 0
 
     def build(self, msg: Message) -> bytes:
         """The whole frame for `msg`."""
         size = len(msg)
-        total = int.from_bytes(msg, "big")
+        payload = int.from_bytes(msg, "big") % 65535
         if size & 1:
-            total <<= 8
-        self._ident = ident = (self._ident + 1) & 0xFFFF
+            payload <<= 8
+        self._ident = ident = self._ident + 1 & 0xFFFF
+        head, mid, tail, ip_sum, udp_sum = self._parts
         return (
-            _V4.pack(
-                self._head,
+            _pack_v4(
+                head,
                 size + 28,
                 ident,
-                self._mid,
-                -(self._ip_sum + size + 28 + ident) % 65535,
-                self._tail,
+                mid,
+                -(ip_sum + size + ident) % 65535,
+                tail,
                 size + 8,
-                -(self._udp_sum + size + size + 16 + total) % 65535 or 0xFFFF,
+                65535 - (udp_sum + size + size + payload) % 65535,
             )
             + msg
         )

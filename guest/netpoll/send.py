@@ -121,18 +121,28 @@ def netpoll_send_skb(np: Netpoll, skb: SkBuff) -> int:
         return _drop(np, skb, DropReason.NOT_RUNNING)
     npinfo: NetpollInfo = dev.npinfo  # type: ignore[assignment]  # see poll_napi()
     me = smp_processor_id()
-    if dev.xmit_lock_owner == me or (dev.net.era_recursion and npinfo.poll_owner == me):
+    if dev.xmit_lock_owner == me or (npinfo.poll_owner == me and dev.net.era_recursion):
         return _drop(np, skb, DropReason.RECURSION)
-    if dev.xoff or _attempt(np, dev, npinfo, skb) is not NetdevTx.OK:
+    if dev.xoff or npinfo.txq or dev.netpoll_start_xmit is not None or not dev.xmit_lock.acquire(False):
         return _send_slow(np, dev, npinfo, skb)
+    dev.xmit_lock_owner = me  # from here on _attempt() for the common case, in line
+    try:
+        status = dev.hard_start_xmit(skb)
+        if npinfo.txq:
+            flush(npinfo)
+    finally:
+        dev.xmit_lock_owner = 0
+        dev.xmit_lock.release()
+    if status is not NetdevTx.OK:
+        return _send_slow(np, dev, npinfo, skb, refused=True)
     np.stats.sent += 1
     npinfo.tries = npinfo.max_retries
     return NET_XMIT_SUCCESS
 
 
-def _attempt(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, skb: SkBuff, timeout: float = -1) -> NetdevTx:
+def _attempt(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, skb: SkBuff, timeout: float) -> NetdevTx:
     """One try, under xmit_lock: first what is queued, then `skb`, then what recursion queued meanwhile."""
-    if not dev.xmit_lock.acquire(timeout >= 0, timeout):
+    if not dev.xmit_lock.acquire(timeout=timeout):
         return NetdevTx.LOCKED
     dev.xmit_lock_owner = smp_processor_id()
     try:
@@ -148,26 +158,36 @@ def _attempt(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, skb: SkBuff, time
         dev.xmit_lock.release()
 
 
-def _send_slow(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, skb: SkBuff) -> int:
-    """The retry-and-poll loop: at most npinfo.tries rounds (one, if used up); then the drop routine."""
-    ctx = dev.ctx
+def _send_slow(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, skb: SkBuff, *, refused: bool = False) -> int:
+    """The first attempt, unless it was `refused`, then the retry-and-poll loop, then the drop routine.
+
+    At most npinfo.tries rounds; one, if those are used up.
+    """
+    pause = npinfo.usec_per_poll * 1e-6
+    if not refused and not dev.xoff and _attempt(np, dev, npinfo, skb, pause) is NetdevTx.OK:
+        return _sent(np, dev, npinfo)
     if npinfo.polled_by(smp_processor_id()):
         return _drop(np, skb, DropReason.RECURSION)
+    clock = dev.ctx.clock
     tries = max(npinfo.tries, 1)
-    pause = npinfo.usec_per_poll * 1e-6
-    deadline = ctx.clock() + tries * pause
+    deadline = clock() + tries * pause
     np.stats.retried += 1
     while tries > 0 and dev.running:
-        tries = tries - 1 if ctx.clock() <= deadline else 0
+        tries = tries - 1 if clock() <= deadline else 0
         _poll_and_wait(np, dev, pause)
         if _attempt(np, dev, npinfo, skb, pause) is NetdevTx.OK:
-            np.stats.sent += 1
-            npinfo.tries = npinfo.max_retries
-            do_softirq(ctx)
-            return NET_XMIT_SUCCESS
+            return _sent(np, dev, npinfo)
     npinfo.tries = tries
-    do_softirq(ctx)
+    do_softirq(dev.ctx)
     return _drop(np, skb, DropReason.RETRIES if dev.running else DropReason.NOT_RUNNING)
+
+
+def _sent(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo) -> int:
+    """The driver has it. What polling left for the softirq is done now, if this is no interrupt itself."""
+    np.stats.sent += 1
+    npinfo.tries = npinfo.max_retries
+    do_softirq(dev.ctx)
+    return NET_XMIT_SUCCESS
 
 
 def _poll_and_wait(np: Netpoll, dev: NetDevice, pause: float) -> None:

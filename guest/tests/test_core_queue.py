@@ -98,6 +98,18 @@ def test_a_drop_routine_may_look_and_then_queue() -> None:
     assert seen == wire.payloads() == [b"held"]
 
 
+def test_who_asks_is_told_of_each_frame_that_left_late() -> None:
+    told: list[bytes] = []
+    wire = wired(tx_ring=64, drop=netpoll_queue)
+    wire.tx.late = lambda skb: told.append(bytes(skb.data[42:]))
+    cut(wire)
+    for n in range(3):
+        netpoll_send_udp(wire.tx, b"%d" % n)
+    assert told == []
+    mend(wire)
+    assert told == [b"0", b"1", b"2"]
+
+
 def test_the_worker_retries_by_timer_where_no_interrupt_tells() -> None:
     wire = wired(tx_ring=64, drop=netpoll_queue)
     cut(wire)

@@ -99,7 +99,12 @@ def test_frame_template_parses_and_verifies(
     udp.verify(segment, header.src, header.dst)
     assert ethernet.parse(frame) == ethernet.Header(remote_mac, local_mac, template.protocol)
     assert (header.src, header.dst) == (src, dst)
-    assert udp.parse(segment).checksum != 0
+    assert udp.parse(segment).checksum == udp.checksum(sport, dport, msg, src, dst)
+    out = bytearray(template.header_len)
+    at = ethernet.emit(ethernet.parse(frame), out)
+    at = ipv4.emit(header, out, at) if isinstance(header, ipv4.Header) else ipv6.emit(header, out, at)
+    udp.emit(udp.parse(segment), out, at)
+    assert frame == bytes(out) + msg
     assert bytes(udp.payload(segment)) == msg
     assert len(frame) == template.header_len + len(msg)
 
