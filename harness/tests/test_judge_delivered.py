@@ -132,6 +132,26 @@ def test_a_loss_is_told_with_what_the_link_was_doing() -> None:
     assert any("n0 link down since 1.040 s, carrier down" in each for each in check.findings)
 
 
+def test_numbers() -> None:
+    events = run(send(N), drop([5, 6, 7, 20]), rx([*FEW, 8, 3]), frame(1.0, csum="bad"), bad(None, "foreign"))
+    assert delivered(events).numbers == {
+        "sent": 30,
+        "received": 26,
+        "lost": 4,
+        "dropped": 4,
+        "duplicated": 2,
+        "reordered": 0,
+        "damaged": 1,
+        "frames": 29,
+        "bad_checksums": 1,
+    }
+
+
+def test_why_counts_what_it_does_not_say() -> None:
+    check = delivered(run(send(N), rx([*ALL[:-1], 3])))
+    assert check.why == f"lost: 29 of g (1 message) (and {len(check.findings) - 1} further findings)"
+
+
 # -- the kernel's netconsole
 
 

@@ -162,3 +162,21 @@ def netconsole(*lost: int) -> list[Event]:
 def test_lost_only_while_down_of_the_kernels_netconsole(lost: list[int], held: bool, words: str) -> None:
     expect = {"lost_only_while_down": {"from": "g", "to": "h", "link": "n0"}}
     judged(expect, (netconsole(*lost), True, held, words), stack="kernel")
+
+
+def test_findings_keep_excused_and_guilty_apart() -> None:
+    check = check_of(
+        {"lost_only_while_down": {"from": "g", "to": "h", "link": "n0"}}, run(sent(), BOTH, came([10, *DOWN]))
+    )
+    assert check.findings[:2] == (
+        "lost while n0 was down: 42-69 of g",
+        "lost while n0 was up: 10 of g, sent by 1.110 s; n0 carrier up",
+    )
+    assert (check.numbers["lost"], check.numbers["lost_while_up"]) == (29, 1)
+
+
+def test_findings_keep_dropped_and_queued_apart() -> None:
+    events = run(sent(), BOTH, LOST, handled("queued", [42, 43]), came(range(44, 70), late=[42, 43]))
+    check = check_of({"dropped": {"by": "g", "link": "n0", "at_least": 20}}, events)
+    assert check.findings[:2] == ("dropped: 44-69 of g", "queued by the drop routine: 42-43 of g")
+    assert check.numbers == {"dropped": 28, "queued": 2, "arrived": 0}

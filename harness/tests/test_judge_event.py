@@ -106,6 +106,20 @@ def test_a_guest_that_only_receives_is_not_asked_for_datagrams() -> None:
     assert invariant("silence", events, reverse=True) is None
 
 
+def test_a_crash_without_any_endpoint_that_speaks_is_not_asked_for_datagrams() -> None:
+    """Our stack in a guest that panics has nothing to say: its user space is dead."""
+    expect = {"event": {"name": "GUEST_PANICKED"}}
+    verdict = judge(plan(expect, crash=True, reverse=True), run(CRASH, console(PANIC_LINES), panicked(10.5)))
+    assert (verdict.word, [check.check for check in verdict.checks]) == ("PASS", ["event", "kernel"])
+
+
+def test_a_broken_invariant_counts_what_it_does_not_say() -> None:
+    check = invariant("checksums", run(send(3), [frame(1.0, csum="bad"), frame(1.1, csum="bad"), frame(1.2)]))
+    assert check is not None
+    assert check.why.endswith("198.51.100.100:6666 (and 1 more)")
+    assert check.numbers == {"frames": 3, "csum_bad": 2, "csum_ok": 1}
+
+
 SILENCE: dict[str, tuple[list[Event], bool, bool | None, str]] = {
     "silent": (crashed(PANIC_LINES), True, True, "silent since the panic ended at 10.010 s"),
     "more-on-both": (

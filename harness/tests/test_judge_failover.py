@@ -60,6 +60,12 @@ def test_a_panic_is_something_sent() -> None:
     assert (check.reached, check.held) == (True, True)
 
 
+def test_what_the_kernel_prints_is_nothing_that_our_stack_sent() -> None:
+    planned = plan({"failover": {"bond": "b0", "cut": "n0", "from": "g", "within": 2}}, bond="active-backup")
+    check = judge(planned, run(send(100), CUT, BEFORE, console(stamped(["eth0: down"]), start=3.5))).checks[0]
+    assert (check.reached, check.held) == (False, None)
+
+
 def test_findings_name_times_and_the_drivers_word() -> None:
     planned = plan({"failover": {"bond": "b0", "cut": "n0", "from": "g"}}, bond="active-backup")
     check = judge(planned, run(SENT, CUT, ACTIVE, BEFORE, over("n1", [3.2]))).checks[0]

@@ -19,6 +19,7 @@ from harness.tests.judge_evidence import (
     event,
     frame,
     kmsg,
+    link,
     plan,
     run,
     rx,
@@ -92,8 +93,10 @@ def test_numbers_of_a_run() -> None:
 
 
 def test_a_verdict_survives_json() -> None:
-    for events in (GOOD, LOSSY, EMPTY, crashed(PANIC_LINES)):
-        verdict = judge(plan(DELIVERED, EVENT), events)
+    failover = {"failover": {"bond": "b0", "cut": "n0", "from": "g"}}
+    never = run(send(400), link(3.0, "n0", up=False, seen=0.1), frame(2.0))
+    for events in (GOOD, LOSSY, EMPTY, crashed(PANIC_LINES), never):
+        verdict = judge(plan(DELIVERED, EVENT, failover, bond="active-backup"), events)
         assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
 
 
@@ -133,6 +136,15 @@ def test_damaged_evidence_is_an_error_that_names_the_event(wrong: Event, words: 
 def test_kinds_that_no_check_needs_are_passed_over() -> None:
     strange = [event(1.0, "run", "garbage", text="?"), event(1.0, "moon", "phase", full=True)]
     assert judge(plan(DELIVERED), [*GOOD[:5], *strange, *GOOD[5:]]).word == "PASS"
+
+
+def test_frames_that_are_no_udp_are_nobodys_flow() -> None:
+    """ARP, LACP, neighbour discovery: captured beside the datagrams."""
+    keys = {"tap": "tap-n0", "nic": "n0", "dir": "out", "len": 42, "wall_ns": 1, "ethertype": 0x0806}
+    arp = [event(t, "wire", "frame", **keys) for t in (0.5, 1.05, 10.5)]
+    assert judge(plan(DELIVERED), run(arp, send(10), rx(range(10)))).word == "PASS"
+    panic = plan({"parity": {"to": "h"}}, stack="kernel", crash=True)
+    assert judge(panic, [*arp, *crashed(PANIC_LINES)]).word == "PASS"
 
 
 def test_a_crash_that_comes_unasked_fails_a_case_that_held() -> None:
