@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,8 @@ class Agent:
     def op_kmsg_send(self, endpoint: str, label: str, count: int, background: bool = False, **shape: Any) -> None:
         """Write numbered lines to /dev/kmsg; each becomes one kernel message, printed on every console."""
         self._channel.emit("sending", endpoint=endpoint, label=label, count=count, **_public(shape))
-        self._start(background, lambda: self._kmsg(endpoint, label, count, **shape))
+        work = partial(self._kmsg, endpoint, label, count, **shape)
+        self._start(background, work, endpoint=endpoint, label=label)
 
     def _kmsg(
         self, endpoint: str, label: str, count: int, size_low: int, size_high: int, interval: float, seed: int
@@ -245,8 +247,9 @@ class Agent:
     def op_np_open(self, **endpoint: Any) -> dict[str, Any]:
         return self.endpoints.open(endpoint, [self._name(device) for device in endpoint["devices"]])
 
-    def op_np_send(self, background: bool = False, **shape: Any) -> None:
-        self._start(background, lambda: self.endpoints.send(**shape))
+    def op_np_send(self, endpoint: str, label: str, background: bool = False, **shape: Any) -> None:
+        work = partial(self.endpoints.send, endpoint, label, **shape)
+        self._start(background, work, endpoint=endpoint, label=label)
 
     def op_np_counters(self) -> None:
         self.endpoints.counters()
@@ -260,16 +263,16 @@ class Agent:
         Path("/proc/sys/kernel/sysrq").write_text("1")
         Path("/proc/sysrq-trigger").write_text("c")
 
-    def _start(self, background: bool, work: Callable[[], None]) -> None:
+    def _start(self, background: bool, work: Callable[[], None], **names: str) -> None:
         """A send is always work of a thread of its own: the answer says that it began, the event `done` that it ended."""
         del background  # the harness waits for `done` or does not; here it is all the same
-        threading.Thread(target=self._guarded, args=(work,), daemon=True).start()
+        threading.Thread(target=self._guarded, args=(work, names), daemon=True).start()
 
-    def _guarded(self, work: Callable[[], None]) -> None:
+    def _guarded(self, work: Callable[[], None], names: dict[str, str]) -> None:
         try:
             work()
         except Exception as error:  # whatever it was, the harness must hear of it and the agent go on
-            self._channel.emit("done", count=-1, error=f"{type(error).__name__}: {error}")
+            self._channel.emit("done", **names, count=-1, error=f"{type(error).__name__}: {error}")
 
 
 def _public(shape: dict[str, Any]) -> dict[str, Any]:

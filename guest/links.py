@@ -78,10 +78,11 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 class LinkMonitor:
-    """A table of links kept by a daemon thread. `on_change(before, after)` runs in that thread; either may be None."""
+    """A table of links kept by a daemon thread. `on_message(before, after)` runs in that thread for each message, also when
+    nothing of what a Link holds has changed (a bond's failover is such a message); either may be None."""
 
-    def __init__(self, on_change: Callable[[Link | None, Link | None], None]) -> None:
-        self._on_change = on_change
+    def __init__(self, on_message: Callable[[Link | None, Link | None], None]) -> None:
+        self._on_message = on_message
         self._links: dict[int, Link] = {}
         self._changed = threading.Condition()
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
@@ -108,14 +109,12 @@ class LinkMonitor:
     def _take(self, index: int, link: Link | None) -> None:
         with self._changed:
             before = self._links.get(index)
-            if before == link:
-                return
             if link is None:
                 self._links.pop(index, None)
             else:
                 self._links[index] = link
             self._changed.notify_all()
-        self._on_change(before, link)
+        self._on_message(before, link)
 
     def find(self, match: Callable[[Link], bool]) -> Link | None:
         """Some link that satisfies `match`, now."""

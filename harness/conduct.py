@@ -149,6 +149,10 @@ def _observers(evidence: Evidence, machine_offset: Callable[[], float]) -> Obser
     def guest_event(kind: str, stamp: float, keys: Mapping[str, Any]) -> None:
         host_stamp = stamp + machine_offset()
         evidence.add("guest", kind, t=_clamped(evidence.clock, host_stamp), guest_t=round(stamp, 6), **keys)
+        if kind == "done" and "error" in keys:
+            evidence.add(
+                "run", "error", what=f"sending {keys.get('label')} in the guest failed: {keys['error']}", hint=""
+            )
 
     def qmp_event(name: str, data: Mapping[str, Any]) -> None:
         evidence.add("qmp", "event", name=name, data=dict(data))

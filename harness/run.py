@@ -28,6 +28,7 @@ from harness.plan.compile import compile_plan
 from harness.plan.model import Plan
 from harness.report import store
 from harness.scenario.load import load_tree
+from harness.scenario.model import Scenario
 from harness.testbed.accel import Probe, probe
 from harness.testbed.qemu import Accel, Boot
 from harness.testbed.template import Ingredients, ensure
@@ -52,14 +53,14 @@ class Options:
 def load(paths: Sequence[Path], options: Options) -> list[Plan]:
     """Every case below `paths`, planned. Raises ScenarioErrors with all that is wrong, before anything is started."""
     loaded = load_tree(paths, known_kernels=images.kernel_names())
-    plans = [compile_plan(case.scenario, case.source) for case in loaded]
-    if options.kernel is None:
-        return plans
-    return [_with_kernel(plan, options.kernel) for plan in plans]
+    return [compile_plan(_with_kernel(case.scenario, options.kernel), case.source) for case in loaded]
 
 
-def _with_kernel(plan: Plan, kernel: str) -> Plan:
-    return plan.model_copy(update={"machine": plan.machine.model_copy(update={"kernel": kernel})})
+def _with_kernel(scenario: Scenario, kernel: str | None) -> Scenario:
+    """The scenario on the command line's kernel, so that its known bugs are looked up for that one, too."""
+    if kernel is None:
+        return scenario
+    return scenario.model_copy(update={"guest": scenario.guest.model_copy(update={"kernel": kernel})})
 
 
 class Bench:

@@ -5,7 +5,6 @@ Rule: a tap is not persistent; it lives exactly as long as a descriptor of it is
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import struct
@@ -35,9 +34,7 @@ def open_tap(name: str, mac: str | None = None) -> int:
         _up(name, mac)
     except OSError as error:
         os.close(fd)
-        if error.errno in (errno.EPERM, errno.EACCES):
-            raise NoTap(f"no permission for tap {name}: {error.strerror}", _REMEDY) from error
-        raise
+        raise NoTap(f"no tap {name}: {error.strerror}", _REMEDY) from error
     return fd
 
 
