@@ -38,7 +38,13 @@ def _not_reached(seen: Seen) -> str:
     tail = f"its last line is {short(last)}" if last else "it is empty"
     if seen.crash is None:
         return f"no crash was asked for, and the console shows none; {tail}"
-    return f"a crash was asked for at {at(seen.crash)}, but the console shows no panic; {tail}"
+    return f"a crash was asked for at {at(seen.crash)}, but the console shows no panic; {tail}{_waited(seen)}"
+
+
+def _waited(seen: Seen) -> str:
+    """How long the testcase's patience was, where it ran out."""
+    timeout = next((timeout for timeout in seen.records.timeouts if timeout.what == "panic"), None)
+    return f" ({timeout.within:g} s were waited for `{timeout.of}`)" if timeout else ""
 
 
 def _numbers(found: Comparison) -> dict[str, float | int]:
@@ -91,7 +97,7 @@ def _silence(found: Comparison, seen: Seen) -> list[str]:
     quiet = seen.records.last - last.t
     return [
         f"the guest stopped printing after line {len(found.console)} at {at(last.t)}: {short(last.text)}; the console "
-        f"stayed silent for {quiet:.1f} s after it; {state_at(seen.records, last.t)}"
+        f"stayed silent for {quiet:.1f} s after it{_waited(seen)}; {state_at(seen.records, last.t)}"
     ]
 
 

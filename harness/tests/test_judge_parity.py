@@ -142,6 +142,14 @@ def test_a_guest_that_falls_silent_fails() -> None:
     assert PANIC_LINES[3][:40] in check.findings[0]
 
 
+def test_patience_that_ran_out_is_told() -> None:
+    keys = {"what": "panic", "of": "end Kernel panic", "state": None, "count": 1, "within": 30.0, "seen": "count 0"}
+    gone = event(40.0, "await", "timeout", **keys)
+    for shown, where in ((PANIC_LINES[:4], "findings"), ([], "why")):
+        check = parity([*crashed(shown, shown)[:-1], gone, event(40.1, "run", "end")])
+        assert "(30 s were waited for `end Kernel panic`)" in str(getattr(check, where))
+
+
 def test_a_guest_that_hangs_before_the_word_panic_fails() -> None:
     """netconsole spins in the first line of the crash: the sysrq is on the console, the panic is not."""
     check = parity(crashed([], PANIC_LINES[:1]))
