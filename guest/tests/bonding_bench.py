@@ -98,11 +98,15 @@ class Bench:
                     busy = _serve(net) or busy
 
     def run(self, seconds: float) -> None:
-        """Let time pass, in steps; each step's events are served before the next."""
+        """Let time pass, from timer to timer; what each leads to is served before the next."""
         end = self.clock.now + seconds
-        while self.clock.now < end - 1e-9:
-            self.clock.now = min(end, self.clock.now + STEP)
+        while self.clock.now < end:
+            self.clock.now = min([end, *self._timers()])
             self.settle()
+
+    def _timers(self) -> list[float]:
+        contexts = [net.context for net in (self.left, self.right) if not net.context.crashed]
+        return [max(context.timers[0][0], self.clock.now) for context in contexts if context.timers]
 
     def run_until(self, condition: Callable[[], bool], seconds: float) -> float:
         """Let time pass until the condition holds; return how long that took. Fails after `seconds`."""

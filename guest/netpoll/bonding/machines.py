@@ -279,7 +279,11 @@ _MUX_ENTRY: dict[MuxState, tuple[int, int, bool]] = {  # bits set, bits cleared,
 
 
 def ad_tx_machine(port: Port, now: float) -> bool:
-    """True if a LACPDU is to be sent now: one is needed, and fewer than MAX_TX went in the last second."""
+    """True if a LACPDU is to be sent now: one is needed, and fewer than MAX_TX went in the last second.
+
+    With the Periodic machine in NO_PERIODIC nothing is sent and NTT is forgotten (6.4.16): two passive ends keep silent.
+    """
+    port.ntt = port.ntt and port.periodic_state is not PeriodicState.NO_PERIODIC
     allowed_at = port.tx_allowed_at()
     if allowed_at is None or now < allowed_at:
         return False

@@ -175,7 +175,7 @@ class Port:
 
     def tx_allowed_at(self) -> float | None:
         """When the rate limit lets the next LACPDU go; None if nothing waits for it."""
-        if not (self.ntt and self.lacp_enabled and self.enabled):
+        if not self.ntt or self.periodic_state is PeriodicState.NO_PERIODIC:
             return None
         full = len(self.tx_times) == MAX_TX
         return self.tx_times[0] + FAST_PERIODIC_TIME if full else 0.0
