@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import sys
 from collections import Counter
 
 import pytest
@@ -16,6 +18,7 @@ from guest.netpoll.middleware.trace import TraceDevice
 from guest.netpoll.napi import do_irq
 from guest.netpoll.netdevice import dev_close
 from guest.netpoll.skbuff import SkBuff
+from guest.tests.own_namespace import KERNEL_IP, KERNEL_MAC, OUR_IP, own_namespace
 from guest.tests.test_trace import Recorded, two_clients
 
 STREAM = Stream(seed=4, count=400, min_length=20, max_length=80)
@@ -259,3 +262,47 @@ def test_refused_frames_stay_the_callers() -> None:
         assert (frames[64].data, frames[64].dev, frames[64].users) == (b"%060d" % 64, faulty, 1)
         assert {skb.users for skb in frames[:64]} == {0}
         faulty.inner.cable.set_hold(False)  # type: ignore[attr-defined]  # as above
+
+
+ON_A_VETH = f"""
+import json, socket
+from guest.netpoll import Net, Netpoll, netpoll_parse_options, netpoll_send_udp, netpoll_setup
+from guest.netpoll.clients.sequence import Receiver, Stream, generate
+from guest.netpoll.drivers.af_packet import AfPacketDevice
+from guest.netpoll.loop import Loop
+from guest.netpoll.middleware.fault import FaultDevice, Faults
+from guest.netpoll.netdevice import register_netdev
+
+stream = Stream(seed=1, count=500, min_length=20, max_length=100)
+kernel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+kernel.bind(("{KERNEL_IP}", 6666))
+net = Net()
+faulty = FaultDevice(AfPacketDevice(net, "ours"), seed=2, tx=Faults(drop=0.1, corrupt=0.1, duplicate=0.1, reorder=0.1))
+register_netdev(faulty)
+receiver = Receiver(stream)
+with Loop(net) as loop:
+    np = Netpoll(net)
+    netpoll_parse_options(np, "@{OUR_IP}/ours,@{KERNEL_IP}/{KERNEL_MAC}")
+    netpoll_setup(np)
+    for payload in generate(stream):
+        netpoll_send_udp(np, payload)
+    loop.run_until(lambda: not net.context.timers, 5, "the last swapped frame")
+try:
+    while True:
+        receiver.receive(kernel.recv(2048))
+except BlockingIOError:
+    print(json.dumps([receiver.summary().to_dict(), dict(faulty.counts)]))
+"""
+
+
+@pytest.mark.netns
+def test_around_a_real_interface() -> None:
+    """AF_PACKET on a veth inside, the kernel's own UDP at the other end: damaged frames are dropped by its checksums."""
+    with own_namespace() as ns:
+        done = ns.run([sys.executable, "-c", ON_A_VETH])
+    assert done.returncode == 0, done.stderr
+    summary, counts = json.loads(done.stdout)
+    assert summary["bad_count"] == 0
+    assert counts["tx_drop"] <= summary["missing_count"] <= counts["tx_drop"] + counts["tx_corrupt"]
+    assert 0 < summary["duplicate_count"] <= counts["tx_duplicate"]
+    assert 0 < summary["late_count"] <= counts["tx_reorder"]
