@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -63,6 +64,17 @@ def load(data: bytes) -> int:
     for (word,) in struct.iter_unpack("<I", data):
         value ^= word
     return value
+
+
+LINUX = (Path(__file__).parent / "data" / "bonding_xmit_hash_linux_6.1.txt").read_text().splitlines()
+
+
+@pytest.mark.parametrize(("column", "policy"), [(0, L2), (1, L23), (2, L34)], ids=["layer2", "layer2+3", "layer3+4"])
+def test_linux_took_the_same_slave_of_three(column: int, policy: XmitPolicy) -> None:
+    rows = [line.split() for line in LINUX if not line.startswith("#")]
+    frames = [bytes.fromhex(row[3]).ljust(60, b"\0") for row in rows]
+    assert len(frames) > 100
+    assert [bond_xmit_hash(frame, policy) % 3 for frame in frames] == [int(row[column]) for row in rows]
 
 
 FLOWS = [
