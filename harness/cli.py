@@ -47,7 +47,7 @@ class UsageError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script. Returns an `Exit`."""
-    parser = _parser()
+    parser = make_parser()
     args, rest = parser.parse_known_args(argv)
     if rest and args.command is not _run:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -67,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """All commands with their options."""
     parser = argparse.ArgumentParser(
         prog="netpoll-harness",
         description="When the machine dies, do its last words get out? Crash real guests and see.",
@@ -115,7 +116,7 @@ def _add(
 
 
 def _add_paths(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", type=Path, nargs="*", metavar="TESTCASE", help="file or folder (default: testcases/)")
+    parser.add_argument("paths", nargs="*", metavar="TESTCASE", help="file, folder or FILE::CASE (default: testcases/)")
 
 
 def _add_testbed_options(parser: argparse.ArgumentParser) -> None:
@@ -130,11 +131,20 @@ def _add_testbed_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _paths(args: argparse.Namespace) -> list[Path]:
-    paths: list[Path] = args.paths or [TESTCASES]
+    paths = [Path(text.partition("::")[0]) for text in args.paths] or [TESTCASES]
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder\n  -> name a testcase, or run where testcases/ is")
-    return paths
+    return list(dict.fromkeys(paths))
+
+
+def _chosen(plans: list[Plan], named: Sequence[str]) -> list[Plan]:
+    """The plans that arguments of the form FILE::CASE leave; UsageError for a case that is not there."""
+    cases = {text.partition("::")[2] for text in named if "::" in text}
+    if unknown := cases - {plan.case for plan in plans}:
+        names = "\n".join(f"  {plan.case}" for plan in plans)
+        raise UsageError(f"{', '.join(sorted(unknown))}: no such case; there are:\n{names}")
+    return [plan for plan in plans if not cases or plan.case in cases]
 
 
 def _options(args: argparse.Namespace) -> Options:
@@ -157,7 +167,7 @@ def _options(args: argparse.Namespace) -> Options:
 def _run(args: argparse.Namespace) -> int:
     """Everything that can be wrong before a guest starts is found first, then it is pytest's run."""
     paths, options = _paths(args), _options(args)
-    plans = load(paths, options)
+    plans = _chosen(load(paths, options), args.paths)
     with bench(options, _say) as ready:
         for plan in _one_per_machine(plans):
             ready.prepare(plan)
@@ -167,7 +177,8 @@ def _run(args: argparse.Namespace) -> int:
     forwarded += ["--modules", str(args.modules)] if args.modules else []
     forwarded += ["--mirror", args.mirror] if args.mirror else []
     forwarded += ["--inconclusive-fails"] if args.strict else []
-    status = pytest.main([*map(str, paths), *forwarded, *args.rest])
+    named = args.paths or [str(TESTCASES)]
+    status = pytest.main([*named, *forwarded, *args.rest])
     return _exit_of(status, options.results)
 
 

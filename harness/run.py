@@ -53,7 +53,10 @@ class Options:
 def load(paths: Sequence[Path], options: Options) -> list[Plan]:
     """Every case below `paths`, planned. Raises ScenarioErrors with all that is wrong, before anything is started."""
     loaded = load_tree(paths, known_kernels=images.kernel_names())
-    return [compile_plan(_with_kernel(case.scenario, options.kernel), case.source) for case in loaded]
+    plans = [compile_plan(_with_kernel(case.scenario, options.kernel), case.source) for case in loaded]
+    given = [*(("--kernel", options.kernel) if options.kernel else ())]
+    given += ["--modules", str(options.modules)] if options.modules else []
+    return [plan.model_copy(update={"options": tuple(given)}) for plan in plans]
 
 
 def _with_kernel(scenario: Scenario, kernel: str | None) -> Scenario:

@@ -24,6 +24,7 @@ from harness.testbed import namespace
 from harness.testbed.process import die_with
 
 _JOB: TypeAdapter[Job] = TypeAdapter(Job)
+GRACE = 60  # seconds that a case process may take beyond its plan's timeout
 EXIT_CASE = 70  # of a case process that could not even write evidence; sysexits' EX_SOFTWARE
 
 
@@ -98,6 +99,7 @@ def _case(line: str, zygote: int) -> int:
     log = os.open(job.folder / "case.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(log, stream)
+    signal.alarm(int(job.plan.timeout) + GRACE)  # conduct keeps the time; this is for a conductor that hangs itself
     namespace.enter()
     asyncio.run(conduct(job))
     return 0

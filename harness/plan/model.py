@@ -154,6 +154,7 @@ class Plan(Frozen):
     expect: tuple[Expect, ...] = Field(strict=False)
     known_bug: KnownBug | None = None
     timeout: float
+    options: tuple[str, ...] = Field(default=(), strict=False)  # of the command line that shaped this plan
 
     def nic(self, id: str) -> NicPlan:  # noqa: A002  (the testcase's own word)
         """The NIC with this id; KeyError if there is none."""

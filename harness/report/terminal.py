@@ -6,7 +6,6 @@ words alone must say it: no meaning is carried by colour only.
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +25,6 @@ from harness.report.summary import summary
 
 __all__ = ["explain_failure", "repeat", "summary", "verdict_lines"]
 
-_WORD = re.compile(r"[\w:+\-./\[\]]+")  # what pytest's -k takes for one word
 TAIL = 5  # console lines shown with an error of the testbed
 
 
@@ -133,14 +131,8 @@ def _columns(found: Scene) -> tuple[int, int]:
 
 
 def repeat(plan: Plan) -> str:
-    """The command that runs just this case.
-
-    pytest's -k knows no `=` and no `,`, so each value of the matrix is a word of it; the bracket ends the last one.
-    """
+    """The command that runs just this case."""
     path = Path(plan.source.rpartition(":")[0] or plan.source)
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    values = list(plan.scenario.params.values())
-    words = [word for value in [*values[:-1], *(f"{last}]" for last in values[-1:])] for word in _WORD.findall(value)]
-    options = ["-k", " and ".join(words)] if words else []
-    options += ["--kernel", plan.machine.kernel] if plan.machine.kernel != plan.scenario.guest.kernel else []
-    return shlex.join(["netpoll-harness", "run", str(path), *options])
+    case = f"{path}::{plan.case}" if plan.scenario.params else str(path)
+    return shlex.join(["netpoll-harness", "run", case, *plan.options])

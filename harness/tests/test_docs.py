@@ -1,0 +1,39 @@
+"""The commands that README and docs show are commands that there are, with options that they have."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from harness.cli import make_parser
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMAND = re.compile(r"^ {4,}(?:\$ )?(netpoll-harness .*)$|`(netpoll-harness [^`]*)`", re.MULTILINE)
+LINK = re.compile(r"\]\((?!http)([^)#]+)\)")
+
+
+def commands() -> list[tuple[str, str]]:
+    return [(page.name, one or two) for page in PAGES for one, two in COMMAND.findall(page.read_text())]
+
+
+@pytest.mark.parametrize(("page", "command"), commands())
+def test_a_command_of_the_docs_parses(page: str, command: str) -> None:
+    words = shlex.split(re.sub(r"\s+#.*", "", command))[1:]
+    if words == [] or words[0] in ("run|lint|list|explain|judge|images|bench", "..."):
+        return
+    try:
+        _, rest = make_parser().parse_known_args(words)
+    except SystemExit as end:
+        assert end.code == 0, f"{page}: {command}"  # --help and --version end well
+        return
+    assert words[0] == "run" or not rest, f"{page}: {command}: {rest} are no options"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
