@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import re
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -22,7 +21,8 @@ from typing import Any, assert_never
 
 from guest.endpoint import Endpoints
 from harness.observe.capture import Capture
-from harness.observe.events import Clock, Event, Evidence
+from harness.observe.events import Clock, Evidence
+from harness.observe.progress import Progress
 from harness.plan.model import Action, AddTap, Ask, Await, Host, Plan, Qmp, Stage
 from harness.testbed.errors import TestbedError
 from harness.testbed.machine import Machine, Observers
@@ -247,7 +247,7 @@ async def _await(case: Case, action: Await) -> None:
     """Wait for evidence; time-outs are evidence too, unless the case makes no sense without it."""
     began = time.monotonic()
     keys: dict[str, Any] = {"what": action.what, "of": action.of, "state": action.state, "count": action.count}
-    progress = _Progress(action)
+    progress = Progress(action)
     waiting = case.evidence.until(progress.take, began + action.within)
     if await case.machine.alive(waiting, action.within + 5, f"{action.what} {action.of}"):
         case.evidence.add("await", "reached", **keys, seconds=round(time.monotonic() - began, 4))
@@ -258,57 +258,6 @@ async def _await(case: Case, action: Await) -> None:
             f"{action.what} {action.of} {action.state or ''} did not come within {action.within:g} s ({progress.seen()})",
             "the console and evidence.jsonl show how far the guest came",
         )
-
-
-class _Progress:
-    """Whether the evidence so far satisfies an `Await`: one small state per kind of wait."""
-
-    def __init__(self, action: Await) -> None:
-        self._action = action
-        self._count = 0  # matching events
-        self._carrier: str | None = None  # as last told
-        self._regex = re.compile(action.of) if action.what == "console" else None
-
-    def take(self, event: Event) -> bool:
-        """True while the condition holds with this event."""
-        if self._action.what == "carrier":
-            return self._follow_carrier(event)
-        self._count += self._matches(event)
-        return self._count >= self._action.count
-
-    def seen(self) -> str:
-        return f"carrier {self._carrier}" if self._action.what == "carrier" else f"count {self._count}"
-
-    def _follow_carrier(self, event: Event) -> bool:
-        if event["src"] == "guest" and event["kind"] == "carrier" and event.get("nic") == self._action.of:
-            self._carrier = "up" if event.get("up") else "down"
-        return self._carrier == self._action.state
-
-    def _matches(self, event: Event) -> bool:
-        of, src, kind = self._action.of, event["src"], event["kind"]
-        ends = ("guest", "host")
-        match self._action.what:
-            case "event":
-                return bool(src == "qmp" and kind == "event" and event["name"] == of)
-            case "console":
-                assert self._regex is not None
-                return src == "console" and self._regex.search(event["text"]) is not None
-            case "panic":
-                return src == "console" and of in event["text"]
-            case "text":
-                return (
-                    src in ends
-                    and kind == "rx"
-                    and event.get("endpoint") == of
-                    and str(self._action.text) in event.get("text", "")
-                )
-            case "received":
-                return src in ends and kind == "rx" and event.get("endpoint") == of
-            case "dropped":
-                return src in ends and kind in ("dropped", "queued") and event.get("endpoint") == of
-            case "sent":
-                return src in ends and kind == "done" and event.get("label") == of
-        return False
 
 
 async def _settle(case: Case) -> None:

@@ -1,0 +1,62 @@
+"""Whether what a case waits for has been seen: evidence in, yes or no out.
+
+Rule: one small state per wait, fed every event from the case's first on, so that what happened before the wait began counts.
+"""
+
+from __future__ import annotations
+
+import re
+
+from harness.observe.events import Event
+from harness.plan.model import Await
+
+
+class Progress:
+    """Whether the evidence so far satisfies an `Await`: one small state per kind of wait."""
+
+    def __init__(self, action: Await) -> None:
+        self._action = action
+        self._count = 0  # matching events
+        self._carrier: str | None = None  # as last told
+        self._regex = re.compile(action.of) if action.what == "console" else None
+
+    def take(self, event: Event) -> bool:
+        """True while the condition holds with this event."""
+        if self._action.what == "carrier":
+            return self._follow_carrier(event)
+        self._count += self._matches(event)
+        return self._count >= self._action.count
+
+    def seen(self) -> str:
+        return f"carrier {self._carrier}" if self._action.what == "carrier" else f"count {self._count}"
+
+    def _follow_carrier(self, event: Event) -> bool:
+        if event["src"] == "guest" and event["kind"] == "carrier" and event.get("nic") == self._action.of:
+            self._carrier = "up" if event.get("up") else "down"
+        return self._carrier == self._action.state
+
+    def _matches(self, event: Event) -> bool:
+        of, src, kind = self._action.of, event["src"], event["kind"]
+        ends = ("guest", "host")
+        match self._action.what:
+            case "event":
+                return bool(src == "qmp" and kind == "event" and event["name"] == of)
+            case "console":
+                assert self._regex is not None
+                return src == "console" and self._regex.search(event["text"]) is not None
+            case "panic":
+                return src == "console" and of in event["text"]
+            case "text":
+                return (
+                    src in ends
+                    and kind == "rx"
+                    and event.get("endpoint") == of
+                    and str(self._action.text) in event.get("text", "")
+                )
+            case "received":
+                return src in ends and kind == "rx" and event.get("endpoint") == of
+            case "dropped":
+                return src in ends and kind in ("dropped", "queued") and event.get("endpoint") == of
+            case "sent":
+                return src in ends and kind == "done" and event.get("label") == of
+        return False

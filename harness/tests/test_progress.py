@@ -1,0 +1,54 @@
+"""What counts as reached, for each kind of wait."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.observe.progress import Progress
+from harness.plan.model import Await
+
+UP = {"src": "guest", "kind": "carrier", "nic": "n0", "up": True}
+DOWN = UP | {"up": False}
+RX = {"src": "host", "kind": "rx", "endpoint": "log", "text": "hello"}
+LINE = {"src": "console", "kind": "line", "text": "[ 1.0] ---[ end Kernel panic - not syncing: x ]---"}
+DONE = {"src": "guest", "kind": "done", "label": "cut", "count": 3}
+
+CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]], bool]] = {
+    "carrier up": ({"what": "carrier", "of": "n0", "state": "up"}, [UP], True),
+    "carrier up, then down again": ({"what": "carrier", "of": "n0", "state": "up"}, [UP, DOWN], False),
+    "carrier of another NIC": ({"what": "carrier", "of": "n1", "state": "up"}, [UP], False),
+    "carrier still up after something else": ({"what": "carrier", "of": "n0", "state": "up"}, [UP, RX], True),
+    "carrier as the host says it": ({"what": "carrier", "of": "n0", "state": "up"}, [UP | {"src": "host"}], False),
+    "enough received": ({"what": "received", "of": "log", "count": 2}, [RX, RX], True),
+    "too few received": ({"what": "received", "of": "log", "count": 2}, [RX], False),
+    "received elsewhere": ({"what": "received", "of": "sink"}, [RX], False),
+    "text received": ({"what": "text", "of": "log", "text": "ell"}, [RX], True),
+    "other text received": ({"what": "text", "of": "log", "text": "bye"}, [RX], False),
+    "panic": ({"what": "panic", "of": "end Kernel panic"}, [RX, LINE], True),
+    "the panic's text on the wire only": ({"what": "panic", "of": "hello"}, [RX], False),
+    "console, by regular expression": ({"what": "console", "of": r"end \w+ panic"}, [LINE], True),
+    "QMP event": ({"what": "event", "of": "RESUME"}, [{"src": "qmp", "kind": "event", "name": "RESUME"}], True),
+    "sent": ({"what": "sent", "of": "cut"}, [DONE], True),
+    "another send": ({"what": "sent", "of": "after"}, [DONE], False),
+    "dropped or queued": (
+        {"what": "dropped", "of": "s", "count": 2},
+        [{"src": "guest", "kind": "dropped", "endpoint": "s"}, {"src": "guest", "kind": "queued", "endpoint": "s"}],
+        True,
+    ),
+    "nothing seen": ({"what": "received", "of": "log"}, [], False),
+}
+
+
+@pytest.mark.parametrize(("keys", "events", "reached"), CASES.values(), ids=CASES.keys())
+def test_reached(keys: dict[str, Any], events: list[dict[str, Any]], reached: bool) -> None:
+    progress = Progress(Await(**keys))
+    states = [progress.take({"t": 0.0, **event}) for event in events]
+    assert (states[-1:] == [True]) is reached
+
+
+def test_what_was_seen_is_named() -> None:
+    progress = Progress(Await(what="carrier", of="n0", state="up"))
+    progress.take({"t": 0.0, **DOWN})
+    assert progress.seen() == "carrier down"
