@@ -8,6 +8,7 @@ and the agent lives on.
 
 from __future__ import annotations
 
+import base64
 import glob
 import json
 import os
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -92,6 +94,13 @@ class Agent:
 
     def op_clock(self) -> dict[str, Any]:
         return {"monotonic": time.monotonic()}
+
+    def op_kallsyms(self) -> dict[str, Any]:
+        """The kernel's and its modules' functions with their addresses: zlib, base64."""
+        Path("/proc/sys/kernel/kptr_restrict").write_text("0")
+        lines = Path("/proc/kallsyms").read_text().splitlines(keepends=True)
+        text = "".join(line for line in lines if line.split(None, 2)[1] in "tTwW")
+        return {"packed": base64.b64encode(zlib.compress(text.encode(), 1)).decode()}
 
     def op_run(self, argv: list[str], within: float = 15, may_fail: bool = False) -> dict[str, Any]:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=within, check=False)

@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from guest.endpoint import Endpoints
+from harness.observe import stuck
 from harness.observe.capture import Capture
 from harness.observe.events import Clock, Evidence
 from harness.observe.progress import Progress
 from harness.plan.model import Action, AddTap, Ask, Await, Host, Plan, Qmp, Stage
+from harness.testbed import symbols
 from harness.testbed.errors import TestbedError
 from harness.testbed.machine import Machine, Observers
 from harness.testbed.qemu import Channels, Memory
@@ -68,6 +70,7 @@ class Case:
     taps: dict[str, int] = field(default_factory=dict)
     captures: dict[str, Capture] = field(default_factory=dict)
     crashed: bool = False
+    kallsyms: Path = Path()
 
 
 async def conduct(job: Job) -> None:
@@ -128,7 +131,7 @@ async def _bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
         evidence.add("run", "timing", what="restore", seconds=round(time.monotonic() - began, 4))
         endpoints = Endpoints(partial(evidence.add, "host"), qdisc_bypass=False)
         stack.callback(endpoints.close)
-        yield Case(job.plan, evidence, guest, endpoints, job.folder, stack)
+        yield Case(job.plan, evidence, guest, endpoints, job.folder, stack, kallsyms=job.template.kallsyms)
 
 
 def _memory(job: Job) -> AbstractContextManager[tuple[Memory, Sequence[int]]]:
@@ -149,10 +152,6 @@ def _observers(evidence: Evidence, machine_offset: Callable[[], float]) -> Obser
     def guest_event(kind: str, stamp: float, keys: Mapping[str, Any]) -> None:
         host_stamp = stamp + machine_offset()
         evidence.add("guest", kind, t=_clamped(evidence.clock, host_stamp), guest_t=round(stamp, 6), **keys)
-        if kind == "done" and "error" in keys:
-            evidence.add(
-                "run", "error", what=f"sending {keys.get('label')} in the guest failed: {keys['error']}", hint=""
-            )
 
     def qmp_event(name: str, data: Mapping[str, Any]) -> None:
         evidence.add("qmp", "event", name=name, data=dict(data))
@@ -253,11 +252,23 @@ async def _await(case: Case, action: Await) -> None:
         case.evidence.add("await", "reached", **keys, seconds=round(time.monotonic() - began, 4))
         return
     case.evidence.add("await", "timeout", **keys, within=action.within, seen=progress.seen())
+    if action.what == "panic":
+        await _where_is_it(case, f"no line with {action.of!r} on the console")
     if action.required:
         raise TestbedError(
             f"{action.what} {action.of} {action.state or ''} did not come within {action.within:g} s ({progress.seen()})",
             "the console and evidence.jsonl show how far the guest came",
         )
+
+
+async def _where_is_it(case: Case, why: str) -> None:
+    """A guest that panics and never says its last line hangs somewhere: find out where."""
+
+    async def hmp(command: str) -> str:
+        answer = case.machine.qmp.execute("human-monitor-command", {"command-line": command})
+        return str(await case.machine.alive(answer, 30, f"QEMU's answer to {command}"))
+
+    await stuck.record(case.evidence, hmp, symbols.load(case.kallsyms), why)
 
 
 async def _settle(case: Case) -> None:

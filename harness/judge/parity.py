@@ -12,6 +12,7 @@ from harness.judge.lines import difference
 from harness.judge.links import state_at
 from harness.judge.model import CheckResult
 from harness.judge.seen import Seen
+from harness.judge.whereabouts import whereabouts
 from harness.judge.words import at, cut, many, runs, short
 from harness.scenario.model import Parity
 
@@ -38,7 +39,11 @@ def _not_reached(seen: Seen) -> str:
     tail = f"its last line is {short(last)}" if last else "it is empty"
     if seen.crash is None:
         return f"no crash was asked for, and the console shows none; {tail}"
-    return f"a crash was asked for at {at(seen.crash)}, but the console shows no panic; {tail}{_waited(seen)}"
+    return f"a crash was asked for at {at(seen.crash)}, but the console shows no panic; {tail}{_waited(seen)}{_places(seen)}"
+
+
+def _places(seen: Seen) -> str:
+    return "".join(f"; {place}" for place in whereabouts(seen.records))
 
 
 def _waited(seen: Seen) -> str:
@@ -97,7 +102,8 @@ def _silence(found: Comparison, seen: Seen) -> list[str]:
     quiet = seen.records.last - last.t
     return [
         f"the guest stopped printing after line {len(found.console)} at {at(last.t)}: {short(last.text)}; the console "
-        f"stayed silent for {quiet:.1f} s after it{_waited(seen)}; {state_at(seen.records, last.t)}"
+        f"stayed silent for {quiet:.1f} s after it{_waited(seen)}; {state_at(seen.records, last.t)}",
+        *whereabouts(seen.records),
     ]
 
 

@@ -110,6 +110,16 @@ class Timeout(NamedTuple):
     within: float
 
 
+class Look(NamedTuple):
+    """One look at a CPU of a guest that went silent."""
+
+    t: float
+    cpu: int
+    rip: str
+    where: str | None  # the function, where the address is one of the kernel's
+    stack: tuple[str, ...]
+
+
 @dataclass
 class Records:
     """Everything the checks look at. Filled by `parse`, not changed afterwards."""
@@ -134,6 +144,7 @@ class Records:
     late: list[Handled] = field(default_factory=list)
     sending: list[Sending] = field(default_factory=list)
     done: list[Done] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
     timeouts: list[Timeout] = field(default_factory=list)
     guest_events: int = 0
 
@@ -182,6 +193,12 @@ class _Item:
 
     def may(self, key: str) -> str | None:
         return None if self.event.get(key) is None else self.word(key)
+
+    def words(self, key: str) -> tuple[str, ...]:
+        value = self.event.get(key)
+        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+            raise self.wrong(key, "a list of texts")
+        return tuple(value)
 
     def pair(self, key: str) -> tuple[int, int]:
         value = self.event.get(key)
@@ -267,6 +284,9 @@ _PARSERS: dict[tuple[str, str], Parser] = {
     ("guest", "bond"): lambda r, e: r.actives.append(Active(e.t, e.word("bond"), e.may("active"))),
     ("wire", "frame"): _frame,
     ("guest", "kmsg"): lambda r, e: r.kmsg.append(_range(e)),
+    ("qmp", "stuck"): lambda r, e: r.looks.append(
+        Look(e.t, e.whole("cpu"), e.word("rip"), e.may("where"), e.words("stack"))
+    ),
     ("await", "timeout"): lambda r, e: r.timeouts.append(
         Timeout(e.t, e.word("what"), e.word("of"), e.number("within"))
     ),

@@ -18,6 +18,7 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | console | line      | text (without CR LF); t is the arrival of the line's first byte |
 | qmp     | event     | name, data |
 | qmp     | reply     | execute, arguments, seconds |
+| qmp     | stuck     | why, sample, cpu, rip, where (function, or null), halted, stack: a guest that went silent, looked at several times |
 | inject  | link      | nic, state: written right after QEMU confirmed set_link |
 | inject  | crash     | how: written right before the crash was asked for |
 | wire    | frame     | tap, nic, dir (`out`: from the guest, `in`: to the guest), len, wall_ns, ethertype; smac, dmac; for IPv4/IPv6 UDP also sip, dip, sport, dport, udp_len, csum: ok, bad, none or partial (left to the virtual hardware); ip_csum: ok or bad |

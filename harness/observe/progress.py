@@ -51,7 +51,7 @@ class Progress:
                     src in ends
                     and kind == "rx"
                     and event.get("endpoint") == of
-                    and str(self._action.text) in event.get("text", "")
+                    and str(self._action.text) in str(event.get("text", ""))
                 )
             case "received":
                 return src in ends and kind == "rx" and event.get("endpoint") == of

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -46,6 +46,7 @@ class Machine:
     qmp: Qmp
     agent: Agent
     console: Console
+    ports: Mapping[str, socket.socket]  # our ends of the virtio-serial ports that wait for a channel: guest_agent, ssh
 
     def __init__(self, process: subprocess.Popen[bytes], argv: Sequence[str], stderr: Path) -> None:
         self.process = process
@@ -66,22 +67,23 @@ class Machine:
     ) -> AsyncIterator[Self]:
         """Spawn QEMU and open its channels; QMP has greeted when this yields. Raises QemuDied."""
         async with contextlib.AsyncExitStack() as stack:
-            pairs = [socket.socketpair() for _ in range(3)]
-            for ours, theirs in pairs:
+            pairs = {each.name: socket.socketpair() for each in fields(Channels)}
+            for ours, theirs in pairs.values():
                 stack.callback(ours.close)
                 stack.callback(theirs.close)
-            (qmp, qmp_far), (console, console_far), (agent, agent_far) = pairs
-            argv = argv_of(Channels(qmp_far.fileno(), console_far.fileno(), agent_far.fileno()))
+            far = {name: theirs.fileno() for name, (_, theirs) in pairs.items()}
+            argv = argv_of(Channels(**far))
             stderr = stack.enter_context(tempfile.NamedTemporaryFile(prefix="qemu-", suffix=".err"))  # noqa: SIM115
-            far = [pair[1].fileno() for pair in pairs]
-            process = _spawn(argv, [*far, *inherit], stderr.fileno())
+            process = _spawn(argv, [*far.values(), *inherit], stderr.fileno())
             machine = cls(process, argv, Path(stderr.name))
             stack.callback(machine._end)
-            for _, theirs in pairs:
+            for _, theirs in pairs.values():
                 theirs.close()
             machine._watch()
             stack.callback(machine._unwatch)
-            await machine._open_channels(qmp, console, agent, observers, clock, console_log)
+            near = {name: ours for name, (ours, _) in pairs.items()}
+            machine.ports = near
+            await machine._open_channels(near["qmp"], near["console"], near["agent"], observers, clock, console_log)
             stack.push_async_callback(machine._close_channels)
             yield machine
 

@@ -15,6 +15,8 @@ from typing import Literal
 from harness.plan.model import MachinePlan
 
 AGENT_PORT = "org.netpoll.agent"
+GUEST_AGENT_PORT = "org.qemu.guest_agent.0"  # qemu-ga's own default
+SSH_PORT = "org.netpoll.ssh"  # bytes of an ssh connection; no network is needed for it
 Accel = Literal["kvm", "tcg"]
 
 
@@ -36,11 +38,14 @@ class Boot:
 
 @dataclass(frozen=True)
 class Channels:
-    """Descriptors of socket pairs that QEMU inherits; the numbers stay the same in the child."""
+    """Descriptors of socket pairs that QEMU inherits; the numbers stay the same in the child. The last two serve
+    `harness.testbed.channels` and lie idle unless somebody opens one."""
 
     qmp: int
     console: int
     agent: int
+    guest_agent: int
+    ssh: int
 
 
 def machine_argv(
@@ -68,8 +73,9 @@ def machine_argv(
         ("-chardev", f"socket,id=console,fd={channels.console}"),
         ("-serial", "chardev:console"),
         ("-device", "virtio-serial-pci,id=vser,addr=0x1d"),
-        ("-chardev", f"socket,id=agent,fd={channels.agent}"),
-        ("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
+        *_port("agent", channels.agent, AGENT_PORT),
+        *_port("guest-agent", channels.guest_agent, GUEST_AGENT_PORT),
+        *_port("ssh", channels.ssh, SSH_PORT),
     ]
     if plan.machine == "q35":
         pairs += _q35_buses()
@@ -79,6 +85,13 @@ def machine_argv(
         pairs += [("-incoming", "defer")]
     flat = [word for pair in pairs for word in pair]
     return [*qemu, "-nodefaults", "-no-user-config", "-display", "none", *flat]
+
+
+def _port(chardev: str, fd: int, name: str) -> list[tuple[str, str]]:
+    return [
+        ("-chardev", f"socket,id={chardev},fd={fd}"),
+        ("-device", f"virtserialport,chardev={chardev},name={name}"),
+    ]
 
 
 def _q35_buses() -> list[tuple[str, str]]:

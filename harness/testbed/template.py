@@ -1,7 +1,7 @@
 """RAM templates: a guest that has booted once, stopped, and from which every case starts.
 
 In: a QEMU, an accelerator, a MachinePlan and its images. Out: a folder of the cache with `ram` (the guest's memory), `state`
-(QEMU's device state) and `template.json`. Rule: content-addressed by all of that, made under a lock, published by one
+(QEMU's device state), `kallsyms` (names for addresses) and `template.json`. Rule: content-addressed by all of that, made under a lock, published by one
 rename; a maker that was killed leaves nothing that is taken for a template.
 
 A clone maps `ram` copy-on-write (`share=off`), so clones share the page cache and the file is never written. Devices that must
@@ -27,11 +27,12 @@ from typing import Any
 
 from harness.observe.events import Clock
 from harness.plan.model import MachinePlan
+from harness.testbed import symbols
 from harness.testbed.errors import GuestSilent, TestbedError
 from harness.testbed.machine import Machine, Observers
 from harness.testbed.qemu import Accel, Boot, Channels, Memory, machine_argv
 
-VERSION = 1  # of what this module makes; a change makes every older template stale
+VERSION = 2  # of what this module makes; a change makes every older template stale
 KEEP, UNUSED = 8, 3600.0  # templates, seconds: what `prune` leaves
 BOOT_DEADLINE = {"kvm": 60.0, "tcg": 180.0}  # seconds to the agent's first answer
 CAPABILITIES = {
@@ -56,7 +57,8 @@ class Ingredients:
     def digest(self) -> str:
         """The template's name in the cache."""
         host_cpu = _host_cpu() if self.accel == "kvm" else ""
-        parts = [VERSION, self.qemu_digest, self.accel, host_cpu, self.machine.model_dump(), self.image_digest]
+        shape = machine_argv((), self.machine, self.accel, Memory("", False), Channels(0, 0, 0, 0, 0))
+        parts = [VERSION, self.qemu_digest, host_cpu, shape, self.machine.model_dump(), self.image_digest]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -70,6 +72,11 @@ class Template:
     @property
     def ram(self) -> Path:
         return self.folder / "ram"
+
+    @property
+    def kallsyms(self) -> Path:
+        """The kernel's functions with their addresses; for `harness.testbed.symbols`."""
+        return self.folder / "kallsyms"
 
     @property
     def state(self) -> Path:
@@ -170,6 +177,8 @@ async def _make(work: Path, ingredients: Ingredients, say: Callable[[str], None]
                 f"{silent.what}\n{guest.console.tail(25)}",
                 "the guest's console is above; has the kernel virtio_console?",
             ) from silent
+        packed = await guest.alive(guest.agent.ask("kallsyms", within=60), 61, "the kernel's symbols")
+        (work / "kallsyms").write_text(symbols.unpack(str(packed["packed"])))
         await guest.qmp.execute("stop")
         await guest.qmp.execute("migrate-set-capabilities", CAPABILITIES)
         await guest.qmp.execute("migrate", {"uri": f"file:{work / 'state'}"})
