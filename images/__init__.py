@@ -31,6 +31,7 @@ from images.progress import PlainText, Progress, Silent
 from images.qemu import Qemu, ensure_qemu, qemu_at
 from images.recipes import DEFAULT_KERNEL
 from images.store import Store, cache_root
+from images.tools import Tools, ensure_tools
 
 __all__ = [
     "DEFAULT_KERNEL",
@@ -54,11 +55,13 @@ __all__ = [
     "Qemu",
     "Silent",
     "Store",
+    "Tools",
     "UnknownKernel",
     "cache_root",
     "ensure_guest",
     "ensure_kernel",
     "ensure_qemu",
+    "ensure_tools",
     "has_pvh_entry",
     "kernel_at",
     "kernel_names",

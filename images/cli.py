@@ -20,6 +20,7 @@ from images.progress import MB, PlainText
 from images.qemu import ensure_qemu
 from images.recipes import DEFAULT_KERNEL
 from images.store import Store, cache_root
+from images.tools import ensure_tools
 
 EXIT_OK = 0
 EXIT_USAGE = 2  # before anything started
@@ -41,6 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     build.add_argument("--mirror", default="", metavar="URL", help="Debian mirror (default: this host's apt's own)")
     build.add_argument("--update", action="store_true", help="ask the mirror for newer packages")
     build.add_argument("--no-qemu", action="store_true", help="do not fetch QEMU")
+    build.add_argument("--tools", action="store_true", help="only the programs that the tests need, and no image")
     listing = commands.add_parser("list", help="show what is in the cache")
     listing.add_argument("--json", action="store_true", help="with every package's version, for programs")
     pruning = commands.add_parser("prune", help="remove what is out of date")
@@ -64,6 +66,11 @@ def _build(args: argparse.Namespace) -> None:
     wished = args.kernel or [DEFAULT_KERNEL]
     recipes = {name: recipe_of(name) for name in (kernel_names() if "all" in wished else wished)}
     start = time.monotonic()
+    if args.tools:
+        tools = ensure_tools(builder)
+        print(f"{', '.join(f'{name} {version}' for name, version in tools.versions.items())}: {tools.tree}")
+        print(f"ready after {time.monotonic() - start:.1f} s")
+        return
     if not args.no_qemu:
         qemu = ensure_qemu(builder)
         print(f"QEMU {qemu.version}: {qemu.root}")

@@ -80,3 +80,11 @@ USERLAND = Recipe(
     ),
     drop=PAPERS + r"|usr/share/(perl|perl5|zoneinfo)/|usr/lib/x86_64-linux-gnu/(perl|gconv)",
 )
+
+# What tests ask for a second opinion, so that no machine has to have it installed; not needed to run testcases.
+TOOLS = Recipe(
+    "tools",
+    ("bookworm",),
+    ("cpio", "rsyslog", "sqop", "tshark"),
+    drop=PAPERS + r"|usr/share/(perl|perl5|zoneinfo)/|usr/lib/x86_64-linux-gnu/(perl|gconv)",
+)

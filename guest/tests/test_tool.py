@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import images
 from guest.netpoll.clients.netconsole.message import parse_body, parse_packet
 from guest.netpoll.clients.sequence import Stream, generate
 from guest.netpoll.clients.syslog import parse_5424
@@ -316,14 +316,12 @@ class TestTrace:
             tracer.process.kill()
         assert len(read_file(path)) > 50
 
-    def test_the_capture_of_a_session(self, ns: Namespace, tmp_path: Path) -> None:
-        tshark = shutil.which("tshark")
-        if tshark is None:
-            pytest.skip("tshark is not installed: Wireshark's opinion of our frames cannot be asked")
+    def test_the_capture_of_a_session(self, ns: Namespace, tmp_path: Path, tools: images.Tools) -> None:
         path = tmp_path / "t.pcapng"
         done = ns.run([*TOOL, "send", OURS, "--pcapng", str(path), "--netconsole", "ext", "one", "x" * 3000])
         assert done.returncode == 0, done.stderr
-        command = [tshark, "-r", str(path), "-Y", "udp && !icmp"]  # the kernel has no such port, and says so
+        command = [*tools.argv("tshark"), "-r", str(path)]
+        command += ["-Y", "udp && !icmp"]  # the kernel has no such port, and says so
         command += ["-o", "udp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"]
         command += ["-T", "fields", "-E", "separator=|", "-e", "ip.checksum.status", "-e", "udp.checksum.status"]
         command += ["-e", "udp.length", "-e", "_ws.malformed", "-e", "frame.packet_flags_direction"]
@@ -394,11 +392,8 @@ def test_no_usable_device_is_3_and_says_what_to_do(arguments: list[str], why: st
 
 
 def test_without_the_right_it_is_3_and_says_which() -> None:
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        pytest.skip("setpriv is not installed: a right cannot be taken away for a test")
     with own_namespace() as ns:
-        done = ns.run([setpriv, "--bounding-set=-net_raw", "--inh-caps=-net_raw", *TOOL, "listen", OURS])
+        done = ns.run(["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw", *TOOL, "listen", OURS])
     assert done.returncode == 3, done.stderr
     assert "CAP_NET_RAW" in done.stderr.decode()
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+import images
 from guest.tests.own_namespace import KERNEL_IP, KERNEL_MAC, OUR_IP, Namespace, own_namespace
 
 pytestmark = pytest.mark.netns
+
+Exchange = Callable[..., list[dict[str, str]]]
 
 OPTIONS = f"6665@{OUR_IP}/ours,514@{KERNEL_IP}/{KERNEL_MAC}"
 PROPERTIES = {
@@ -46,17 +48,14 @@ READY = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.
 
 
 @contextmanager
-def rsyslog(ns: Namespace, folder: Path) -> Iterator[int]:
+def rsyslog(ns: Namespace, folder: Path, rsyslogd: Sequence[str]) -> Iterator[int]:
     """rsyslogd on KERNEL_IP:514, ready; the pipe that it writes one JSON line a message to."""
-    rsyslogd = shutil.which("rsyslogd")
-    if rsyslogd is None:
-        pytest.skip("rsyslogd is not installed: a real log server cannot be asked what it receives")
     properties = "\n".join(f'  property(outname="{k}" name="{v}" format="jsonf")' for k, v in PROPERTIES.items())
     config = folder / "rsyslog.conf"
     config.write_text(CONFIG.format(folder=folder, properties=properties, ip=KERNEL_IP))
     os.mkfifo(folder / "received")
     pipe = os.open(folder / "received", os.O_RDWR | os.O_NONBLOCK)  # for writing too, so that it never ends
-    process = ns.popen([rsyslogd, "-n", "-f", str(config), "-i", str(folder / "pid")], stderr=subprocess.PIPE)
+    process = ns.popen([*rsyslogd, "-n", "-f", str(config), "-i", str(folder / "pid")], stderr=subprocess.PIPE)
     try:
         wait_until_bound(ns, process)
         yield pipe
@@ -90,38 +89,43 @@ def ns() -> Iterator[Namespace]:
         yield namespace
 
 
-def exchange(ns: Namespace, folder: Path, count: int, *arguments: str) -> list[dict[str, str]]:
-    """Send with the tool; what rsyslogd made of it."""
-    with rsyslog(ns, folder) as pipe:
-        done = ns.run([sys.executable, "-m", "guest.netpoll", "send", OPTIONS, *arguments])
-        assert done.returncode == 0, done.stderr
-        return read_messages(pipe, count)
+@pytest.fixture
+def exchange(ns: Namespace, tmp_path: Path, tools: images.Tools) -> Exchange:
+    """Send with the tool so that `count` messages come; what rsyslogd made of them."""
+
+    def sent(count: int, *arguments: str) -> list[dict[str, str]]:
+        with rsyslog(ns, tmp_path, tools.argv("rsyslogd")) as pipe:
+            done = ns.run([sys.executable, "-m", "guest.netpoll", "send", OPTIONS, *arguments])
+            assert done.returncode == 0, done.stderr
+            return read_messages(pipe, count)
+
+    return sent
 
 
-def test_rfc_5424(ns: Namespace, tmp_path: Path) -> None:
+def test_rfc_5424(exchange: Exchange) -> None:
     sent = ["--syslog", "--severity", "2", "--facility", "16", "first", 'with "quotes" and [brackets]', "schön"]
-    messages = exchange(ns, tmp_path, 3, *sent)
+    messages = exchange(3, *sent)
     assert [m["text"].removeprefix("\ufeff") for m in messages] == ["first", 'with "quotes" and [brackets]', "schön"]
     assert {(m["pri"], m["app"], m["from"], m["msgid"]) for m in messages} == {("130", "netpoll", OUR_IP, "-")}
     assert messages[0]["procid"].isdigit()
 
 
-def test_rfc_3164(ns: Namespace, tmp_path: Path) -> None:
-    [message] = exchange(ns, tmp_path, 1, "--syslog-bsd", "--severity", "6", "--facility", "3", "hello there")
+def test_rfc_3164(exchange: Exchange) -> None:
+    [message] = exchange(1, "--syslog-bsd", "--severity", "6", "--facility", "3", "hello there")
     assert (message["pri"], message["app"], message["text"].strip()) == ("30", "netpoll", "hello there")
     assert message["host"] not in ("", "-", OUR_IP), "the host name of the message, not the address it came from"
 
 
-def test_plain_netconsole(ns: Namespace, tmp_path: Path) -> None:
+def test_plain_netconsole(exchange: Exchange) -> None:
     """A kernel's line has no PRI: user.notice, and the whole line as text."""
-    messages = exchange(ns, tmp_path, 2, "--netconsole", "plain", "eth0: link up", "x" * 900)
+    messages = exchange(2, "--netconsole", "plain", "eth0: link up", "x" * 900)
     assert [m["pri"] for m in messages] == ["13", "13"]
     assert messages[0]["text"].endswith("] eth0: link up")
     assert messages[1]["raw"].rstrip("\n").endswith("] " + "x" * 900)
 
 
-def test_extended_netconsole(ns: Namespace, tmp_path: Path) -> None:
+def test_extended_netconsole(exchange: Exchange) -> None:
     """rsyslogd knows nothing of the header; the raw message is ours, but for the last newline."""
-    messages = exchange(ns, tmp_path, 2, "--netconsole", "ext", "--userdata", "rack=7", "one", "two")
+    messages = exchange(2, "--netconsole", "ext", "--userdata", "rack=7", "one", "two")
     assert [m["raw"].split(";", 1)[1] for m in messages] == ["one\n rack=7", "two\n rack=7"]
     assert [m["raw"].split(",")[1] for m in messages] == ["0", "1"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import images
 from guest.netpoll import (
     Net,
     NetdevTx,
@@ -174,10 +174,7 @@ def test_an_open_device_is_refused() -> None:
     dev_close(dev)
 
 
-def test_tshark_finds_no_fault_with_the_capture(tmp_path: Path) -> None:
-    tshark = shutil.which("tshark")
-    if tshark is None:
-        pytest.skip("tshark is not installed: Wireshark's opinion of our frames cannot be asked")
+def test_tshark_finds_no_fault_with_the_capture(tmp_path: Path, tools: images.Tools) -> None:
     path = tmp_path / "trace.pcapng"
     net, record = Net(), Recorded()
     inner, _ = wire_pair(net)
@@ -189,7 +186,8 @@ def test_tshark_finds_no_fault_with_the_capture(tmp_path: Path) -> None:
                 netpoll_send_udp(b, b"\xff" * size)
             loop.run_until(lambda: len(got_a) == len(got_b) == 7, 5, "all frames")
     assert len(read_file(path)) == 14
-    command = [tshark, "-r", str(path), "-o", "udp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE", "-T", "fields"]
+    command = [*tools.argv("tshark"), "-r", str(path), "-o", "udp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"]
+    command += ["-T", "fields"]
     command += ["-E", "separator=|", "-e", "ip.checksum.status", "-e", "udp.checksum.status", "-e", "udp.length"]
     command += ["-e", "_ws.malformed", "-e", "_ws.expert.message"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+import images
 
 SUITE = "toy"
 
@@ -43,25 +43,19 @@ def make_deb(folder: Path, name: str, files: dict[str, bytes], version: str = "1
     return deb
 
 
-def make_repository(folder: Path, debs: list[Path]) -> Repository:
-    """Indexes and signs `debs` (anywhere on this machine) with a key of its own. Skips the test where gpg is missing."""
-    if shutil.which("gpg") is None:
-        pytest.skip("gpg, which signs the test's repository, is not installed")
-    home = folder / "gnupg"
-    home.mkdir(parents=True, mode=0o700)
-    gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--no-tty"]
-    subprocess.run(
-        [*gpg, "--passphrase", "", "--quick-generate-key", "toy <toy@localhost>", "rsa2048", "sign", "never"],
-        check=True,
-        capture_output=True,
-    )
-    keyring = folder / "keyring.gpg"
-    keyring.write_bytes(subprocess.run([*gpg, "--export"], check=True, capture_output=True).stdout)
+def make_repository(folder: Path, debs: list[Path], tools: images.Tools) -> Repository:
+    """Indexes and signs `debs` (anywhere on this machine) with a key of its own, into the new `folder`."""
+    sqop = tools.argv("sqop")
+    key = folder / "key"
     index = folder / "mirror/dists" / SUITE / "main/binary-amd64/Packages"
     index.parent.mkdir(parents=True)
+    key.write_bytes(_said([*sqop, "generate-key", "toy <toy@localhost>"]))
+    keyring = folder / "keyring.gpg"
+    keyring.write_bytes(_said([*sqop, "dearmor"], _said([*sqop, "extract-cert"], key.read_bytes())))
     index.write_text("\n".join(_stanza(deb, folder / "mirror") for deb in debs))
-    _release(index.parents[2], index, gpg)
-    subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False, capture_output=True)
+    release = _release(index.parents[2], index)
+    signed = _said([*sqop, "inline-sign", "--as=clearsigned", str(key)], release)
+    (index.parents[2] / "InRelease").write_bytes(signed)
     return Repository(f"file:{folder}/mirror", keyring, folder / "mirror")
 
 
@@ -75,15 +69,15 @@ def _stanza(deb: Path, mirror: Path) -> str:
     return f"{fields}Filename: pool/{deb.name}\nSize: {len(data)}\nSHA256: {digest}\n"
 
 
-def _release(dist: Path, index: Path, gpg: list[str]) -> None:
+def _release(dist: Path, index: Path) -> bytes:
     data = index.read_bytes()
     entry = f" {hashlib.sha256(data).hexdigest()} {len(data)} {index.relative_to(dist)}\n"
-    (dist / "Release").write_text(
+    return (
         f"Origin: Toy\nSuite: {SUITE}\nCodename: {SUITE}\nDate: Thu, 01 Jan 2026 00:00:00 UTC\n"
         f"Architectures: amd64 all\nComponents: main\nSHA256:\n{entry}"
-    )
-    subprocess.run(
-        [*gpg, "--clearsign", "--output", str(dist / "InRelease"), str(dist / "Release")],
-        check=True,
-        capture_output=True,
-    )
+    ).encode()
+
+
+def _said(argv: list[str], stdin: bytes = b"") -> bytes:
+    """What a command that must succeed printed."""
+    return subprocess.run(argv, input=stdin, check=True, stdout=subprocess.PIPE).stdout

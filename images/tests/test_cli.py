@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import images
 from images import cli
 from images.catalogue import KEPT_GUESTS, KEPT_OWN, list_, prune, trim
 from images.recipes import KERNELS
@@ -64,6 +65,14 @@ def test_a_bad_mirror_is_a_testbed_error(store: Store, capsys: pytest.CaptureFix
     assert command("build", "--mirror", "nowhere") == 3
     assert "not the address of a mirror" in capsys.readouterr().err
     assert store.objects() == []
+
+
+def test_tools_are_built_alone(tools: images.Tools, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("build", "--tools", "--mirror", "file:/nowhere") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2
+    assert all(f"{name} {version}" in said[0] for name, version in tools.versions.items())
+    assert said[0].endswith(f": {tools.tree}")
 
 
 def test_an_empty_cache_is_listed_and_pruned(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

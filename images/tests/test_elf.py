@@ -19,7 +19,6 @@ from images.userland import LIB
 PROGRAM = Path(shutil.which("apt-get") or "/bin/sh").resolve()
 
 
-@pytest.mark.skipif(shutil.which("ldd") is None, reason="ldd, to compare with, is not installed")
 def test_needed_libraries_are_those_that_ldd_loads() -> None:
     told = subprocess.run(["ldd", str(PROGRAM)], capture_output=True, text=True, check=True).stdout
     loaded = dict(re.findall(r"(\S+) => (/\S+)", told))
@@ -58,8 +57,6 @@ def test_damage_raises_elf_error_and_nothing_else(length: int, patches: list[tup
 
 def test_closure_follows_links_and_libraries(tmp_path: Path) -> None:
     library = Path("/") / LIB
-    if not (library / "libc.so.6").exists():
-        pytest.skip("this machine has no Debian library folder to copy from")
     for name in ("libm.so.6", "libc.so.6", "ld-linux-x86-64.so.2"):
         (tmp_path / LIB).mkdir(parents=True, exist_ok=True)
         shutil.copy(library / name, tmp_path / LIB / f"{name}.real")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import images
 from images.aptroot import SETTING, check_host, host_settings
 from images.errors import FetchFailed, ImageError, NoApt
 from images.fetch import Builder
@@ -21,7 +22,6 @@ from images.store import Store, manifest_of
 from images.tests.repository import SUITE, Repository, make_deb, make_repository
 
 TOY = Recipe("toy", (SUITE,), ("toy",), drop="usr/share/doc/")
-pytestmark = pytest.mark.skipif(shutil.which("apt-get") is None, reason="apt is not on this machine")
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Steps:
 
 
 @pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tools: images.Tools) -> Repository:
     made = tmp_path / "made"
     made.mkdir()
     debs = [
@@ -46,7 +46,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
         make_deb(made, "toy-lib", {"lib/toy": b"lib" * 10_000}),
         make_deb(made, "unrelated", {"usr/unrelated": b"no"}),
     ]
-    repository = make_repository(tmp_path / "repository", debs)
+    repository = make_repository(tmp_path / "repository", debs, tools)
     monkeypatch.setenv("NETPOLL_HARNESS_KEYRING", str(repository.keyring))
     return repository
 
@@ -85,7 +85,7 @@ def test_what_was_built_needs_no_mirror(tmp_path: Path, repository: Repository) 
 
 
 def test_an_update_fetches_what_is_new_and_only_then(
-    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch, tools: images.Tools
 ) -> None:
     path = builder(tmp_path, repository).fetched(TOY, nothing)
     steps = Steps()
@@ -93,7 +93,8 @@ def test_an_update_fetches_what_is_new_and_only_then(
     assert {what for what, _, _ in steps.seen} == {"package index of toy"}
     made = tmp_path / "newer"
     made.mkdir()
-    newer = make_repository(tmp_path / "newer-repository", [make_deb(made, "toy", {"usr/new": b"2"}, version="2:1.0")])
+    debs = [make_deb(made, "toy", {"usr/new": b"2"}, version="2:1.0")]
+    newer = make_repository(tmp_path / "newer-repository", debs, tools)
     monkeypatch.setenv("NETPOLL_HARNESS_KEYRING", str(newer.keyring))
     updated = builder(tmp_path, newer, update=True).fetched(TOY, nothing)
     assert updated != path
@@ -147,9 +148,9 @@ def test_what_is_not_as_signed_is_not_used(breakage: Any, said: str, tmp_path: P
 
 
 def test_another_key_does_not_vouch_for_it(
-    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch, tools: images.Tools
 ) -> None:
-    other = make_repository(tmp_path / "other", [])
+    other = make_repository(tmp_path / "other", [], tools)
     monkeypatch.setenv("NETPOLL_HARNESS_KEYRING", str(other.keyring))
     with pytest.raises(FetchFailed, match="update debian-archive-keyring"):
         builder(tmp_path, repository).fetched(TOY, nothing)
@@ -240,9 +241,10 @@ except DiskFull as error:
 
 @pytest.mark.parametrize(("size", "length"), [("16k", 10), ("1m", 1_500_000), ("2m", 1_500_000)])
 def test_a_disk_that_fills_up_while_fetching_or_unpacking(
-    size: str, length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    size: str, length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tools: images.Tools
 ) -> None:
-    repository = make_repository(tmp_path / "r", [make_deb(tmp_path, "toy", {"usr/big": os.urandom(length)})])
+    debs = [make_deb(tmp_path, "toy", {"usr/big": os.urandom(length)})]
+    repository = make_repository(tmp_path / "r", debs, tools)
     monkeypatch.setenv("NETPOLL_HARNESS_KEYRING", str(repository.keyring))
     place = tmp_path / "small"
     place.mkdir()
