@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import images
 from guest.netpoll.middleware import pcapng
 from guest.netpoll.middleware.pcapng import Direction, Interface, Packet, Writer
 from guest.netpoll.middleware.pcapng_read import (
@@ -31,11 +31,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def tshark() -> str:
-    path = shutil.which("tshark")
-    if path is None:
-        pytest.skip("tshark is not installed: Wireshark's opinion of our captures cannot be asked")
-    return path
+def tshark(tools: images.Tools) -> tuple[str, ...]:
+    return tools.argv("tshark")
 
 
 GOLDEN = {
@@ -253,7 +250,7 @@ def test_a_full_disk_leaves_a_valid_capture(tmp_path: Path) -> None:
     assert [packet.timestamp for packet in read(path.read_bytes())] == [0, 1, 2, 3]
 
 
-def test_tshark_reads_it_without_complaint(tshark: str, tmp_path: Path) -> None:
+def test_tshark_reads_it_without_complaint(tshark: tuple[str, ...], tmp_path: Path) -> None:
     path = tmp_path / "a.pcapng"
     capture(path)
     fields = [
@@ -264,7 +261,7 @@ def test_tshark_reads_it_without_complaint(tshark: str, tmp_path: Path) -> None:
         "frame.comment",
         "frame.packet_flags_direction",
     ]
-    command = [tshark, "-r", str(path), "-T", "fields", "-E", "separator=|"]
+    command = [*tshark, "-r", str(path), "-T", "fields", "-E", "separator=|"]
     for name in fields:
         command += ["-e", name]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
