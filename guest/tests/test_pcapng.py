@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import resource
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +22,7 @@ from guest.netpoll.middleware.pcapng import Direction, Interface, Packet, Writer
 from guest.netpoll.middleware.pcapng_read import (
     PcapngError,
     TruncatedError,
+    blocks,
     read,
     read_file,
     repair,
@@ -54,11 +57,11 @@ GOLDEN = {
     ),
     "bare packet": (
         pcapng.enhanced_packet(0, 1, b"abcd"),
-        "06000000 24000000 00000000 00000000 01000000 04000000 04000000 61626364 24000000",
+        "06000000 28000000 00000000 00000000 01000000 04000000 04000000 61626364 00000000 28000000",
     ),
     "names": (
         pcapng.name_resolution({bytes([10, 0, 0, 1]): "guest"}),
-        "04000000 20000000 01000a00 0a000001 67756573 74000000 00000000 20000000",
+        "04000000 24000000 01000a00 0a000001 67756573 74000000 00000000 00000000 24000000",
     ),
 }
 
@@ -69,7 +72,7 @@ def test_golden_blocks(block: bytes, golden: str) -> None:
 
 
 def capture(path: Path) -> list[Packet]:
-    """Two devices, the second declared late, frames both ways, a comment, a cut frame."""
+    """Less than a page. Two devices, the second declared late, frames both ways, a comment, a cut frame."""
     with Writer.create(path, application="test", system="Linux") as writer:
         tap = writer.add_interface("tap0", mac=bytes(6))
         writer.packet(tap, NOW, bytes(14), direction=Direction.INBOUND)
@@ -204,6 +207,36 @@ def test_misuse_is_refused(tmp_path: Path) -> None:
     assert len(read_file(tmp_path / "a")) == 1
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_no_block_crosses_a_page_and_readers_do_not_notice(tmp_path: Path, seed: int) -> None:
+    """A kernel cuts a write of a killed process at pages only; frames that are longer than a page are let through."""
+    path, rng = tmp_path / "a", random.Random(seed)
+    frames = [bytes(rng.randrange(1600)) for _ in range(400)] + [bytes(9000), b"x"]
+    with Writer.create(path) as writer:
+        number = writer.add_interface("x")
+        for frame in frames:
+            writer.packet(number, NOW, frame, direction=Direction.INBOUND)
+    data = path.read_bytes()
+    assert [packet.data for packet in read(data)] == frames
+    sizes = [(offset, kind, len(body) + 12) for offset, _, kind, body in blocks(data)]
+    crossing = [size for offset, _, size in sizes if offset // 4096 != (offset + size - 1) // 4096]
+    assert len(crossing) == 1
+    assert crossing[0] > 9000
+    filler = sum(size for _, kind, size in sizes if kind == pcapng.FILLER)
+    assert 0 < filler < len(data) / 4
+
+
+@pytest.mark.parametrize("by", [4, 8])
+def test_growing_a_block_changes_nothing_that_is_read(by: int) -> None:
+    frame = pcapng.enhanced_packet(0, 1, b"abc", comment="c", direction=Direction.OUTBOUND)
+    longer = pcapng.grown(frame, by)
+    assert len(longer) == len(frame) + by
+    assert list(read(START + IFACE + longer)) == list(read(START + IFACE + frame))
+    names = pcapng.grown(pcapng.name_resolution({bytes(4): "x"}), by)
+    whole = pcapng.grown(START, by) + pcapng.grown(IFACE, by) + names + frame
+    assert list(read(whole)) == list(read(START + IFACE + frame))
+
+
 KILLED = """
 import sys
 from pathlib import Path
@@ -225,7 +258,7 @@ def test_a_killed_writer_leaves_a_valid_capture(tmp_path: Path) -> None:
         while path.stat().st_size < 1 << 20:
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
-    packets = read_file(path)
+    packets = list(read(path.read_bytes()))
     assert [packet.timestamp for packet in packets] == list(range(len(packets)))
     assert len(packets) > 100
 
@@ -247,7 +280,7 @@ def test_a_full_disk_leaves_a_valid_capture(tmp_path: Path) -> None:
             code = 7
         os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    assert [packet.timestamp for packet in read(path.read_bytes())] == [0, 1, 2, 3]
+    assert [packet.timestamp for packet in read(path.read_bytes())] == [0, 1, 2]
 
 
 def test_tshark_reads_it_without_complaint(tshark: tuple[str, ...], tmp_path: Path) -> None:
@@ -271,4 +304,20 @@ def test_tshark_reads_it_without_complaint(tshark: tuple[str, ...], tmp_path: Pa
         "bond0|1700000000.123456791|1514|64||",
     ]
     assert "cut short" not in done.stderr
+    assert "error" not in done.stderr.lower()
+
+
+def test_tshark_passes_over_the_filling(tshark: tuple[str, ...], tmp_path: Path) -> None:
+    """Every remainder of a page comes up: filler blocks, and blocks grown by 4 and by 8 bytes."""
+    path, rng = tmp_path / "a.pcapng", random.Random(8)
+    sizes = [rng.randrange(60, 900) for _ in range(4000)]
+    with Writer.create(path) as writer:
+        number = writer.add_interface("x")
+        for size in sizes:
+            writer.packet(number, NOW, bytes(size), direction=Direction.INBOUND, comment="c" * (size % 3))
+    assert pcapng.FILLER in {kind for _, _, kind, _ in blocks(path.read_bytes())}
+    assert struct.pack("<HH", pcapng.OPT_PAD, 0) * 2 in path.read_bytes()
+    command = [*tshark, "-r", str(path), "-T", "fields", "-e", "frame.len"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [int(line) for line in done.stdout.split()] == sizes
     assert "error" not in done.stderr.lower()

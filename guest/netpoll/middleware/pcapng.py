@@ -1,10 +1,13 @@
 """pcapng (draft-ietf-opsawg-pcapng), the writing side: captures that are evidence.
 
 In: frames with nanosecond timestamps that the caller took. Out: one section, an interface block a device, an enhanced
-packet block a frame with its direction and an optional comment. The rule the writer keeps: every block leaves in one
-`write`, and a write that fails is cut off again, so what is on disk is a valid capture whenever the process is killed.
-(A kernel may still split a write that crosses a page at the very moment of a SIGKILL; the reader in `pcapng_read` names
-such a tail, and its `repair` cuts it.)
+packet block a frame with its direction and an optional comment. The rule the writer keeps: what is on disk is a valid
+capture whenever the process is killed and however full the disk is.
+
+For that every block leaves in one `write`, a write that fails is cut off again, and no block crosses a page of the file: a
+kernel that is asked to kill a process stops its write between two pages. Room that a block does not fit into is filled with
+a block of a type for local use, which readers skip. Only a block longer than a page (a frame of over 4000 bytes) can still
+be cut; the reader in `pcapng_read` names such a tail, and its `repair` removes it.
 
 Blocks: SHB section header, IDB interface description, EPB enhanced packet, NRB name resolution; all little-endian.
 """
@@ -26,7 +29,10 @@ BYTE_ORDER_MAGIC = 0x1A2B3C4D
 LINKTYPE_ETHERNET = 1
 NANOSECONDS = 9  # if_tsresol: a power of ten, negative exponent
 
-OPT_END, OPT_COMMENT = 0, 1
+FILLER = 0x80000001  # the top bit marks block types, and option codes, for local use
+PAGE = 4096
+
+OPT_END, OPT_COMMENT, OPT_PAD = 0, 1, 0x8000
 SHB_OS, SHB_USERAPPL = 3, 4
 IF_NAME, IF_DESCRIPTION, IF_MACADDR, IF_TSRESOL, IF_OS = 2, 3, 6, 9, 12
 EPB_FLAGS = 2
@@ -77,15 +83,20 @@ def _option(code: int, value: bytes) -> bytes:
 
 
 def _options(pairs: list[tuple[int, bytes]]) -> bytes:
-    """Encode options; empty values are left out, and without any there is no end-of-options either."""
-    body = b"".join(_option(code, value) for code, value in pairs if value)
-    return body + struct.pack("<HH", OPT_END, 0) if body else b""
+    """Encode options; empty values are left out. The end marker is always there: `grown` counts on it."""
+    return b"".join(_option(code, value) for code, value in pairs if value) + struct.pack("<HH", OPT_END, 0)
 
 
 def block(block_type: int, body: bytes) -> bytes:
     """One block: type, total length, body (already a multiple of 4), total length again."""
     total = struct.pack("<I", len(body) + 12)
     return struct.pack("<I", block_type) + total + body + total
+
+
+def grown(whole: bytes, by: int) -> bytes:
+    """A block of ours made longer by 4 or 8 bytes, with empty options for local use before its end marker."""
+    kind, body = struct.unpack_from("<I", whole)[0], whole[8:-4]
+    return block(kind, body[:-4] + struct.pack("<HH", OPT_PAD, 0) * (by // 4) + body[-4:])
 
 
 def section_header(application: str, system: str = "") -> bytes:
@@ -133,7 +144,7 @@ def name_resolution(names: Mapping[bytes, str]) -> bytes:
             raise ValueError(f"name record {address!r} -> {name!r}: need a packed address and a name")
         value = address + name.encode() + b"\0"
         records += struct.pack("<HH", kind, len(value)) + _pad(value)
-    return block(NRB, bytes(records) + struct.pack("<HH", 0, 0))
+    return block(NRB, bytes(records) + struct.pack("<HH", 0, 0) + _options([]))
 
 
 class Writer:
@@ -145,6 +156,8 @@ class Writer:
     def __init__(self, fd: int, *, application: str = "netpoll", system: str = "") -> None:
         self._fd = fd
         self._interfaces = 0
+        status = os.fstat(fd)
+        self._position = status.st_size if stat.S_ISREG(status.st_mode) else None  # None: no pages to mind
         self._write(section_header(application, system))
 
     @classmethod
@@ -194,6 +207,17 @@ class Writer:
         )
 
     def _write(self, data: bytes) -> None:
+        """Append a block, inside one page of the file if it can be."""
+        if self._position is not None:
+            room = PAGE - self._position % PAGE
+            if room < len(data) <= PAGE:
+                self._append(block(FILLER, bytes(room - 12)))
+            rest = -(self._position + len(data)) % PAGE
+            if rest in (4, 8):  # too little for a filler
+                data = grown(data, rest)
+        self._append(data)
+
+    def _append(self, data: bytes) -> None:
         written = 0
         try:
             while written < len(data):
@@ -201,12 +225,13 @@ class Writer:
         except OSError:
             self._cut(written)
             raise
+        if self._position is not None:
+            self._position += written
 
     def _cut(self, written: int) -> None:
         """Take back the part of a block that went out before the disk was full."""
-        status = os.fstat(self._fd)
-        if written and stat.S_ISREG(status.st_mode):
-            os.ftruncate(self._fd, status.st_size - written)
+        if written and self._position is not None:
+            os.ftruncate(self._fd, self._position)
 
     def close(self) -> None:
         """Close the descriptor; a second call does nothing."""
