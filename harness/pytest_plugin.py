@@ -7,6 +7,7 @@ nothing; it asks harness.run and translates.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from harness.run import Bench, Options, load, results_folder
 from harness.scenario.errors import ScenarioErrors
 from harness.testbed.errors import TestbedError
 
+PER_WORKER = 512 << 20  # bytes
 OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
 BENCH: pytest.StashKey[Bench] = pytest.StashKey()
 VERDICTS: pytest.StashKey[list[tuple[Verdict, Path]]] = pytest.StashKey()
@@ -55,14 +57,27 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class _Workers:
-    """Tells xdist's workers where the evidence of this run goes, so that it ends up in one folder."""
+    """For xdist: `-n auto` counts what cores and memory carry, and all workers' evidence goes to one folder."""
 
     def __init__(self, options: Options) -> None:
         self._results = str(options.results)
 
     @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_auto_num_workers(self) -> int:
+        """One software-emulated guest keeps a core busy; a clone with its QEMU and its worker needs PER_WORKER of memory."""
+        return max(1, min(len(os.sched_getaffinity(0)), _available_memory() // PER_WORKER))
+
+    @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         node.workerinput["netpoll_results"] = self._results
+
+
+def _available_memory() -> int:
+    """MemAvailable of /proc/meminfo, in bytes."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return PER_WORKER
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
