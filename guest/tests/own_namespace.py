@@ -3,8 +3,8 @@
 In: nothing but util-linux. Out: `Namespace`, which runs commands inside. The rule it keeps: the namespace lives as long as
 one process that waits on a pipe from us, so that it is gone when the test is, however that ends.
 
-`ours` is for our stack: up, without an address. `theirs` is the kernel's end: up, with KERNEL_IP; for it, OUR_IP is a
-neighbour on the link. Needs root, or a system that allows user namespaces.
+`ours` is for our stack: up, without an address. `theirs` is the kernel's end: up, with KERNEL_IP. Unless it is told not to,
+the kernel knows OUR_MAC: while it asks by ARP it keeps only a few datagrams waiting. Needs root, or a system that allows user namespaces.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ with IPRoute() as ip:
         open(f"/proc/sys/net/ipv6/conf/{{name}}/disable_ipv6", "w").write("1")
         ip.link("set", index=index, address=mac)
         ip.link("set", index=index, state="up")
-    ip.addr("add", index=ip.link_lookup(ifname="theirs")[0], address="{KERNEL_IP}", prefixlen=24)
+    index = ip.link_lookup(ifname="theirs")[0]
+    ip.addr("add", index=index, address="{KERNEL_IP}", prefixlen=24)
+    if sys.argv[1:] == ["neighbour"]:
+        ip.neigh("add", ifindex=index, dst="{OUR_IP}", lladdr="{OUR_MAC}", state=0x80)  # NUD_PERMANENT
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -61,10 +64,10 @@ class Namespace:
 
 
 @contextmanager
-def own_namespace() -> Iterator[Namespace]:
+def own_namespace(*, neighbour: bool = True) -> Iterator[Namespace]:
     """The namespace, or a skip that says why this system gives none."""
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
-    command = ["unshare", "--net", *user, sys.executable, "-c", _HOLDER]
+    command = ["unshare", "--net", *user, sys.executable, "-c", _HOLDER, "neighbour" if neighbour else "stranger"]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with holder:
         assert holder.stdin

@@ -145,7 +145,7 @@ class TestSend:
 
 
 class TestListen:
-    """`listen --trap` answers ARP for OUR_IP, so that the kernel can send to it at all."""
+    """Datagrams of the kernel's own socket. `--trap` keeps our kernel's other traffic from them, and answers ARP."""
 
     def listen(self, ns: Namespace, *arguments: str) -> Running:
         return Running(ns, "listen", OURS, "--trap", "--timeout", "20", *arguments)
@@ -192,8 +192,9 @@ class TestListen:
             assert listener.end()[1] == [f"{KERNEL_IP} [    0.000000] error"]
 
     def test_stream(self, ns: Namespace) -> None:
-        with self.listen(ns, "--stream", "8", "--count", "300", "--strict") as listener:
-            kernel_sends(ns, list(generate(Stream(8, 300))))
+        """Short ones, so that a socket buffer holds all of them, whenever the listener gets its turn."""
+        with self.listen(ns, "--stream", "8", "--count", "300", "--length", "20-200", "--strict") as listener:
+            kernel_sends(ns, list(generate(Stream(8, 300, 20, 200))))
             code, _, errors = listener.end()
         assert (code, "300 of 300 datagrams; missing []" in errors) == (0, True)
 
@@ -234,8 +235,12 @@ class TestListen:
 
 
 class TestAnswer:
-    def test_arp_and_echo(self, ns: Namespace) -> None:
-        with Running(ns, "answer", f"6665@{OUR_IP}/ours,@0.0.0.0/", "--count", "2", "--timeout", "20") as answerer:
+    def test_arp_and_echo(self) -> None:
+        """In a namespace of its own, where the kernel has to ask for our MAC."""
+        with (
+            own_namespace(neighbour=False) as ns,
+            Running(ns, "answer", f"6665@{OUR_IP}/ours,@0.0.0.0/", "--count", "2", "--timeout", "20") as answerer,
+        ):
             done = ns.run([sys.executable, "-c", ASK, "ping", "pong"])
             answers = [f"b'{word}' ('{OUR_IP}', 6665)" for word in ("ping", "pong")]
             assert done.stdout.decode().splitlines() == answers, done.stderr
@@ -280,7 +285,7 @@ class TestTrace:
         """In a namespace of its own, where the kernel has yet to ask for our MAC."""
         path = tmp_path / "t.pcapng"
         with (
-            own_namespace() as ns,
+            own_namespace(neighbour=False) as ns,
             Running(ns, "trace", "theirs", str(path), "--count", "6", "--timeout", "20") as tracer,
         ):
             with Running(ns, "answer", f"6665@{OUR_IP}/ours,@0.0.0.0/", "--count", "2", "--timeout", "20") as answerer:
