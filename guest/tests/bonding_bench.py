@@ -11,29 +11,13 @@ from collections.abc import Callable
 
 from guest.netpoll.bonding import Bond, BondParams, bond_create
 from guest.netpoll.context import Context
-from guest.netpoll.core import Netpoll, NetpollInfo, netpoll_cleanup, netpoll_setup
+from guest.netpoll.core import Netpoll, netpoll_setup
 from guest.netpoll.drivers.loopback import LoopbackDevice, wire_pair
 from guest.netpoll.napi import do_irq, do_softirq
-from guest.netpoll.netdevice import Net, NetDevice, NetpollSender
+from guest.netpoll.netdevice import Net, NetDevice
 from guest.netpoll.skbuff import SkBuff
 
 STEP = 0.05  # seconds
-
-
-class CoreNetpoll:
-    """SlaveNetpoll over core; the bond retries by itself, so a slave tries once."""
-
-    def slave_enable_netpoll(self, dev: NetDevice, drop: Callable[[SkBuff], None]) -> Netpoll:
-        np = Netpoll(dev.net, dev.name, drop=drop, dev_name=dev.name)
-        npinfo = NetpollInfo(dev)
-        npinfo.max_retries = npinfo.tries = 1
-        npinfo.attach(np)
-        np.dev, dev.npinfo = dev, npinfo
-        return np
-
-    def slave_disable_netpoll(self, np: NetpollSender) -> None:
-        assert isinstance(np, Netpoll)
-        netpoll_cleanup(np)
 
 
 class Clock:
@@ -71,7 +55,7 @@ class Bench:
         """A bond over all devices of one end, up, with an IPv4 address: 10.0.0.1 left, 10.0.0.2 right."""
         net, devices = (self.left, self.l) if left else (self.right, self.r)
         params = BondParams(**options)  # type: ignore[arg-type]  # tests name options that exist
-        bond = bond_create(net, "bond0", params, devices, dev_addr=dev_addr, slave_netpoll=CoreNetpoll())
+        bond = bond_create(net, "bond0", params, devices, dev_addr=dev_addr)
         bond.addresses = [ipaddress.IPv4Interface(f"10.0.0.{1 if left else 2}/24")]
         self.settle()
         return bond

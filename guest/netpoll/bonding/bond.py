@@ -56,7 +56,7 @@ from guest.netpoll.wire.ethernet import ETH_P_SLOW, HEADER_LEN
 
 @runtime_checkable
 class SlaveNetpoll(Protocol):
-    """Netpoll on single slaves, which core can do and bonding cannot, since it does not know core."""
+    """What the bond asks of its npinfo (core.NetpollInfo): netpoll on single slaves."""
 
     def slave_enable_netpoll(self, dev: NetDevice, drop: Callable[[SkBuff], None]) -> NetpollSender:
         """A sender set up on `dev` (an address is not needed), few retries, `drop` as its drop routine."""
@@ -68,9 +68,7 @@ class SlaveNetpoll(Protocol):
 class Bond(NetDevice):
     """A bond without slaves yet, to be registered like any device. `params` may be a mode's word alone.
 
-    Without `dev_addr` it takes the first slave's address. Netpoll on the slaves comes from `slave_netpoll`,
-    or from the bond's own npinfo if that is a SlaveNetpoll; with neither, the bond sends straight to the
-    slaves' drivers, and its poll_controller cannot run their NAPI polls.
+    Without `dev_addr` it takes the first slave's address.
     """
 
     def __init__(
@@ -80,10 +78,8 @@ class Bond(NetDevice):
         params: BondParams | str = Mode.ROUNDROBIN.value,
         *,
         dev_addr: bytes = b"",
-        slave_netpoll: SlaveNetpoll | None = None,
     ) -> None:
         self.slaves: list[Slave] = []
-        self.slave_netpoll = slave_netpoll
         self._npinfo: NetpollHook | None = None
         super().__init__(net, name, dev_addr or bytes(6))
         self.params = parse_options({"mode": params}) if isinstance(params, str) else params
@@ -280,10 +276,9 @@ class Bond(NetDevice):
                 self._enable_netpoll(slave, self._npinfo)
 
     def _enable_netpoll(self, slave: Slave, npinfo: NetpollHook) -> None:
-        enabler = self.slave_netpoll or npinfo
-        if isinstance(enabler, SlaveNetpoll):
-            np = enabler.slave_enable_netpoll(slave.dev, slave.keep_returned)
-            slave.np, slave.disable_np = np, functools.partial(enabler.slave_disable_netpoll, np)
+        if isinstance(npinfo, SlaveNetpoll):
+            np = npinfo.slave_enable_netpoll(slave.dev, slave.keep_returned)
+            slave.np, slave.disable_np = np, functools.partial(npinfo.slave_disable_netpoll, np)
 
     def disable_netpoll(self, slave: Slave) -> None:
         """slave_disable_netpoll()."""
@@ -385,10 +380,9 @@ def bond_create(
     slaves: Sequence[NetDevice] = (),
     *,
     dev_addr: bytes = b"",
-    slave_netpoll: SlaveNetpoll | None = None,
 ) -> Bond:
     """A registered bond over `slaves`, up; raises NetdevError, nothing then being left behind."""
-    bond = Bond(net, name, params, dev_addr=dev_addr, slave_netpoll=slave_netpoll)
+    bond = Bond(net, name, params, dev_addr=dev_addr)
     register_netdev(bond)
     try:
         for dev in slaves:
