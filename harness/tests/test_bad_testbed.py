@@ -42,6 +42,8 @@ def test_a_bad_qemu(testcases: Path, tmp_path: Path, script: str | None, word: s
 USAGE = {
     "a folder that is not there": (["run", "no/such/folder"], "no such file or folder"),
     "an unknown kernel": (["run", "TESTCASES", "--kernel", "debian-6.11"], "debian-6.12"),
+    "a kernel file that is not there": (["run", "TESTCASES", "--kernel", "/no/such/bzImage"], "no such file"),
+    "a folder of modules that is not there": (["run", "TESTCASES", "--modules", "/no/such"], "no such folder"),
     "a QEMU that is not there": (["run", "TESTCASES", "--qemu", "/no/such/qemu"], "no such file"),
     "an unknown case": (["explain", "no/such/case", "TESTCASES"], "names 0 cases"),
     "a folder without evidence": (["judge", "/"], "/"),

@@ -150,3 +150,18 @@ def test_explain_prints_what_is_done(testcases: Path) -> None:
     assert done.returncode == 0, done.stderr
     for words in ("-incoming", "netdev_add", "device_add", "virtio-net-pci", "netconsole_open", "inject-nmi"):
         assert words in done.stdout
+
+
+def test_lf_runs_what_failed(testcases: Path, tmp_path: Path) -> None:
+    good = (
+        (testcases / "send" / "datagrams-out.yaml").read_text().replace("nic: [e1000, virtio-net]", "nic: [virtio-net]")
+    )
+    (tmp_path / "good.yaml").write_text(good)
+    twin = Path(__file__).parent / "must_fail" / "crash-without-link.yaml"
+    (tmp_path / "bad.yaml").write_text(twin.read_text())
+    options = ("--rootdir", tmp_path, "-c", "/dev/null", "--results")
+    first = call("run", tmp_path / "good.yaml", tmp_path / "bad.yaml", *options, tmp_path / "1")
+    assert first.returncode == 1, first.stdout
+    assert sorted(verdicts(tmp_path / "1").values()) == ["FAIL", "PASS"]
+    call("run", tmp_path / "good.yaml", tmp_path / "bad.yaml", *options, tmp_path / "2", "--lf")
+    assert list(verdicts(tmp_path / "2").values()) == ["FAIL"]
