@@ -1,0 +1,189 @@
+"""The socket edge: accept a client, move bytes and descriptors between it and a Session. One thread, any number of devices.
+
+In: a listening UNIX socket and a PciDevice. Out: nothing; `Loop.run_once` serves until the next thing happens. Rule: no call here
+waits for a client. Reads and writes never block, one client's flood does not starve the others, and a client that does not take
+its replies is cut off.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import heapq
+import itertools
+import selectors
+import socket
+import time
+from collections.abc import Callable
+
+from harness.vfio_user import wire
+from harness.vfio_user.device import PciDevice
+from harness.vfio_user.errors import Violation
+from harness.vfio_user.session import Remark, Session
+
+CHUNK = 1 << 16  # bytes a recvmsg takes
+BURST = 16  # recvmsg calls before the others get their turn
+BACKLOG = 4 << 20  # bytes of replies that wait for a client
+_FD_SPACE = socket.CMSG_SPACE(wire.MAX_FDS * 4)
+
+
+class Loop:
+    """Readiness and timers. `selectors` is the kernel's; a callback that raises is told to `remark`, not passed on."""
+
+    def __init__(self, remark: Remark = lambda _text: None) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = itertools.count()
+        self._remark = remark
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        self._selector.register(fd, selectors.EVENT_READ, (callback, callback))
+
+    def watch_writer(self, fd: int, reader: Callable[[], None], writer: Callable[[], None] | None) -> None:
+        """Also (or no longer) wait until `fd` takes data."""
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if writer else 0)
+        self._selector.modify(fd, events, (reader, writer or reader))
+
+    def remove(self, fd: int) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(fd)
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._count), callback))
+
+    def run_once(self, timeout: float | None = None) -> None:
+        """Wait for the next event or timer, at most `timeout` seconds, and serve what there is."""
+        for key, events in self._selector.select(self._patience(timeout)):
+            reader, writer = key.data
+            if events & selectors.EVENT_WRITE:
+                self._call(writer)
+            if events & selectors.EVENT_READ and key.fd in self._selector.get_map():
+                self._call(reader)
+        while self._timers and self._timers[0][0] <= time.monotonic():
+            self._call(heapq.heappop(self._timers)[2])
+
+    def _patience(self, timeout: float | None) -> float | None:
+        if not self._timers:
+            return timeout
+        until = max(0.0, self._timers[0][0] - time.monotonic())
+        return until if timeout is None else min(until, timeout)
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception as defect:
+            self._remark(f"defect in {getattr(callback, '__qualname__', callback)}: {type(defect).__name__}: {defect}")
+
+    def close(self) -> None:
+        self._selector.close()
+
+
+class Listener:
+    """Gives `device` to one client after the other; a second one at the same time is turned away."""
+
+    def __init__(self, loop: Loop, sock: socket.socket, device: PciDevice, remark: Remark = lambda _text: None) -> None:
+        self._loop, self._sock, self.device, self._remark = loop, sock, device, remark
+        self.connection: Connection | None = None
+        sock.setblocking(False)
+        loop.add_reader(sock.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            client, _ = self._sock.accept()
+            if self.connection is not None:
+                self._remark("a second client at the same time: turned away")
+                client.close()
+                return
+            self.connection = Connection(self._loop, client, self.device, self._gone, self._remark)
+
+    def _gone(self) -> None:
+        self.connection = None
+        self.device.disconnected()
+
+    def close(self) -> None:
+        self._loop.remove(self._sock.fileno())
+        self._sock.close()
+        if self.connection is not None:
+            self.connection.close("the server ends")
+
+
+class Connection:
+    """One client."""
+
+    def __init__(
+        self, loop: Loop, sock: socket.socket, device: PciDevice, gone: Callable[[], None], remark: Remark
+    ) -> None:
+        self._loop, self._sock, self._gone, self._remark = loop, sock, gone, remark
+        self._session = Session(device, remark)
+        self._out = bytearray()
+        sock.setblocking(False)
+        loop.add_reader(sock.fileno(), self._readable)
+
+    def _readable(self) -> None:
+        for _ in range(BURST):
+            try:
+                data, ancillary, flags, _ = self._sock.recvmsg(CHUNK, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                return
+            except ConnectionError as error:
+                self.close(str(error))
+                return
+            fds = _descriptors(ancillary) if ancillary else []
+            if not data:
+                self.close("the client has closed")
+                return
+            try:
+                replies = self._session.receive(data, fds)
+                if flags & socket.MSG_CTRUNC:
+                    raise Violation(f"more than {wire.MAX_FDS} descriptors with one message")
+            except Violation as violation:
+                self.close(f"violation: {violation}")
+                return
+            if replies and not self._send(replies):
+                return
+
+    def _send(self, replies: bytes) -> bool:
+        """False if the connection has ended."""
+        if not self._out:
+            try:
+                replies = replies[self._sock.send(replies) :]
+            except BlockingIOError:
+                pass
+            except ConnectionError as error:
+                self.close(str(error))
+                return False
+            if not replies:
+                return True
+            self._loop.watch_writer(self._sock.fileno(), self._readable, self._writable)
+        self._out += replies
+        if len(self._out) > BACKLOG:
+            self.close("the client does not take its replies")
+            return False
+        return True
+
+    def _writable(self) -> None:
+        try:
+            del self._out[: self._sock.send(self._out)]
+        except BlockingIOError:
+            return
+        except ConnectionError as error:
+            self.close(str(error))
+            return
+        if not self._out:
+            self._loop.watch_writer(self._sock.fileno(), self._readable, None)
+
+    def close(self, why: str) -> None:
+        """End the connection; the device hears of it."""
+        self._remark(f"connection ends: {why}")
+        self._loop.remove(self._sock.fileno())
+        self._sock.close()
+        self._session.close()
+        self._gone()
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)
