@@ -120,6 +120,26 @@ class Agent:
             path = Path("/proc/sys") / name.replace(".", "/")
             path.write_text(str(value))
 
+    # -- programs and files, for other channels and for set-up by hand
+
+    def op_port(self, name: str) -> str:
+        """The device of a virtio-serial port: where qemu-ga or sshd is to serve."""
+        return find_port(name)
+
+    def op_file_write(self, path: str, data: str, append: bool = False, mode: int | None = None) -> None:
+        """Base64 to a file; a large one comes in several requests, all but the first with `append`."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if append else os.O_TRUNC)
+        with open(os.open(path, flags, 0o644), "wb") as file:
+            if mode is not None and not append:
+                os.fchmod(file.fileno(), mode)
+            file.write(base64.b64decode(data))
+
+    def op_file_read(self, path: str, offset: int, size: int) -> dict[str, str]:
+        """At most `size` bytes from `offset` on, as base64; none at the end."""
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return {"data": base64.b64encode(file.read(size)).decode()}
+
     # -- links
 
     def op_nic_wait(self, id: str, mac: str, driver: str = "", within: float = 15) -> dict[str, Any]:  # noqa: A002
@@ -170,6 +190,12 @@ class Agent:
             (knobs / "slaves").write_text(f"+{self._name(slave)}")
         for name in late & set(options or {}):
             (knobs / name).write_text(self._name(str((options or {})[name])))
+        return {"ifname": id}
+
+    def op_bond_known(self, id: str, within: float = 15) -> dict[str, Any]:  # noqa: A002
+        """Wait for a bond that somebody else sets up, over another channel, and learn its interface."""
+        self.links.wait(lambda link: link.name == id, within, f"the bond {id}")
+        self._learn(id, id)
         return {"ifname": id}
 
     def op_carrier(self) -> None:

@@ -30,6 +30,7 @@ from harness.report import store
 from harness.scenario.load import load_tree
 from harness.scenario.model import Scenario
 from harness.testbed.accel import Probe, probe
+from harness.testbed.channels import Login
 from harness.testbed.qemu import Accel, Boot
 from harness.testbed.template import Ingredients, ensure
 from harness.zygote import Zygote
@@ -107,6 +108,7 @@ class Bench:
             machine=plan.machine,
             boot=Boot(kernel.vmlinux, guest.initrd),
             image_digest=f"{kernel.digest}-{guest.digest}",
+            login=Login("root", guest.client_key, guest.host_key.read_text()),
         )
 
     def _kernel(self, name: str) -> images.Kernel:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any
 
-from harness.testbed.errors import GuestSilent, TestbedError
+from harness.testbed.errors import GuestRefused, GuestSilent
 
 LINE_LIMIT = 4 << 20  # bytes; a batch of events of a long send is some 100 KiB
 KINDS = frozenset(
@@ -23,7 +23,7 @@ KINDS = frozenset(
 OnEvent = Callable[[str, float, Mapping[str, Any]], None]  # kind, guest's CLOCK_MONOTONIC, further keys
 
 
-class AgentRefused(TestbedError):
+class AgentRefused(GuestRefused):
     """The agent answered that it could not: the guest's own words are in the message."""
 
 

@@ -5,7 +5,8 @@ TestbedError
 ├── NoTap         /dev/net/tun is missing or refused: load tun, pass the device into the container
 ├── QemuDied      QEMU ended or never answered: its command, exit status and last output are in the message
 ├── QmpRefused    QEMU refused a command: a wrong property, a device that this QEMU lacks
-└── GuestSilent   the agent never answered: the console's tail is in the message
+├── GuestSilent   the agent never answered: the console's tail is in the message
+└── GuestRefused  the guest answered that it could not: its own words are in the message
 """
 
 from __future__ import annotations
@@ -42,4 +43,8 @@ class QmpRefused(TestbedError):
 
 
 class GuestSilent(TestbedError):
+    pass
+
+
+class GuestRefused(TestbedError):
     pass

@@ -28,6 +28,7 @@ from typing import Any
 from harness.observe.events import Clock
 from harness.plan.model import MachinePlan
 from harness.testbed import symbols
+from harness.testbed.channels import Login
 from harness.testbed.errors import GuestSilent, TestbedError
 from harness.testbed.machine import Machine, Observers
 from harness.testbed.qemu import Accel, Boot, Channels, Memory, machine_argv
@@ -53,6 +54,7 @@ class Ingredients:
     machine: MachinePlan
     boot: Boot
     image_digest: str  # of kernel and guest image together
+    login: Login | None = None  # how the guest is reached over ssh
 
     def digest(self) -> str:
         """The template's name in the cache."""

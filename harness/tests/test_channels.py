@@ -1,0 +1,302 @@
+"""The three control channels on real guests: the same programs, files and refusals over each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import paramiko
+import pytest
+
+from harness.observe.events import Clock
+from harness.run import Bench, load
+from harness.testbed import template
+from harness.testbed.channels import Channel, ChannelName, Login, bond
+from harness.testbed.channels.agent import CHUNK
+from harness.testbed.channels.doors import open_channel
+from harness.testbed.channels.guest_agent import GuestAgent, synchronise
+from harness.testbed.errors import GuestRefused, GuestSilent, TestbedError
+from harness.testbed.machine import Machine, Observers
+from harness.testbed.template import Ingredients, clone_argv, clone_memory, restore
+
+CHANNELS: tuple[ChannelName, ...] = ("agent", "qemu-guest-agent", "ssh")
+QUIET = Observers(lambda *_: None, lambda *_: None, lambda *_: None)
+Work = Callable[[Machine, Ingredients], Awaitable[None]]
+
+
+@pytest.fixture
+def on_a_guest(bench: Bench, testcases: Path, tmp_path: Path) -> Callable[[Work], None]:
+    """Run something on a fresh clone."""
+    plan = load([testcases / "crash" / "panic.yaml"], bench.options)[0]
+    job = bench.prepare(plan)
+    made = template.find(bench.options.cache, job.ingredients)
+    assert made is not None
+
+    async def conduct(work: Work) -> None:
+        with clone_memory(made, False) as (memory, inherit):
+            start = Machine.start(
+                lambda channels: clone_argv(job.ingredients, memory, channels),
+                QUIET,
+                Clock.start(),
+                tmp_path / "console",
+                inherit,
+            )
+            async with start as guest:
+                await restore(guest, made)
+                await guest.alive(guest.agent.ask("hello"), 30, "hello")
+                await work(guest, job.ingredients)
+
+    return lambda work: asyncio.run(conduct(work))
+
+
+@contextlib.asynccontextmanager
+async def opened(name: ChannelName, guest: Machine, ingredients: Ingredients) -> AsyncIterator[Channel]:
+    channel = await open_channel(name, guest, ingredients.login)
+    try:
+        yield channel
+    finally:
+        await channel.close()
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("name", CHANNELS)
+def test_programs(on_a_guest: Callable[[Work], None], name: ChannelName) -> None:
+    async def work(guest: Machine, ingredients: Ingredients) -> None:
+        async with opened(name, guest, ingredients) as channel:
+            assert channel.name == name
+            ran = await channel.run(["sh", "-c", "echo out; echo err >&2; exit 3"])
+            assert (ran.rc, ran.out, ran.err) == (3, "out\n", "err\n")
+            with pytest.raises(GuestRefused, match="status 3: err"):
+                ran.checked()
+            spaced = await channel.run(["printf", "%s|", "two words", "$HOME", "'quoted'", "", "*"])
+            assert spaced.out == "two words|$HOME|'quoted'||*|"
+            assert (await channel.run(["cat"])).out == "", "a program must find its input at its end"
+            noisy = await channel.run(
+                ["sh", "-c", "head -c 3000000 /dev/zero >&2; head -c 3000000 /dev/zero; echo end"]
+            )
+            assert (noisy.rc, len(noisy.out), len(noisy.err)) == (0, 65536, 65536)
+            with pytest.raises(GuestRefused, match="no-such-program"):
+                await channel.run(["no-such-program"])
+            with pytest.raises(GuestSilent, match="sleep"):
+                await channel.run(["sleep", "1000"], within=1)
+            assert (await channel.run(["echo", "alive"])).out == "alive\n"
+
+    on_a_guest(work)
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("name", CHANNELS)
+def test_files(on_a_guest: Callable[[Work], None], name: ChannelName) -> None:
+    data = random.Random(7).randbytes(2 * CHUNK + 12345)
+
+    async def work(guest: Machine, ingredients: Ingredients) -> None:
+        async with opened(name, guest, ingredients) as channel:
+            await channel.put("/tmp/large", data, mode=0o640)
+            assert await channel.get("/tmp/large") == data
+            assert (await channel.run(["stat", "-c", "%a", "/tmp/large"])).out == "640\n"
+            await channel.put("/tmp/large", b"small")
+            assert await channel.get("/tmp/large") == b"small"
+            await channel.put("/tmp/empty", b"")
+            assert await channel.get("/tmp/empty") == b""
+            await channel.put("/proc/sys/kernel/printk", b"4\n")
+            assert (await channel.get("/proc/sys/kernel/printk")).split()[0] == b"4"
+            with pytest.raises(GuestRefused, match="/tmp/none"):
+                await channel.get("/tmp/none")
+            with pytest.raises(GuestRefused, match="/no/folder/file"):
+                await channel.put("/no/folder/file", b"x")
+            with pytest.raises(GuestRefused):  # EINVAL of the file itself, after it was opened
+                await channel.put("/sys/class/net/bonding_masters", b"nonsense")
+            assert (await channel.run(["echo", "alive"])).out == "alive\n"
+
+    on_a_guest(work)
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("name", CHANNELS)
+def test_a_bond(on_a_guest: Callable[[Work], None], name: ChannelName) -> None:
+    """Two hot-plugged NICs without a network behind them; what the kernel's driver says of its bond is compared."""
+    macs = ["52:54:00:6e:70:01", "52:54:00:6e:70:02"]
+
+    async def work(guest: Machine, ingredients: Ingredients) -> None:
+        for number, mac in enumerate(macs):
+            await guest.qmp.execute("netdev_add", {"type": "hubport", "hubid": number, "id": f"net{number}"})
+            nic = {
+                "driver": "virtio-net-pci",
+                "netdev": f"net{number}",
+                "mac": mac,
+                "id": f"nic{number}",
+                "romfile": "",
+            }
+            await guest.qmp.execute("device_add", nic)
+            await guest.agent.ask("nic_wait", {"id": f"n{number}", "mac": mac}, within=20)
+        async with opened(name, guest, ingredients) as channel:
+            names = await bond.interfaces(channel)
+            options = {"primary": macs[1], "fail_over_mac": "active"}
+            await bond.create(channel, "bond7", "active-backup", macs, 50, options)
+            assert (await guest.agent.ask("bond_known", {"id": "bond7"}))["ifname"] == "bond7"
+            said = (await channel.get("/proc/net/bonding/bond7")).decode()
+            assert (await bond.interfaces(channel)).items() >= names.items()
+            assert (await channel.get("/sys/class/net/bond7/operstate")).strip() in (b"up", b"down")
+            with pytest.raises(GuestRefused, match="no interface with MAC"):
+                await bond.create(channel, "bond8", "802.3ad", ["52:54:00:00:00:99"])
+        assert "Bonding Mode: fault-tolerance (active-backup) (fail_over_mac active)" in said
+        assert "MII Polling Interval (ms): 50" in said
+        assert f"Primary Slave: {names[macs[1]]}" in said
+        assert [f"Slave Interface: {names[mac]}" in said for mac in macs] == [True, True]
+
+    on_a_guest(work)
+
+
+@pytest.mark.guest
+def test_the_guest_agent_speaks_the_protocol_of_qmp(on_a_guest: Callable[[Work], None]) -> None:
+    async def work(guest: Machine, ingredients: Ingredients) -> None:
+        async with opened("qemu-guest-agent", guest, ingredients) as channel:
+            assert isinstance(channel, GuestAgent)
+            assert await channel.execute("guest-sync", {"id": 4711}) == 4711
+            supported = {each["name"] for each in (await channel.execute("guest-info"))["supported_commands"]}
+            assert {"guest-exec", "guest-file-open", "guest-network-get-interfaces"} <= supported
+            links = await channel.execute("guest-network-get-interfaces")
+            assert "lo" in {link["name"] for link in links}
+            with pytest.raises(GuestRefused, match="guest-no-such-command"):
+                await channel.execute("guest-no-such-command")
+            answers = await asyncio.gather(*(channel.execute("guest-sync", {"id": n}) for n in range(20)))
+            assert answers == list(range(20))
+
+    on_a_guest(work)
+
+
+@pytest.mark.guest
+def test_a_guest_agent_that_never_was_started_is_named(on_a_guest: Callable[[Work], None]) -> None:
+    async def work(guest: Machine, _ingredients: Ingredients) -> None:
+        with pytest.raises(GuestSilent, match="is qemu-ga running in the guest"):
+            await GuestAgent(guest.ports["guest_agent"]).open(within=0.5)
+
+    on_a_guest(work)
+
+
+def forged(login: Login, _folder: Path) -> Login:
+    """One bit of the host key is another."""
+    kind, key = login.host_key.split()[:2]
+    return replace(login, host_key=f"{kind} {key[:-8]}{'B' if key[-8] == 'A' else 'A'}{key[-7:]}")
+
+
+def of_another_kind(login: Login, _folder: Path) -> Login:
+    other = paramiko.ECDSAKey.generate()
+    return replace(login, host_key=f"{other.get_name()} {other.get_base64()}")
+
+
+def stranger(login: Login, folder: Path) -> Login:
+    """A key that nobody in the guest has heard of."""
+    paramiko.ECDSAKey.generate().write_private_key_file(str(folder / "key"))
+    return replace(login, key=folder / "key")
+
+
+WRONG_LOGINS = {
+    "another host key": (forged, TestbedError, "is not the one we expect"),
+    "a host key of another kind": (of_another_kind, TestbedError, "no host key of the kind we expect"),
+    "another client key": (stranger, GuestRefused, "refused the key"),
+    "another user": (lambda login, _: replace(login, user="nobody"), GuestRefused, "refused the key"),
+    "no client key": (
+        lambda login, _: replace(login, key=Path("/no/key")),
+        TestbedError,
+        "/no/key: no such private key",
+    ),
+    "no key at all": (lambda login, _: replace(login, key=Path("/etc/passwd")), TestbedError, "as a private key"),
+}
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize(("change", "error", "match"), WRONG_LOGINS.values(), ids=WRONG_LOGINS.keys())
+def test_ssh_knows_whom_it_talks_to(
+    on_a_guest: Callable[[Work], None],
+    tmp_path: Path,
+    change: Callable[[Login, Path], Login],
+    error: type[Exception],
+    match: str,
+) -> None:
+    async def work(guest: Machine, ingredients: Ingredients) -> None:
+        assert ingredients.login is not None
+        with pytest.raises(error, match=match):
+            await open_channel("ssh", guest, change(ingredients.login, tmp_path))
+        log = await guest.agent.ask("run", {"argv": ["cat", "/run/sshd.log"], "may_fail": True})
+        assert "Accepted" not in log["out"]
+
+    on_a_guest(work)
+
+
+@pytest.mark.guest
+def test_ssh_to_a_guest_without_keys_is_refused_in_words(on_a_guest: Callable[[Work], None]) -> None:
+    async def work(guest: Machine, _ingredients: Ingredients) -> None:
+        with pytest.raises(TestbedError, match="neither its host key nor a key to log in with"):
+            await open_channel("ssh", guest, None)
+
+    on_a_guest(work)
+
+
+@pytest.mark.guest
+def test_ssh_to_a_guest_that_has_crashed_ends(on_a_guest: Callable[[Work], None]) -> None:
+    async def work(guest: Machine, ingredients: Ingredients) -> None:
+        channel = await open_channel("ssh", guest, ingredients.login)
+        guest.agent.tell("crash", {"how": "sysrq-c"})
+        await guest.qmp_event("GUEST_PANICKED", 20, "the panic", lambda _data: True)
+        with pytest.raises(GuestSilent, match="did not come"):
+            await channel.run(["true"], within=1)
+        await channel.close()
+
+    on_a_guest(work)
+
+
+# -- qemu-guest-agent's handshake, without a guest
+
+
+def answers(number: int) -> dict[str, list[bytes]]:
+    reply = b'\xff{"return": %d}\n' % number
+    return {
+        "at once": [reply],
+        "byte by byte": [reply[place : place + 1] for place in range(len(reply))],
+        "after a complaint about our delimiter": [b'{"error": {"class": "GenericError", "desc": "stray"}}\n', reply],
+        "after an earlier client's answers": [b'{"return": {}}\n', b'\xff{"return": 99}\n', reply],
+        "after half of an answer": [b'{"return": {"pid"', reply],
+    }
+
+
+@pytest.mark.parametrize("how", answers(0))
+def test_the_guest_agents_handshake_leaves_the_port_empty(how: str) -> None:
+    async def guest(sock: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=sock)
+        request = json.loads((await reader.readline()).lstrip(b"\xff"))
+        assert request["execute"] == "guest-sync-delimited"
+        for part in answers(request["arguments"]["id"])[how]:
+            writer.write(part)
+            await writer.drain()
+        assert await reader.readline() == b"done\n"
+        writer.write(b"next\n")
+        await writer.drain()
+        writer.close()
+
+    async def both() -> bytes:
+        ours, theirs = socket.socketpair()
+        other = asyncio.create_task(guest(theirs))
+        await asyncio.wait_for(synchronise(ours), 5)
+        ours.setblocking(True)
+        ours.sendall(b"done\n")
+        await other
+        return ours.recv(100)
+
+    assert asyncio.run(both()) == b"next\n"
+
+
+def test_a_port_that_closes_is_no_handshake() -> None:
+    async def closed() -> None:
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        with pytest.raises(GuestSilent, match="no connection to qemu-guest-agent"):
+            await GuestAgent(ours).open(within=2)
+
+    asyncio.run(closed())
