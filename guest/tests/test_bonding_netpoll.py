@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from guest.netpoll.bonding import Bond, Mode
+from guest.netpoll.bonding import Bond, LacpRate, Mode
+from guest.netpoll.bonding.port import MuxState
 from guest.netpoll.core import netpoll_cleanup, netpoll_setup
 from guest.netpoll.drivers.loopback import LoopbackDevice
 from guest.netpoll.errors import SetupError
@@ -40,6 +41,7 @@ KERNEL_NAMES = {
     "bond_dev_queue_xmit",
     *XMIT.values(),
 }
+FLOWING = MuxState.COLLECTING_DISTRIBUTING
 DEVICE_OPERATIONS = {"hard_start_xmit", "poll_controller", "poll"}
 
 
@@ -222,6 +224,25 @@ def test_after_a_crash_more_is_sent_than_the_rings_hold() -> None:
     assert got == [b"%d" % number for number in range(200)]
 
 
+def test_after_a_crash_the_aggregator_is_kept_up_for_as_long_as_netpoll_polls() -> None:
+    bench = Bench()
+    left = bench.bond(mode=Mode.AD)
+    right = bench.bond(False, mode=Mode.AD, lacp_rate=LacpRate.FAST)
+    bench.run(4)
+    got: list[bytes] = []
+    client = bench.client(left, right)
+    bench.client(right, left, got)
+    bench.left.context.crash()
+    for number in range(40):
+        bench.run(0.5)
+        netpoll_poll(client)
+        assert netpoll_send_udp(client, b"%d" % number) == NET_XMIT_SUCCESS
+    bench.settle()
+    assert got == [b"%d" % number for number in range(40)]
+    bench.run(4)
+    assert not [slave for slave in right.slaves if slave.port and slave.port.mux_state is FLOWING], "silence is noticed"
+
+
 def test_replies_come_through_a_polled_bond_after_a_crash() -> None:
     bench, left, right = pair(Mode.ACTIVEBACKUP, Mode.XOR)
     got: list[bytes] = []
@@ -307,6 +328,23 @@ def test_a_send_from_inside_a_slaves_driver_goes_to_the_drop_routine() -> None:
     assert netpoll_send_udp(client, b"text") == NET_XMIT_SUCCESS
     assert inner == [NET_XMIT_DROP]
     assert [skb.drop_reason for skb in dropped] == [DropReason.RECURSION]
+
+
+def test_a_failover_found_while_polling_tells_neighbours_later_in_process_context() -> None:
+    bench, left, right = pair(Mode.ACTIVEBACKUP, Mode.XOR)
+    client = bench.client(left, right)
+    arps: list[bytes] = []
+    bench.right.ptype_all.append(lambda skb: arps.append(bytes(skb.data[12:14])))
+    checker = Checker(bench.left.context)
+    for dev in (left, *bench.l):
+        checker.watch(dev)
+    bench.l[0].cable.set_link(False)
+    do_irq(bench.l[0])
+    assert netpoll_send_udp(client, b"text") == NET_XMIT_SUCCESS
+    assert left.curr_active_slave is left.slaves[1]
+    bench.settle()
+    assert arps.count(b"\x08\x06") == 1
+    assert [str(violation) for violation in checker.violations] == []
 
 
 @pytest.mark.parametrize("mode", list(Mode), ids=lambda mode: mode.value)

@@ -9,28 +9,28 @@ between dev_open() and dev_close() the bond has itself called through the contex
 
 The bond behaves like a driver: its queue stops when the slave that a frame needs cannot take it, or no
 slave is there, and wakes when one can - noticed by poll_controller(), which polls every slave that is up,
-and by tick(). While the machine is quiesced nobody calls tick(); poll_controller() then runs the link
-monitor when it is due (bonding in the kernel goes on with the slave it last knew), so that last words
-find the surviving cable. LACP does not run then: the aggregator stays as it was.
+and by tick(). While the machine is quiesced nobody calls tick(). poll_controller() then runs the link
+monitor when it is due, so that last words find the surviving cable, and after a crash LACP too, so that
+the partner does not drop us (Linux goes on with what it last knew, until the partner times out).
 
-While netpoll is on the bond it is on each slave (see SlaveNetpoll and queue_xmit.py).
+While netpoll is on the bond it is on each slave (slave_netpoll.py, queue_xmit.py).
 """
 
 from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
 
 from guest.netpoll.bonding import alb
 from guest.netpoll.bonding.ad import AdSystem
 from guest.netpoll.bonding.enslave import bond_enslave, bond_release
-from guest.netpoll.bonding.lacpdu import SLOW_MULTICAST
 from guest.netpoll.bonding.miimon import bond_mii_monitor
 from guest.netpoll.bonding.params import BondParams, Mode, parse_options
 from guest.netpoll.bonding.queue_xmit import dev_hard_start_xmit
+from guest.netpoll.bonding.receive import bond_handle_frame
 from guest.netpoll.bonding.slave import Link, Slave
+from guest.netpoll.bonding.slave_netpoll import bond_netpoll_setup
 from guest.netpoll.bonding.xmit import BOND_XMIT
 from guest.netpoll.netdevice import (
     IFF_MASTER,
@@ -50,19 +50,7 @@ from guest.netpoll.netdevice import (
     unregister_netdev,
 )
 from guest.netpoll.poll import netpoll_poll_dev
-from guest.netpoll.skbuff import PACKET_HOST, SkBuff, kfree_skb
-from guest.netpoll.wire.ethernet import ETH_P_SLOW, HEADER_LEN
-
-
-@runtime_checkable
-class SlaveNetpoll(Protocol):
-    """What the bond asks of its npinfo (core.NetpollInfo): netpoll on single slaves."""
-
-    def slave_enable_netpoll(self, dev: NetDevice, drop: Callable[[SkBuff], None]) -> NetpollSender:
-        """A sender set up on `dev` (an address is not needed), few retries, `drop` as its drop routine."""
-
-    def slave_disable_netpoll(self, np: NetpollSender) -> None:
-        """Clean it up."""
+from guest.netpoll.skbuff import SkBuff, kfree_skb
 
 
 class Bond(NetDevice):
@@ -98,6 +86,7 @@ class Bond(NetDevice):
         self.tlb = alb.TlbInfo()
         self.ad: AdSystem | None = None
         self.by_dev: dict[NetDevice, Slave] = {}
+        self._postponed: list[tuple[Slave, bytes]] = []
         self._mii_due = self._alb_due = 0.0
         self._armed: float | None = None
         net.netdev_chain.append(self._netdev_event)
@@ -193,47 +182,31 @@ class Bond(NetDevice):
             slave.dev.doorbell()
 
     def skb_bond(self, slave: NetDevice, skb: SkBuff) -> bool:
-        """bond_handle_frame(): LACP for us, nothing from an inactive slave, all else as the bond's own."""
-        mine = self.by_dev.get(slave)
-        if mine is None or not self.running:
-            return False
-        data = skb.data
-        if mine.port is not None and skb.protocol == ETH_P_SLOW and data[:6] == SLOW_MULTICAST:
-            self._lacpdu_recv(mine, skb)
-            return False
-        if mine.inactive and not (self.mode is Mode.ALB and not data[0] & 1):
-            self.stats["rx_inactive"] += 1
-            return False
-        skb.dev = self
-        if data[:6] == self.dev_addr:
-            skb.pkt_type = PACKET_HOST
-        return True
-
-    def _lacpdu_recv(self, slave: Slave, skb: SkBuff) -> None:
-        """bond_3ad_lacpdu_recv(). What it leads to is sent in process context."""
-        if self.ad is None or slave.port is None or not self.mode_lock.acquire(timeout=0.05):
-            return
-        try:
-            self.ad.rx_indication(slave.port, skb.data[HEADER_LEN:], self.ctx.clock())
-            self.follow_ad()
-        finally:
-            self.mode_lock.release()
-        self.ctx.schedule_work(self._work)
+        """A frame that `slave` received: True if it is the bond's, its device then being the bond."""
+        return bond_handle_frame(self, slave, skb)
 
     def poll_controller(self) -> None:
-        """bond_poll_controller(): poll every slave that runs; look at the links if nobody else does.
+        """bond_poll_controller(): poll every slave that runs, then do what is due and nobody else does.
 
         Slaves without carrier too (the kernel leaves them out): else a link that comes back is not seen.
         """
         for slave in list(self.slaves):
             if slave.dev.running:
                 netpoll_poll_dev(slave.dev)
-        if self.running and self.params.miimon and self.mode_lock.acquire(blocking=False):
+        if self.running and self.mode_lock.acquire(blocking=False):
             try:
-                self._look(self.ctx.clock())
+                self._quiesced(self.ctx.clock())
             finally:
                 self.mode_lock.release()
         self.wake_queue()
+
+    def _quiesced(self, now: float) -> None:
+        """The link monitor; after a crash all that tick() does, since there is no process context to leave it to."""
+        if self.ctx.crashed:
+            self._run_due(now)
+            self.transmit()
+        else:
+            self._look(now)
 
     def wake_queue(self) -> None:
         """Wake the queue if a slave that could be chosen takes frames."""
@@ -246,7 +219,14 @@ class Bond(NetDevice):
         return [slave for slave in self.slaves if slave.can_tx]
 
     def send_control(self, slave: Slave, frame: bytes) -> bool:
-        """Send a frame of the bond's own on one slave; False, and it is lost, if that cannot be done now."""
+        """Send a frame of the bond's own on one slave; False, and it is lost, if that cannot be done now.
+
+        With interrupts off it is left to process context, as long as there is one.
+        """
+        if self.ctx.irqs_disabled() and not self.ctx.crashed:
+            self._postponed.append((slave, frame))
+            self.ctx.schedule_work(self.work)
+            return True
         skb = SkBuff(frame, slave.dev, int.from_bytes(frame[12:14], "big"))
         if dev_hard_start_xmit(slave.dev, skb) is NetdevTx.OK:
             return True
@@ -264,27 +244,7 @@ class Bond(NetDevice):
     @npinfo.setter
     def npinfo(self, npinfo: NetpollHook | None) -> None:
         self._npinfo = npinfo
-        self.netpoll_slaves()
-
-    def netpoll_slaves(self) -> None:
-        """Newcomers inherit it, and all lose it together; a slave that cannot poll forbids it to the bond."""
-        self.supports_netpoll = all(slave.dev.supports_netpoll for slave in self.slaves)
-        for slave in self.slaves:
-            if self._npinfo is None:
-                self.disable_netpoll(slave)
-            elif slave.np is None and slave.dev.supports_netpoll:
-                self._enable_netpoll(slave, self._npinfo)
-
-    def _enable_netpoll(self, slave: Slave, npinfo: NetpollHook) -> None:
-        if isinstance(npinfo, SlaveNetpoll):
-            np = npinfo.slave_enable_netpoll(slave.dev, slave.keep_returned)
-            slave.np, slave.disable_np = np, functools.partial(npinfo.slave_disable_netpoll, np)
-
-    def disable_netpoll(self, slave: Slave) -> None:
-        """slave_disable_netpoll()."""
-        disable, slave.np, slave.disable_np = slave.disable_np, None, None
-        if disable is not None:
-            disable()
+        bond_netpoll_setup(self)
 
     # Time and events
 
@@ -315,33 +275,36 @@ class Bond(NetDevice):
         if not self.running:
             return
         with self.mode_lock:
-            if self.params.miimon:
-                self._look(now)
-            if self.ad is not None:
-                self.ad.settle(now)
-                self.follow_ad()
-            if self.mode.is_lb and now >= self._alb_due:
-                self._alb_due = now + alb.ALB_INTERVAL
-                alb.bond_alb_monitor(self)
+            self._run_due(now)
         self.transmit()
         self.wake_queue()
 
+    def _run_due(self, now: float) -> None:
+        self._look(now)
+        if self.ad is not None:
+            self.ad.settle(now)
+            self.follow_ad()
+        if self.mode.is_lb and now >= self._alb_due:
+            self._alb_due = now + alb.ALB_INTERVAL
+            alb.bond_alb_monitor(self)
+
     def _look(self, now: float) -> None:
-        if now >= self._mii_due:
+        if self.params.miimon and now >= self._mii_due:
             self._mii_due = now + self.params.miimon / 1000
             bond_mii_monitor(self)
 
     def transmit(self) -> None:
-        """Send what LACP has to say; what a slave did not take is said again."""
-        if self.ad is None:
-            return
+        """Send what was left to process context, and what LACP has to say; that is said again if a slave refused."""
+        postponed, self._postponed = self._postponed, []
+        for slave, frame in postponed:
+            self.send_control(slave, frame)
         by_number = {slave.number: slave for slave in self.slaves}
-        for number, frame in self.ad.drain():
-            slave = by_number.get(number)
-            if slave is not None and not self.send_control(slave, frame) and slave.port is not None:
-                slave.port.ntt = True
+        for number, frame in self.ad.drain() if self.ad is not None else ():
+            sender = by_number.get(number)
+            if sender is not None and not self.send_control(sender, frame) and sender.port is not None:
+                sender.port.ntt = True
 
-    def _work(self) -> None:
+    def work(self) -> None:
         """In process context: catch up, and come again in time."""
         self.tick(self.ctx.clock())
         self.rearm()
@@ -356,7 +319,7 @@ class Bond(NetDevice):
     def _timer(self, due: float) -> None:
         if self._armed == due:
             self._armed = None
-            self._work()
+            self.work()
 
     def _netdev_event(self, event: NetdevEvent, dev: NetDevice) -> None:
         """bond_netdev_event(): slaves that come up, go down or vanish; and our own end."""

@@ -15,6 +15,7 @@ from guest.netpoll.bonding.active import bond_select_active_slave
 from guest.netpoll.bonding.ad import AdSystem
 from guest.netpoll.bonding.params import FailOverMac, Mode
 from guest.netpoll.bonding.slave import Link, Slave
+from guest.netpoll.bonding.slave_netpoll import bond_netpoll_setup, slave_disable_netpoll
 from guest.netpoll.netdevice import IFF_MASTER, IFF_SLAVE, NetdevError, NetDevice, dev_close, dev_open
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def bond_enslave(bond: Bond, dev: NetDevice, speed: int, full_duplex: bool) -> S
         bond.by_dev[dev] = slave
         _set_first_link(bond, slave)
         _set_first_role(bond, slave)
-    bond.netpoll_slaves()
+    bond_netpoll_setup(bond)
     bond.follow_mtu()
     bond.set_carrier()
     bond.rearm()
@@ -112,13 +113,13 @@ def bond_release(bond: Bond, dev: NetDevice) -> None:
         raise NetdevError(errno.EINVAL, f"{bond.name}: {dev.name} is no slave of this bond")
     with bond.mode_lock:
         _forget(bond, slave)
-    bond.disable_netpoll(slave)
+    slave_disable_netpoll(slave)
     dev.master = None
     dev.flags &= ~IFF_SLAVE
     if dev.present:
         slave.set_mac_address(slave.perm_hwaddr)
         dev_close(dev)
-    bond.netpoll_slaves()
+    bond_netpoll_setup(bond)
     bond.follow_mtu()
     bond.rearm()
 

@@ -1,0 +1,53 @@
+"""Netpoll on the slaves of a bond that has it (bond_main.c: bond_netpoll_setup(), slave_enable_netpoll()).
+
+In: the bond's npinfo coming and going, slaves coming and going. Out: Slave.np. The one rule: a slave has
+netpoll exactly as long as it is a slave and its bond has it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from guest.netpoll.bonding.slave import Slave
+from guest.netpoll.netdevice import NetDevice, NetpollHook, NetpollSender
+from guest.netpoll.skbuff import SkBuff
+
+if TYPE_CHECKING:
+    from guest.netpoll.bonding.bond import Bond
+
+
+@runtime_checkable
+class SlaveNetpoll(Protocol):
+    """What the bond asks of its npinfo (core.NetpollInfo): netpoll on single slaves."""
+
+    def slave_enable_netpoll(self, dev: NetDevice, drop: Callable[[SkBuff], None]) -> NetpollSender:
+        """A sender set up on `dev` (an address is not needed), few retries, `drop` as its drop routine."""
+
+    def slave_disable_netpoll(self, np: NetpollSender) -> None:
+        """Clean it up."""
+
+
+def bond_netpoll_setup(bond: Bond) -> None:
+    """Newcomers inherit it, and all lose it together; a slave that cannot poll forbids it to the bond."""
+    bond.supports_netpoll = all(slave.dev.supports_netpoll for slave in bond.slaves)
+    for slave in bond.slaves:
+        if bond.npinfo is None:
+            slave_disable_netpoll(slave)
+        elif slave.np is None and slave.dev.supports_netpoll:
+            slave_enable_netpoll(slave, bond.npinfo)
+
+
+def slave_enable_netpoll(slave: Slave, npinfo: NetpollHook) -> None:
+    """Set netpoll up on a slave. An npinfo that cannot leaves the bond sending straight to the slave's driver."""
+    if isinstance(npinfo, SlaveNetpoll):
+        np = npinfo.slave_enable_netpoll(slave.dev, slave.keep_returned)
+        slave.np, slave.disable_np = np, functools.partial(npinfo.slave_disable_netpoll, np)
+
+
+def slave_disable_netpoll(slave: Slave) -> None:
+    """Clean it up; twice does no harm."""
+    disable, slave.np, slave.disable_np = slave.disable_np, None, None
+    if disable is not None:
+        disable()
