@@ -26,6 +26,9 @@ from harness.observe.events import Clock, Evidence
 from harness.observe.progress import Progress
 from harness.plan.model import Action, AddTap, Ask, Await, Host, Plan, Qmp, Stage
 from harness.testbed import symbols
+from harness.testbed.channels import Channel, ChannelName, Login
+from harness.testbed.channels.doors import open_channel
+from harness.testbed.channels.requests import perform
 from harness.testbed.errors import TestbedError
 from harness.testbed.machine import Machine, Observers
 from harness.testbed.qemu import Channels, Memory
@@ -71,6 +74,8 @@ class Case:
     captures: dict[str, Capture] = field(default_factory=dict)
     crashed: bool = False
     kallsyms: Path = Path()
+    login: Login | None = None
+    channels: dict[ChannelName, Channel] = field(default_factory=dict)
 
 
 async def conduct(job: Job) -> None:
@@ -131,7 +136,16 @@ async def _bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
         evidence.add("run", "timing", what="restore", seconds=round(time.monotonic() - began, 4))
         endpoints = Endpoints(partial(evidence.add, "host"), qdisc_bypass=False)
         stack.callback(endpoints.close)
-        yield Case(job.plan, evidence, guest, endpoints, job.folder, stack, kallsyms=job.template.kallsyms)
+        yield Case(
+            job.plan,
+            evidence,
+            guest,
+            endpoints,
+            job.folder,
+            stack,
+            kallsyms=job.template.kallsyms,
+            login=job.ingredients.login,
+        )
 
 
 def _memory(job: Job) -> AbstractContextManager[tuple[Memory, Sequence[int]]]:
@@ -221,6 +235,9 @@ async def _qmp(case: Case, action: Qmp) -> None:
 
 
 async def _ask(case: Case, action: Ask) -> None:
+    if action.via != "agent":
+        await _ask_via(case, action)
+        return
     agent = case.machine.agent
     if action.op == "crash":
         case.evidence.add("inject", "crash", how=action.args["how"])
@@ -230,6 +247,19 @@ async def _ask(case: Case, action: Ask) -> None:
     await case.machine.alive(
         agent.ask(action.op, action.args, action.within), action.within + 5, f"the agent's answer to {action.op}"
     )
+
+
+async def _ask_via(case: Case, action: Ask) -> None:
+    """A request over the channel of the testcase's choice, which is opened when it is first needed."""
+    if action.via not in case.channels:
+        began = time.monotonic()
+        channel = await open_channel(action.via, case.machine, case.login)
+        case.channels[action.via] = channel
+        case.stack.push_async_callback(channel.close)
+        case.evidence.add("run", "timing", what=f"channel {action.via}", seconds=round(time.monotonic() - began, 4))
+    tell = partial(case.evidence.add, "guest")
+    answer = perform(case.channels[action.via], action.op, action.args, action.within, tell)
+    await case.machine.alive(answer, 10 * action.within, f"the answer to {action.op} over {action.via}")
 
 
 async def _host(case: Case, action: Host) -> None:

@@ -74,7 +74,7 @@ def _action(action: Action) -> str:
             fd = f"  with the descriptor of {action.fd_of}" if action.fd_of else ""
             return f"qmp    {_json(_qmp(action))}{fd}"
         case Ask():
-            return f"agent  {action.op} {_json(action.args)}  within {action.within:g} s"
+            return f"{action.via:6} {action.op} {_json(action.args)}  within {action.within:g} s"
         case Host():
             return f"host   {action.op} {_json(action.args)}"
         case Await():

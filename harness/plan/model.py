@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from harness.frozen import Frozen
-from harness.scenario.model import Expect, KnownBug, Scenario
+from harness.scenario.model import ChannelName, Expect, KnownBug, Scenario
 
 
 class MachinePlan(Frozen):
@@ -97,9 +97,10 @@ class Qmp(Frozen):
 
 
 class Ask(Frozen):
-    """One request to the guest's agent, answered within `within` seconds."""
+    """One request to the guest, answered within `within` seconds: by our agent, or `via` another channel (run, bond_create)."""
 
     do: Literal["agent"] = "agent"
+    via: ChannelName = "agent"
     op: str
     args: dict[str, Any] = {}
     within: float = 15

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from harness.plan.addresses import nic_mac
 from harness.plan.model import Action, AddTap, Ask, Await, EndpointPlan, Host, NicPlan, Qmp, Stage
 from harness.scenario.model import Bond, Scenario
 
@@ -24,7 +25,7 @@ def setup_stage(scenario: Scenario, nics: Sequence[NicPlan], endpoints: Sequence
     actions = (
         *(action for nic in nics for action in plug(nic, scenario.guest.nics[nic.id].properties, endpoints)),
         *(Ask(op="nic_wait", args={"id": nic.id, "mac": nic.mac, "driver": nic.driver}, within=BIND) for nic in nics),
-        *(_bond(name, bond) for name, bond in scenario.guest.bonds.items()),
+        *(ask for name, bond in scenario.guest.bonds.items() for ask in _bond(name, bond, scenario)),
         *_standalone_up(scenario, nics),
         *(_carrier(name) for name in (*scenario.guest.nics, *scenario.guest.bonds)),
         *_sysctl(scenario),
@@ -49,9 +50,14 @@ def plug(
     )
 
 
-def _bond(name: str, bond: Bond) -> Ask:
+def _bond(name: str, bond: Bond, scenario: Scenario) -> tuple[Ask, ...]:
+    """Our agent knows which interface each NIC became and hears of a bond that it made; others need MACs, and it is told."""
     args = {"id": name, "mode": bond.mode, "slaves": list(bond.slaves), "miimon": bond.miimon}
-    return Ask(op="bond_create", args={**args, "options": dict(bond.options)})
+    args["options"] = dict(bond.options)
+    if (via := scenario.guest.channel) == "agent":
+        return (Ask(op="bond_create", args=args),)
+    args["macs"] = {slave: nic_mac(scenario, slave) for slave in bond.slaves}
+    return (Ask(via=via, op="bond_create", args=args), Ask(op="bond_known", args={"id": name}))
 
 
 def _standalone_up(scenario: Scenario, nics: Sequence[NicPlan]) -> Iterator[Ask]:

@@ -11,6 +11,7 @@ from typing import assert_never
 from harness.plan.model import Action, Ask, Await, Host, Qmp, Stage
 from harness.plan.setup import device_id
 from harness.scenario.model import (
+    ChannelName,
     Crash,
     InjectLink,
     Run,
@@ -48,7 +49,7 @@ def _translate(step: Step, scenario: Scenario) -> tuple[str, tuple[Action, ...]]
     if step.crash is not None:
         return _crash(step.crash, scenario)
     if step.run is not None:
-        return _run(step.run)
+        return _run(step.run, scenario.guest.channel)
     raise ValueError("a step has exactly one of send, inject, wait, crash, run; the loader rejects others")
 
 
@@ -123,6 +124,6 @@ def _last_words(scenario: Scenario, until: str) -> tuple[Await, ...]:
     return tuple(Await(what="text", of=log, text=until, within=LAST_WORDS) for log in logs)
 
 
-def _run(run: Run) -> tuple[str, tuple[Action, ...]]:
+def _run(run: Run, via: ChannelName) -> tuple[str, tuple[Action, ...]]:
     args = {"argv": list(run.argv), "may_fail": run.may_fail}
-    return f"run {' '.join(run.argv)}", (Ask(op="run", args=args, within=run.within),)
+    return f"run {' '.join(run.argv)}", (Ask(via=via, op="run", args=args, within=run.within),)

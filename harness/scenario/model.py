@@ -17,6 +17,7 @@ Mac = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$"
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 VerdictWord = Literal["PASS", "FAIL", "INCONCLUSIVE", "ERROR"]
+ChannelName = Literal["agent", "qemu-guest-agent", "ssh"]  # harness.testbed.channels
 BondMode = Literal["balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb"]
 
 
@@ -47,6 +48,7 @@ class Guest(Frozen):
     smp: Annotated[int, Field(ge=1, le=8)] = 1
     nics: Annotated[dict[Id, Nic], Field(min_length=1, max_length=8)]
     bonds: dict[Id, Bond] = {}
+    channel: ChannelName = "agent"  # what sets bonds up and runs commands; events come from our agent in any case
     sysctl: dict[str, str | int] = {}  # e.g. kernel.unknown_nmi_panic: 1
 
 
