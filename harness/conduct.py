@@ -29,7 +29,7 @@ from harness.testbed import symbols
 from harness.testbed.channels import Channel, ChannelName, Login
 from harness.testbed.channels.doors import open_channel
 from harness.testbed.channels.requests import perform
-from harness.testbed.errors import TestbedError
+from harness.testbed.errors import GuestSilent, TestbedError
 from harness.testbed.machine import Machine, Observers
 from harness.testbed.qemu import Channels, Memory
 from harness.testbed.qmp import Qmp as QmpSession
@@ -78,6 +78,10 @@ class Case:
     channels: dict[ChannelName, Channel] = field(default_factory=dict)
 
 
+class _Silent(Exception):
+    """The guest fell silent before its time, which evidence says already, with where its CPUs are: no step can follow."""
+
+
 async def conduct(job: Job) -> None:
     """Run the whole case. Never raises for what the testbed or the guest did: that is evidence."""
     evidence = Evidence(job.folder / "evidence.jsonl", Clock.start())
@@ -86,9 +90,10 @@ async def conduct(job: Job) -> None:
     where = ["restore"]
     try:
         async with asyncio.timeout(job.plan.timeout), _bring_up(job, evidence) as case:
-            for stage in job.plan.stages:
-                where[0] = f"step {stage.step}: {stage.title}"
-                await _stage(case, stage)
+            with contextlib.suppress(_Silent):
+                for stage in job.plan.stages:
+                    where[0] = f"step {stage.step}: {stage.title}"
+                    await _stage(case, stage)
             where[0] = "settle"
             await _settle(case)
     except TimeoutError:
@@ -244,9 +249,15 @@ async def _ask(case: Case, action: Ask) -> None:
         case.crashed = True
         agent.tell(action.op, action.args)
         return
-    await case.machine.alive(
-        agent.ask(action.op, action.args, action.within), action.within + 5, f"the agent's answer to {action.op}"
-    )
+    try:
+        await case.machine.alive(
+            agent.ask(action.op, action.args, action.within), action.within + 5, f"the agent's answer to {action.op}"
+        )
+    except GuestSilent as silent:
+        case.crashed = True  # or as good as: nothing more is asked of it
+        case.evidence.add("run", "silent", what=silent.what)
+        await _where_is_it(case, silent.what)
+        raise _Silent from silent
 
 
 async def _ask_via(case: Case, action: Ask) -> None:
@@ -292,7 +303,7 @@ async def _await(case: Case, action: Await) -> None:
 
 
 async def _where_is_it(case: Case, why: str) -> None:
-    """A guest that panics and never says its last line hangs somewhere: find out where."""
+    """A guest that panics and never says its last line, or that answers no more, hangs somewhere: find out where."""
 
     async def hmp(command: str) -> str:
         answer = case.machine.qmp.execute("human-monitor-command", {"command-line": command})

@@ -10,18 +10,22 @@ from collections import Counter
 from collections.abc import Iterator
 
 from harness.judge.seen import Seen
+from harness.judge.whereabouts import hung
 from harness.judge.words import many
 
 
 def errors(seen: Seen) -> list[str]:
     """All reasons why the testbed, not the kernel, is to blame; empty for sound evidence."""
-    said = [*seen.records.errors, *_framed(seen)]
-    return said or [
+    hangs = hung(seen.records)  # then what was never injected or counted is the kernel's fault, too
+    said = [*seen.records.errors, *_framed(seen), *(silent.name for silent in seen.records.silent if not hangs)]
+    if said or hangs:  # the rest would follow from it
+        return said
+    return [
         *_injected(seen),
         *_counted(seen),
         *_received(seen),
         *_captured(seen),
-    ]  # the rest would follow from it
+    ]
 
 
 def _framed(seen: Seen) -> Iterator[str]:

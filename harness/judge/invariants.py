@@ -14,6 +14,7 @@ from harness.judge.lines import stamp_of, wire_lines
 from harness.judge.model import CheckResult
 from harness.judge.records import Frame
 from harness.judge.seen import PANIC_END, Seen
+from harness.judge.whereabouts import whereabouts
 from harness.judge.words import at, cut, many, short
 
 COMPLAINT = re.compile(
@@ -25,6 +26,8 @@ SETTLE = 1.0  # seconds after the end of a panic in which a NIC may still be sen
 
 def checks(seen: Seen) -> list[CheckResult]:
     """The invariants that apply to this case."""
+    if seen.records.silent:
+        return [_alive(seen), _sane_kernel(seen)]
     steps = seen.plan.scenario.steps
     crashes = seen.crash is not None or any(step.crash for step in steps)
     senders = {end.id for end in seen.plan.endpoints if end.at == "guest"}
@@ -96,6 +99,16 @@ def _sources(seen: Seen) -> CheckResult:
 def _named(frame: Frame) -> str:
     source, sport, target, dport = frame.flow or ("", 0, "", 0)
     return f"the frame {source}:{sport} to {target}:{dport} over {frame.nic} at {at(frame.t)}"
+
+
+def _alive(seen: Seen) -> CheckResult:
+    """Until it is crashed on purpose, the guest answers. The error of a silence that is not the kernel's comes before this."""
+    silent = seen.records.silent[0]
+    wrong = [f"the guest hangs since {at(silent.t)}: {silent.name}", *whereabouts(seen.records)]
+    about = "the guest answers until a crash is asked for"
+    return CheckResult(
+        check="alive", about=about, reached=True, held=False, why="; ".join(wrong), findings=tuple(wrong)
+    )
 
 
 def _sane_kernel(seen: Seen) -> CheckResult:

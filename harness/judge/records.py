@@ -118,6 +118,7 @@ class Look(NamedTuple):
     rip: str
     where: str | None  # the function, where the address is one of the kernel's
     stack: tuple[str, ...]
+    halted: bool = False  # in HLT: it waits for an interrupt
 
 
 @dataclass
@@ -145,6 +146,7 @@ class Records:
     sending: list[Sending] = field(default_factory=list)
     done: list[Done] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
+    silent: list[Name] = field(default_factory=list)  # the agent did not answer
     timeouts: list[Timeout] = field(default_factory=list)
     guest_events: int = 0
 
@@ -276,6 +278,7 @@ _PARSERS: dict[tuple[str, str], Parser] = {
     ("run", "end"): _end,
     ("run", "error"): _error,
     ("run", "timing"): _timing,
+    ("run", "silent"): lambda r, e: r.silent.append(Name(e.t, e.word("what"))),
     ("console", "line"): lambda r, e: r.console.append(Line(e.t, e.word("text"))),
     ("qmp", "event"): lambda r, e: r.qmp.append(Name(e.t, e.word("name"))),
     ("inject", "link"): lambda r, e: r.cuts.append(Link(e.t, e.word("nic"), e.one_of("state", "up", "down") == "up")),
@@ -285,7 +288,7 @@ _PARSERS: dict[tuple[str, str], Parser] = {
     ("wire", "frame"): _frame,
     ("guest", "kmsg"): lambda r, e: r.kmsg.append(_range(e)),
     ("qmp", "stuck"): lambda r, e: r.looks.append(
-        Look(e.t, e.whole("cpu"), e.word("rip"), e.may("where"), e.words("stack"))
+        Look(e.t, e.whole("cpu"), e.word("rip"), e.may("where"), e.words("stack"), e.flag("halted"))
     ),
     ("await", "timeout"): lambda r, e: r.timeouts.append(
         Timeout(e.t, e.word("what"), e.word("of"), e.number("within"))

@@ -12,6 +12,7 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | run     | end       | |
 | run     | error     | what, hint: the testbed failed, not the kernel |
 | run     | timing    | what, seconds |
+| run     | silent    | what: the agent did not answer; where the CPUs are follows as `qmp stuck`, and no further step |
 | run     | garbage   | text: something from the guest that is no answer and no event |
 | await   | reached   | what, of, state, count, seconds |
 | await   | timeout   | what, of, state, count, within, seen |
