@@ -222,6 +222,20 @@ def test_ad_select(policy: AdSelect, before: list[int], after: list[int]) -> Non
     assert flowing(a) == expected
 
 
+@pytest.mark.parametrize("policy", [AdSelect.BANDWIDTH, AdSelect.COUNT], ids=lambda policy: policy.value)
+def test_on_equal_terms_the_active_aggregator_stays(policy: AdSelect) -> None:
+    a, b, c = system(A, 4, ad_select=policy), system(B, 2), system(bytes.fromhex("0200000000cc"), 2)
+    links = Links(a, b, c)
+    links.wire(a, 3, b, 1)
+    links.wire(a, 4, b, 2)
+    links.run(4)
+    assert flowing(a) == [3, 4]
+    links.wire(a, 1, c, 1)
+    links.wire(a, 2, c, 2)
+    links.run(6)
+    assert flowing(a) == [3, 4], "though the others come first"
+
+
 def test_ports_of_different_speed_do_not_aggregate() -> None:
     links, a, b = joined()
     links.link(a, 2, True, speed=100)
@@ -248,6 +262,14 @@ def test_a_partner_that_does_not_aggregate_gets_one_link() -> None:
         port.actor_state(off=AGGREGATION)
     links.run(6)
     assert len(flowing(a)) == 1
+
+
+def test_a_single_link_that_the_partner_does_not_aggregate_stays_out() -> None:
+    links, a, b = joined(3)
+    b.ports[2].actor_state(off=AGGREGATION)
+    links.run(6)
+    assert flowing(a) == [1, 3]
+    assert a.ports[2].aggregator is not a.ports[1].aggregator
 
 
 def test_release_tells_the_partner_and_leaves_the_rest_flowing() -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from guest.netpoll.bonding import Bond, BondParams, Mode, bond_create, proc_info
+from guest.netpoll.bonding import Bond, BondParams, LacpRate, Mode, bond_create, proc_info
+from guest.netpoll.bonding.queue_xmit import dev_hard_start_xmit
 from guest.netpoll.context import Context
 from guest.netpoll.drivers.loopback import LoopbackDevice
 from guest.netpoll.netdevice import (
@@ -24,6 +25,7 @@ from guest.netpoll.netdevice import (
     unregister_netdev,
 )
 from guest.netpoll.send import netpoll_send_udp
+from guest.netpoll.skbuff import SkBuff
 from guest.tests.bonding_bench import Bench
 
 FIRST = bytes.fromhex("020000000100")
@@ -250,6 +252,61 @@ def test_min_links_of_802_3ad() -> None:
     assert other.carrier, "there one link is enough"
 
 
+def test_frames_to_the_bonds_address_are_its_own_whatever_the_slaves_hardware_calls_itself() -> None:
+    bench = Bench()
+    left, right = bench.bond(mode=Mode.XOR), bench.bond(False, mode=Mode.XOR)
+    got: list[bytes] = []
+    client = bench.client(left, right)
+    bench.client(right, left, got)
+    for dev in bench.r:
+        dev.dev_addr = bytes.fromhex("0200000000ee")  # the driver read its address again
+    assert netpoll_send_udp(client, b"text") == 0
+    bench.settle()
+    assert got == [b"text"]
+
+
+def test_lacp_keeps_its_own_time_under_a_slow_link_monitor() -> None:
+    bench = Bench()
+    bonds = bench.bond(mode=Mode.AD, miimon=600_000), bench.bond(False, mode=Mode.AD, miimon=600_000)
+    bench.run(4)
+    assert [len(bond.usable_slaves) for bond in bonds] == [2, 2]
+
+
+def test_a_lacpdu_that_found_no_room_is_sent_later() -> None:
+    bench = Bench(1, tx_ring=8)
+    left, right = bench.bond(mode=Mode.AD), bench.bond(False, mode=Mode.AD)
+    bench.l[0].cable.set_hold(True)
+    while not bench.l[0].xoff:
+        dev_hard_start_xmit(bench.l[0], SkBuff(bytes(60), bench.l[0]))
+    bench.run(2.4)
+    assert left.stats["control_dropped"] > 0
+    bench.l[0].cable.set_hold(False)
+    bench.run_until(lambda: all(answered(bond) for bond in (left, right)), 2)
+
+
+def answered(bond: Bond) -> bool:
+    return bond.ad is not None and bond.ad.active is not None and bond.ad.active.has_partner
+
+
+def test_a_port_that_lost_its_partner_no_longer_receives() -> None:
+    bench = Bench()
+    left = bench.bond(mode=Mode.AD, lacp_rate=LacpRate.FAST)
+    right = bench.bond(False, mode=Mode.AD)
+    bench.run(4)
+    got: list[bytes] = []
+    bench.left.ptype_all.append(lambda skb: got.append(bytes(skb.data)))
+    frame = left.dev_addr + right.dev_addr + bytes.fromhex("88b5") + bytes(46)
+    bench.l[1].hardware_receive(frame)
+    bench.settle()
+    assert got == [frame]
+    dev_close(right)
+    bench.run(3.5)
+    bench.l[1].hardware_receive(frame)
+    bench.settle()
+    assert got == [frame]
+    assert left.stats["rx_inactive"] == 1
+
+
 def test_proc_info_tells_mode_links_and_partner() -> None:
     bench = Bench()
     bond = bench.bond(mode=Mode.AD)
@@ -261,6 +318,7 @@ def test_proc_info_tells_mode_links_and_partner() -> None:
     for line in (
         "Bonding Mode: 802.3ad",
         "MII Status: up",
+        "Min links: 0",
         "Number of ports: 1",
         "Partner Mac Address: 02:00:00:00:02:00",
         "Slave Interface: l1",

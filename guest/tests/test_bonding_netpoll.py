@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections import Counter
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -19,7 +20,7 @@ from guest.netpoll.lockdep import Checker
 from guest.netpoll.napi import do_irq
 from guest.netpoll.netdevice import NetdevError, NetdevTx, unregister_netdev
 from guest.netpoll.poll import netpoll_poll
-from guest.netpoll.send import NET_XMIT_DROP, NET_XMIT_SUCCESS, netpoll_send_udp
+from guest.netpoll.send import NET_XMIT_DROP, NET_XMIT_SUCCESS, netpoll_send_udp, netpoll_send_udp_batch
 from guest.netpoll.skbuff import DropReason, SkBuff, kfree_skb
 from guest.netpoll.txq import netpoll_queue
 from guest.tests.bonding_bench import Bench
@@ -241,6 +242,26 @@ def test_after_a_crash_the_aggregator_is_kept_up_for_as_long_as_netpoll_polls() 
     assert got == [b"%d" % number for number in range(40)]
     bench.run(4)
     assert not [slave for slave in right.slaves if slave.port and slave.port.mux_state is FLOWING], "silence is noticed"
+
+
+def count_doorbells(dev: LoopbackDevice, rung: Counter[str]) -> None:
+    plain = dev.hardware
+
+    def hardware() -> None:
+        rung[dev.name] += 1
+        plain()
+
+    dev.hardware = hardware  # type: ignore[method-assign]
+
+
+def test_a_batch_rings_each_slaves_doorbell_once() -> None:
+    bench, left, right = pair(Mode.ROUNDROBIN, Mode.XOR)
+    client = bench.client(left, right)
+    rung = Counter[str]()
+    for dev in bench.l:
+        count_doorbells(dev, rung)
+    assert netpoll_send_udp_batch(client, [b"%d" % number for number in range(10)]) == 10
+    assert rung == {"l0": 1, "l1": 1}
 
 
 def test_replies_come_through_a_polled_bond_after_a_crash() -> None:

@@ -133,6 +133,21 @@ def test_broadcast_is_ok_if_one_slave_took_it() -> None:
     assert wires.cables() == [1, 2]
 
 
+def test_broadcast_frees_the_clone_that_was_refused() -> None:
+    wires = Wires(2, mode=Mode.BROADCAST)
+    refused: list[SkBuff] = []
+
+    def full(skb: SkBuff) -> NetdevTx:
+        refused.append(skb)
+        return BUSY
+
+    wires.l[0].hard_start_xmit = full  # type: ignore[method-assign]
+    skb = SkBuff(udp(wires.bonded), wires.bonded)
+    assert dev_hard_start_xmit(wires.bonded, skb) is OK
+    assert [clone.users for clone in refused] == [0]
+    assert skb.users == 0
+
+
 def test_802_3ad_sends_in_the_active_aggregator_only() -> None:
     wires = Wires(mode=Mode.AD, xmit_hash_policy=XmitPolicy.LAYER34)
     for number in range(20):
@@ -209,6 +224,37 @@ def test_tlb_rebalances_by_the_load_of_the_last_ten_seconds() -> None:
     assert wires.cables() == [0, 1], "the first flow counts now, so the second goes where there is room"
 
 
+def test_tlb_counts_what_the_active_slave_sends_unbalanced() -> None:
+    wires = Wires(2, mode=Mode.TLB, xmit_hash_policy=XmitPolicy.LAYER34)
+    for _ in range(400):
+        wires.send(PEER + wires.bonded.dev_addr + bytes.fromhex("88b5") + bytes(200))
+    wires.cables()
+    wires.run(10.5)
+    wires.send(udp(wires.bonded))
+    assert wires.cables() == [1], "the active slave is the busy one"
+
+
+def test_tlb_binds_a_flow_anew_when_its_slave_went() -> None:
+    wires = Wires(2, mode=Mode.TLB, xmit_hash_policy=XmitPolicy.LAYER34)
+    frame = udp(wires.bonded)
+    wires.send(frame)
+    wires.cut(0)
+    wires.run(0.3)
+    assert wires.send(frame) is OK
+    assert wires.cables() == [0, 1]
+
+
+def test_tlb_gives_a_refused_frame_back_as_it_was() -> None:
+    wires = Wires(2, mode=Mode.TLB, tlb_dynamic_lb=False, xmit_hash_policy=XmitPolicy.LAYER34)
+    frame = next(
+        frame for number in range(99) if bond_xmit_hash(frame := udp(wires.bonded, number), XmitPolicy.LAYER34) % 2 == 1
+    )
+    wires.l[1].xoff = True
+    skb = SkBuff(frame, wires.bonded, 0x0800)
+    assert dev_hard_start_xmit(wires.bonded, skb) is BUSY
+    assert bytes(skb.data) == frame
+
+
 def test_tlb_sends_broadcasts_and_what_is_not_ip_on_the_active_slave() -> None:
     wires = Wires(3, mode=Mode.TLB)
     wires.send(udp(wires.bonded, destination=b"\xff" * 6))
@@ -249,6 +295,27 @@ def test_at_a_failover_the_bonds_address_moves_and_switches_learn_it(mode: Mode)
         bytes.fromhex("020000000100"),
     ]
     assert ("r1", wires.bonded.dev_addr) in learned
+
+
+@pytest.mark.parametrize("mode", [Mode.TLB, Mode.ALB], ids=lambda mode: mode.value)
+def test_when_the_primary_takes_over_both_addresses_are_announced(mode: Mode) -> None:
+    wires = Wires(2, mode=mode, primary="l0")
+    wires.cut(0)
+    wires.run(0.3)
+    for number in range(8):
+        wires.send(udp(wires.bonded, number))
+    learned: list[tuple[str, bytes]] = []
+    wires.right.ptype_all.append(
+        lambda skb: (
+            learned.append((skb.dev.name if skb.dev else "", bytes(skb.data[6:12])))
+            if bytes(skb.data[12:14]) == b"\x90\x00"
+            else None
+        )
+    )
+    wires.mend(0)
+    wires.run(0.15)
+    assert {("r1", bytes.fromhex("020000000101")), ("r0", bytes.fromhex("020000000100"))} <= set(learned)
+    assert not [client for client in wires.bonded.tlb.clients if client.slave is not None], "flows are bound anew"
 
 
 def test_alb_keys_by_the_destination_address() -> None:

@@ -64,7 +64,6 @@ def bond_change_active_slave(bond: Bond, new: Slave | None) -> None:
     if new is not None and new.link is Link.BACK:
         new.delay = 0
         new.link = Link.UP
-        bond.link_changed(new)
     bond.curr_active_slave = new
     bond.stats["failovers"] += 1
     if bond.mode.is_lb:

@@ -33,7 +33,6 @@ def bond_dev_queue_xmit(bond: Bond, skb: SkBuff, slave: Slave) -> NetdevTx:
     slave.dev.xmit_more = bond.xmit_more
     if bond.netpoll is not None and slave.np is not None:
         sent = slave.np.send_skb(skb) == NET_XMIT_SUCCESS
-        slave.returned = None
     else:
         sent = dev_hard_start_xmit(slave.dev, skb) is NetdevTx.OK
     if sent:

@@ -53,7 +53,6 @@ class Slave:
         self.port: Port | None = None  # 802.3ad
         self.np: NetpollSender | None = None  # netpoll on this slave, while the bond has it
         self.disable_np: Callable[[], None] | None = None
-        self.returned: SkBuff | None = None  # what that could not send
 
     def __repr__(self) -> str:
         return f"<Slave {self.dev.name} {self.link.value}{' active' if self.active else ''}>"
@@ -91,6 +90,6 @@ class Slave:
         self.dev.dev_addr = addr
         self.dev.net.call_netdevice_notifiers(NetdevEvent.CHANGEADDR, self.dev)
 
-    def keep_returned(self, skb: SkBuff) -> None:
-        """Drop routine of netpoll on this slave: the frame goes back to the bond, which may have another way."""
-        self.returned = skb
+
+def back_to_the_bond(_skb: SkBuff) -> None:
+    """Drop routine of netpoll on a slave: nothing is to be done, the bond has the frame and may have another way."""

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from guest.netpoll.bonding.slave import Slave
+from guest.netpoll.bonding.slave import Slave, back_to_the_bond
 from guest.netpoll.netdevice import NetDevice, NetpollHook, NetpollSender
 from guest.netpoll.skbuff import SkBuff
 
@@ -42,7 +42,7 @@ def bond_netpoll_setup(bond: Bond) -> None:
 def slave_enable_netpoll(slave: Slave, npinfo: NetpollHook) -> None:
     """Set netpoll up on a slave. An npinfo that cannot leaves the bond sending straight to the slave's driver."""
     if isinstance(npinfo, SlaveNetpoll):
-        np = npinfo.slave_enable_netpoll(slave.dev, slave.keep_returned)
+        np = npinfo.slave_enable_netpoll(slave.dev, back_to_the_bond)
         slave.np, slave.disable_np = np, functools.partial(npinfo.slave_disable_netpoll, np)
 
 
