@@ -38,6 +38,9 @@ class Level(enum.IntEnum):
     HARDIRQ = 2
 
 
+PROCESS, SOFTIRQ, HARDIRQ = Level.PROCESS, Level.SOFTIRQ, Level.HARDIRQ  # for hot paths
+
+
 class ContextError(RuntimeError):
     """Something was asked for in a context in which it cannot be had: our bug."""
 
@@ -59,7 +62,7 @@ class Cpu:
 
     def __init__(self, ident: int) -> None:
         self.ident = ident
-        self.level = Level.PROCESS
+        self.level = PROCESS
         self.irqs_disabled = 0
         self.bh_disabled = 0
         self.softirq_pending = False
@@ -106,21 +109,21 @@ class Context:
 
     def in_irq(self) -> bool:
         """True inside an interrupt routine."""
-        return self.cpu().level is Level.HARDIRQ
+        return self.cpu().level is HARDIRQ
 
     def in_softirq(self) -> bool:
         """True inside net_rx_action()."""
-        return self.cpu().level is Level.SOFTIRQ
+        return self.cpu().level is SOFTIRQ
 
     def in_interrupt(self) -> bool:
         """True inside either, or with bottom halves disabled."""
         cpu = self.cpu()
-        return cpu.level is not Level.PROCESS or cpu.bh_disabled > 0
+        return cpu.level is not PROCESS or cpu.bh_disabled > 0
 
     def irqs_disabled(self) -> bool:
         """True where no interrupt can come: local_irq_disable(), an interrupt routine, a crash."""
         cpu = self.cpu()
-        return self.crashed or cpu.irqs_disabled > 0 or cpu.level is Level.HARDIRQ
+        return self.crashed or cpu.irqs_disabled > 0 or cpu.level is HARDIRQ
 
     def may_sleep(self) -> bool:
         """True in process context with everything enabled: where waiting is allowed."""

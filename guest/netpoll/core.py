@@ -22,7 +22,7 @@ from collections.abc import Callable
 from guest.netpoll import rx
 from guest.netpoll.context import smp_processor_id
 from guest.netpoll.errors import CarrierTimeout, SetupError
-from guest.netpoll.frame import Builder, Endpoints, make_frame
+from guest.netpoll.frame import Builder, Endpoints, GsoBuilder, make_frame
 from guest.netpoll.napi import do_irq
 from guest.netpoll.netdevice import IPAddress, Net, NetdevError, NetdevEvent, NetDevice, dev_open
 from guest.netpoll.send import MAX_RETRIES, USEC_PER_POLL, netpoll_send_skb
@@ -48,7 +48,7 @@ class Netpoll:
     """
 
     __slots__ = (
-        "dev", "dev_name", "drop", "frame", "header_len", "late", "local_ip", "local_mac", "local_port", "mac_given",
+        "dev", "dev_name", "drop", "frame", "gso_frame", "header_len", "late", "local_ip", "local_mac", "local_port", "mac_given",
         "max_payload", "name", "net", "pool", "protocol", "remote_ip", "remote_mac", "remote_port", "rx_hook",
         "rx_match", "rx_skb", "stats",
     )  # fmt: skip
@@ -85,6 +85,7 @@ class Netpoll:
         self.stats = NetpollStats()
         self.pool: SkbPool = net.skb_pool
         self.frame: Builder | None = None
+        self.gso_frame: GsoBuilder | None = None
         self.protocol = ETH_P_IP
         self.header_len = 0
         self.max_payload = 0
@@ -106,6 +107,7 @@ class Netpoll:
         ends = (self.local_mac, self.remote_mac, local, remote, self.local_port, self.remote_port)
         template = make_frame(Endpoints(*ends))
         self.frame = template.build
+        self.gso_frame = template.build_gso
         self.protocol = template.protocol
         self.header_len = template.header_len
         self.max_payload = min(dev.mtu, 65535) - (template.header_len - 14)
@@ -120,6 +122,7 @@ class NetpollInfo:
         self.net = dev.net
         self.clients: list[Netpoll] = []
         self.rx_np: tuple[Netpoll, ...] = ()  # replaced, never changed: readers take no lock
+        self.flows: dict[bytes, rx.Flow] = {}  # which of them want what, as far as it was met
         self.rx_drop = False
         self.poll_lock = threading.Lock()
         self.poll_owner = 0
@@ -196,16 +199,21 @@ class NetpollInfo:
         """The slave leaves, or the last client of this device goes."""
         netpoll_cleanup(np)
 
+    def set_receivers(self, clients: tuple[Netpoll, ...]) -> None:
+        """Publish a new set. Who reads `flows` before `rx_np` can never note an old client in the new flows."""
+        self.rx_np = clients
+        self.flows = {}
+
     def attach(self, np: Netpoll) -> None:
         """Add a client; its hook sees frames from here on."""
         self.clients.append(np)
         if np.rx_hook is not None:
-            self.rx_np = (*self.rx_np, np)
+            self.set_receivers((*self.rx_np, np))
 
     def detach(self, np: Netpoll) -> None:
         """Remove a client, lose what it has queued; the last one takes this object along."""
         self.clients.remove(np)
-        self.rx_np = tuple(other for other in self.rx_np if other is not np)
+        self.set_receivers(tuple(other for other in self.rx_np if other is not np))
         for skb in [skb for skb in self.txq if skb.np is np]:
             with contextlib.suppress(ValueError):  # another CPU has just sent it
                 self.txq.remove(skb)

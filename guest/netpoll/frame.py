@@ -9,7 +9,7 @@ identification that counts from 1 (as kernels since 3.12 do), and a UDP checksum
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from struct import Struct
 
@@ -23,6 +23,7 @@ Message = bytes | bytearray | memoryview
 
 _V4 = Struct(">16sHH4sH12sHH")  # Ethernet+0x4500, tot_len, id, frag+ttl+proto, check, addresses+ports, len, check
 _pack_v4 = _V4.pack
+_from_bytes = int.from_bytes  # big-endian by default since Python 3.11
 _V6 = Struct(">18sH38sHH")  # Ethernet+version, payload_len, next+hop+addresses+ports, len, check
 _TTL_UDP = 64 << 8 | IPPROTO_UDP
 _HOPS_UDP = IPPROTO_UDP << 8 | 32
@@ -68,7 +69,7 @@ class FrameV4:
     def build(self, msg: Message) -> bytes:
         """The whole frame for `msg`."""
         size = len(msg)
-        payload = int.from_bytes(msg, "big") % 65535
+        payload = _from_bytes(msg) % 65535
         if size & 1:
             payload <<= 8
         self._ident = ident = self._ident + 1 & 0xFFFF
@@ -87,6 +88,16 @@ class FrameV4:
             + msg
         )
 
+    def build_gso(self, messages: Sequence[bytes]) -> bytes:
+        """One frame for a device that cuts it up: UDP checksum left at the pseudo header's sum for it."""
+        head, mid, tail, ip_sum, _ = self._parts
+        size = sum(map(len, messages))
+        ident = self._ident + 1 & 0xFFFF
+        self._ident = self._ident + len(messages) & 0xFFFF
+        ip_check = -(ip_sum + size + ident) % 65535
+        pseudo = (IPPROTO_UDP + ones_sum(tail[:8]) + UDP_LEN + size) % 65535
+        return _V4.pack(head, size + 28, ident, mid, ip_check, tail, size + 8, pseudo) + b"".join(messages)
+
 
 class FrameV6:
     """Frames over IPv6."""
@@ -102,11 +113,17 @@ class FrameV6:
     def build(self, msg: Message) -> bytes:
         """The whole frame for `msg`."""
         length = len(msg) + UDP_LEN
-        total = int.from_bytes(msg, "big")
+        total = _from_bytes(msg)
         if length & 1:
             total <<= 8
         check = -(self._udp_sum + length + length + total) % 65535 or 0xFFFF
         return _V6.pack(self._head, length, self._tail, length, check) + msg
+
+    def build_gso(self, messages: Sequence[bytes]) -> bytes:
+        """One frame for a device that cuts it up: UDP checksum left at the pseudo header's sum for it."""
+        length = sum(map(len, messages)) + UDP_LEN
+        pseudo = (IPPROTO_UDP + ones_sum(self._tail[2:34]) + length) % 65535
+        return _V6.pack(self._head, length, self._tail, length, pseudo) + b"".join(messages)
 
 
 def make_frame(ends: Endpoints) -> FrameV4 | FrameV6:
@@ -115,3 +132,5 @@ def make_frame(ends: Endpoints) -> FrameV4 | FrameV6:
 
 
 Builder = Callable[[Message], bytes]
+
+GsoBuilder = Callable[[Sequence[bytes]], bytes]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from guest.netpoll.context import Context, Level, smp_processor_id
+from guest.netpoll.context import HARDIRQ, PROCESS, SOFTIRQ, Context, smp_processor_id
 from guest.netpoll.netdevice import NET_RX_DROP, NET_RX_SUCCESS, NetDevice
 from guest.netpoll.skbuff import SkBuff, kfree_skb
 
@@ -42,10 +42,14 @@ def do_irq(dev: NetDevice) -> None:
     After a crash, or while interrupts are off on this CPU, nothing is served.
     """
     ctx = dev.ctx
-    if ctx.irqs_disabled() or dev.irq_masked or not dev.running:
+    cpu = ctx.cpu()
+    if ctx.crashed or cpu.irqs_disabled or cpu.level is HARDIRQ or dev.irq_masked or not dev.running:
         return
-    with ctx.enter(Level.HARDIRQ):
+    before, cpu.level = cpu.level, HARDIRQ
+    try:
         run_irq_routine(dev, dev.interrupt)
+    finally:
+        cpu.level = before
     do_softirq(ctx)
 
 
@@ -71,9 +75,12 @@ def do_softirq(ctx: Context) -> None:
     cpu = ctx.cpu()
     if not (cpu.poll_list or cpu.backlog):
         cpu.softirq_pending = False  # netpoll has done the work meanwhile
-    if cpu.softirq_pending and not ctx.crashed and not ctx.in_interrupt():
-        with ctx.enter(Level.SOFTIRQ):
+    if cpu.softirq_pending and cpu.level is PROCESS and not (cpu.bh_disabled or ctx.crashed):
+        cpu.level = SOFTIRQ
+        try:
             net_rx_action(ctx)
+        finally:
+            cpu.level = PROCESS
 
 
 def netif_rx_schedule(dev: NetDevice) -> bool:
@@ -164,8 +171,7 @@ def netif_receive_skb(skb: SkBuff) -> int:
 
     The master (bonding) comes before netpoll, as in the kernels that netpoll over bonding was made for.
     """
-    dev = skb.dev
-    assert dev is not None, "a received skb has its device"
+    dev: NetDevice = skb.dev  # type: ignore[assignment]  # a received skb has its device
     if dev.master is not None:
         if not dev.master.skb_bond(dev, skb):
             kfree_skb(skb)

@@ -35,6 +35,8 @@ IFF_MULTICAST = 0x1000
 
 ARPHRD_ETHER = 1
 
+NETIF_F_GSO_UDP_L4 = 1 << 17  # skb.gso_size is honoured: one frame in, many datagrams out
+
 NET_RX_SUCCESS = 0
 NET_RX_DROP = 1
 
@@ -45,6 +47,9 @@ class NetdevTx(enum.IntEnum):
     OK = 0  # the driver
     BUSY = 1  # the caller; the queue should be stopped
     LOCKED = -1  # the caller; the driver's own lock was taken (NETIF_F_LLTX drivers)
+
+
+NETDEV_TX_OK, NETDEV_TX_BUSY = NetdevTx.OK, NetdevTx.BUSY  # for hot paths: a global is cheaper than an enum's member
 
 
 class NetdevEvent(enum.IntEnum):
@@ -157,6 +162,7 @@ class NetDevice:
         self.dev_addr = dev_addr
         self.mtu = mtu
         self.flags = IFF_BROADCAST | IFF_MULTICAST
+        self.features = 0  # NETIF_F_ bits
         self.present = True
         self.running = False  # netif_running(): opened and not stopped
         self.carrier = True

@@ -17,13 +17,14 @@ second frame on the same CPU deadlocked), and there are as many receiving client
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from struct import Struct
 from typing import TYPE_CHECKING
 
 from guest.netpoll.netdevice import ARPHRD_ETHER, IFF_NOARP
 from guest.netpoll.send import netpoll_send_skb
-from guest.netpoll.skbuff import CHECKSUM_NONE, PACKET_OTHERHOST, SkBuff, kfree_skb
-from guest.netpoll.wire import WireError, arp, ethernet, icmpv6, ipv6
+from guest.netpoll.skbuff import CHECKSUM_NONE, PACKET_OTHERHOST, SkBuff, kfree_skb, skb_shared
+from guest.netpoll.wire import WireError, arp, ethernet, icmpv6, ipv4, ipv6
 from guest.netpoll.wire.ethernet import ETH_P_ARP, ETH_P_IP, ETH_P_IPV6
 
 if TYPE_CHECKING:
@@ -32,111 +33,165 @@ if TYPE_CHECKING:
 log = logging.getLogger("netpoll")
 
 IPPROTO_UDP = 17
-_IPV4 = Struct(">14xBxHxxHxBxx4s4s").unpack_from  # ihl, tot_len, frag, protocol, src, dst
-_IPV6 = Struct(">14xBxxxHB").unpack_from  # version, payload_len, next header
-_UDP = Struct(">HHHH").unpack_from  # source, dest, len, check
+MAX_FLOWS = 256
+
+# From the start of a frame: version and ihl, tot_len, frag, protocol, (src, dst, source, dest), len, check
+_UDP4 = Struct(">14xBxHxxHxBxx12sHH").unpack_from
+# version, payload_len, next header, (src, dst, source, dest), len, check
+_UDP6 = Struct(">14xBxxxHBx36sHH").unpack_from
+_from_bytes = int.from_bytes  # big-endian by default since Python 3.11
+
+Flow = tuple[int, tuple["Netpoll", ...]]  # source port, the clients that want it
 
 
 def netpoll_rx(npinfo: NetpollInfo, skb: SkBuff) -> bool:
-    """True if the frame was consumed (then it is freed); the caller keeps it otherwise. Any context."""
-    if not npinfo.rx_np and not npinfo.rx_drop:
+    """True if the frame was consumed (then it is freed); the caller keeps it otherwise. Any context.
+
+    Frames of a flow that was met before, with nothing to remark about them, are done with here; all others
+    go the whole way.
+    """
+    data = skb.data
+    if skb.protocol == ETH_P_IP and len(data) >= 42 and skb.users == 1:
+        vihl, tot_len, frag, protocol, key, ulen, check = _UDP4(data)
+        flow = npinfo.flows.get(key)
+        if (
+            flow is not None
+            and vihl == 0x45
+            and protocol == IPPROTO_UDP
+            and not frag & 0x3FFF
+            and 8 <= ulen == tot_len - 20 <= len(data) - 34
+            and skb.pkt_type != PACKET_OTHERHOST
+            and not _from_bytes(data[14:34]) % 65535
+            and (skb.ip_summed or not check or _sum_matches(data[26 : tot_len + 14], ulen))
+        ):
+            _call_hooks(skb, flow, data[42 : tot_len + 14])
+            skb.users = 0
+            return True
+    return _netpoll_rx(npinfo, skb)
+
+
+def _netpoll_rx(npinfo: NetpollInfo, skb: SkBuff) -> bool:
+    """netpoll_rx() and __netpoll_rx() as the kernel has them."""
+    flows, rx_np = npinfo.flows, npinfo.rx_np  # in this order: see NetpollInfo.set_receivers()
+    if not rx_np and not npinfo.rx_drop:
         return False
-    net = npinfo.net
-    if npinfo.rx_np and npinfo.dev.type == ARPHRD_ETHER:
-        protocol = skb.protocol
-        if protocol == ETH_P_IP:
-            if skb.pkt_type != PACKET_OTHERHOST and skb.users == 1 and _rx_ipv4(npinfo, skb):
-                skb.users = 0
-                return True
-        elif protocol == ETH_P_ARP and net.trapped:
+    if rx_np and npinfo.dev.type == ARPHRD_ETHER:
+        if skb.protocol == ETH_P_ARP and npinfo.net.trapped:
             arp_reply(npinfo, skb)
             kfree_skb(skb)
             return True
-        elif protocol == ETH_P_IPV6 and skb.pkt_type != PACKET_OTHERHOST and skb.users == 1 and _rx_ipv6(npinfo, skb):
-            skb.users = 0
-            return True
-    if net.trapped:
+        receive = _BY_PROTOCOL.get(skb.protocol)
+        if receive is not None and skb.pkt_type != PACKET_OTHERHOST and not skb_shared(skb):
+            consumed = receive(npinfo, skb, flows, rx_np)
+            if consumed:
+                kfree_skb(skb)
+                return True
+    if npinfo.net.trapped:
         npinfo.dev.stats["rx_trapped"] += 1
         kfree_skb(skb)
         return True
     return False
 
 
-def _rx_ipv4(npinfo: NetpollInfo, skb: SkBuff) -> bool:
+def _rx_ipv4(npinfo: NetpollInfo, skb: SkBuff, flows: dict[bytes, Flow], rx_np: tuple[Netpoll, ...]) -> bool:
     """Steps 5 to 11 for IPv4: True if a client's hook was called."""
     data = skb.data
-    if len(data) < 34:
+    if len(data) < 42:
         return False
-    ihl, tot_len, frag, protocol, src, dst = _IPV4(data)
-    udp = 14 + ((ihl & 15) << 2)
-    if ihl != 0x45 and (udp < 34 or ihl >> 4 != 4 or len(data) < udp):
+    vihl, tot_len, frag, protocol, key, ulen, check = _UDP4(data)
+    if vihl != 0x45:
+        return _rx_ipv4_options(npinfo, skb, flows, rx_np)
+    if _from_bytes(data[14:34]) % 65535:
         return False
-    if int.from_bytes(data[14:udp], "big") % 65535:
+    end = tot_len + 14
+    if end > len(data) or protocol != IPPROTO_UDP or frag & 0x3FFF or ulen != tot_len - 20 or ulen < 8:
         return False
-    end = 14 + tot_len
-    if end > len(data) or tot_len < 28 or protocol != IPPROTO_UDP or frag & 0x3FFF or end < udp + 8:
+    if check and skb.ip_summed == CHECKSUM_NONE and not _sum_matches(data[26:end], ulen):
+        npinfo.dev.stats["rx_csum_errors"] += 1
         return False
-    source, dest, ulen, check = _UDP(data, udp)
-    if ulen != end - udp:
-        return False
-    if check and skb.ip_summed == CHECKSUM_NONE:
-        total = int.from_bytes(data[udp:end], "big")
-        if ulen & 1:
-            total <<= 8
-        if (total + int.from_bytes(src + dst, "big") + IPPROTO_UDP + ulen) % 65535:
-            npinfo.dev.stats["rx_csum_errors"] += 1
-            return False
-    return _to_clients(npinfo, skb, (src, dst, source, dest), bytes(data[udp + 8 : end]))
+    flow = flows.get(key) or _find_flow(key, flows, rx_np)
+    _call_hooks(skb, flow, data[42:end])
+    return bool(flow[1])
 
 
-def _rx_ipv6(npinfo: NetpollInfo, skb: SkBuff) -> bool:
+def _rx_ipv4_options(npinfo: NetpollInfo, skb: SkBuff, flows: dict[bytes, Flow], rx_np: tuple[Netpoll, ...]) -> bool:
+    """A header with options: check it as a whole, then look at the same packet without them."""
+    try:
+        header = ipv4.parse(skb.data[14:])
+        segment = bytes(ipv4.payload(skb.data[14:]))
+    except WireError:
+        return False
+    plain = bytearray(skb.data[:34])
+    ipv4.emit(replace(header, options=b"", total_len=20 + len(segment)), plain, 14)
+    whole, skb.data = skb.data, bytes(plain) + segment
+    try:
+        return _rx_ipv4(npinfo, skb, flows, rx_np)
+    finally:
+        skb.data = whole
+
+
+def _rx_ipv6(npinfo: NetpollInfo, skb: SkBuff, flows: dict[bytes, Flow], rx_np: tuple[Netpoll, ...]) -> bool:
     """The same for IPv6, where a UDP checksum is mandatory; neighbour solicitations while trapped."""
     data = skb.data
-    if len(data) < 54:
+    if len(data) < 62:
         return False
-    version, payload_len, next_header = _IPV6(data)
+    version, payload_len, next_header, key, ulen, check = _UDP6(data)
     end = 54 + payload_len
     if version >> 4 != 6 or end > len(data):
         return False
     if next_header == icmpv6.IPPROTO_ICMPV6 and npinfo.net.trapped:
         return neigh_reply(npinfo, skb)
-    if next_header != IPPROTO_UDP or payload_len < 8:
+    if next_header != IPPROTO_UDP or ulen != payload_len or ulen < 8 or not check:
         return False
-    source, dest, ulen, check = _UDP(data, 54)
-    if ulen != payload_len or not check:
+    if skb.ip_summed == CHECKSUM_NONE and not _sum_matches(data[22:end], ulen):
+        npinfo.dev.stats["rx_csum_errors"] += 1
         return False
-    if skb.ip_summed == CHECKSUM_NONE:
-        total = int.from_bytes(data[22:end], "big") << (8 if ulen & 1 else 0)
-        if (total + IPPROTO_UDP + ulen) % 65535:
-            npinfo.dev.stats["rx_csum_errors"] += 1
-            return False
-    ends = (bytes(data[22:38]), bytes(data[38:54]), source, dest)
-    return _to_clients(npinfo, skb, ends, bytes(data[62:end]))
+    flow = flows.get(key) or _find_flow(key, flows, rx_np)
+    _call_hooks(skb, flow, data[62:end])
+    return bool(flow[1])
 
 
-def _to_clients(npinfo: NetpollInfo, skb: SkBuff, ends: tuple[bytes, bytes, int, int], payload: bytes) -> bool:
-    """Call the hook of each client that (src, dst, source port, dest port) matches; True if there was one."""
-    src, dst, source, dest = ends
-    consumed = False
-    for np in npinfo.rx_np:
-        local, remote = np.rx_match
-        if dst == local and (remote is None or src == remote) and (np.local_port == dest or not np.local_port):
-            consumed = True
-            _call_hook(np, skb, source, payload)
-    return consumed
+_BY_PROTOCOL = {ETH_P_IP: _rx_ipv4, ETH_P_IPV6: _rx_ipv6}
 
 
-def _call_hook(np: Netpoll, skb: SkBuff, source: int, payload: bytes) -> None:
+def _sum_matches(addresses_and_segment: bytes | bytearray | memoryview, ulen: int) -> bool:
+    """The UDP checksum: addresses, segment and the rest of the pseudo header sum to (minus) zero."""
+    total = _from_bytes(addresses_and_segment) % 65535
+    return not ((total << 8 if ulen & 1 else total) + IPPROTO_UDP + ulen) % 65535
+
+
+def _find_flow(key: bytes, flows: dict[bytes, Flow], rx_np: tuple[Netpoll, ...]) -> Flow:
+    """The clients that addresses and ports match; remembered, so that the next frame need not be matched."""
+    size = (len(key) - 4) // 2
+    src, dst, source, dest = key[:size], key[size:-4], _from_bytes(key[-4:-2]), _from_bytes(key[-2:])
+    clients = tuple(np for np in rx_np if _matches(np, src, dst, dest))
+    if clients:
+        if len(flows) >= MAX_FLOWS:
+            flows.clear()
+        flows[key] = (source, clients)
+    return source, clients
+
+
+def _matches(np: Netpoll, src: bytes, dst: bytes, dest: int) -> bool:
+    """Ours is the destination; the peer's address counts unless it is "any"; port 0 takes every port."""
+    local, remote = np.rx_match
+    return dst == local and (remote is None or src == remote) and np.local_port in (0, dest)
+
+
+def _call_hooks(skb: SkBuff, flow: Flow, payload: bytes | bytearray | memoryview) -> None:
     """rx_hook(np, source port, data); np.rx_skb is the frame, while the hook runs. A raising hook is logged."""
-    np.stats.received += 1
-    np.rx_skb = skb
-    try:
-        if np.rx_hook is not None:
-            np.rx_hook(np, source, payload)
-    except Exception:
-        np.stats.hook_errors += 1
-        log.exception("%s: rx_hook failed", np.name)
-    finally:
+    source, clients = flow
+    if type(payload) is not bytes:
+        payload = bytes(payload)
+    for np in clients:
+        np.stats.received += 1
+        np.rx_skb = skb
+        hook = np.rx_hook
+        try:
+            hook(np, source, payload)  # type: ignore[misc]  # receivers have one
+        except Exception:
+            np.stats.hook_errors += 1
+            log.exception("%s: rx_hook failed", np.name)
         np.rx_skb = None
 
 

@@ -28,15 +28,15 @@ once, not for every message.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from guest.netpoll.context import smp_processor_id
 from guest.netpoll.errors import MessageTooLong, SetupError
 from guest.netpoll.napi import do_softirq
-from guest.netpoll.netdevice import NetDevice, NetdevTx
+from guest.netpoll.netdevice import NETDEV_TX_OK, NETIF_F_GSO_UDP_L4, NetDevice, NetdevTx
 from guest.netpoll.poll import netpoll_poll_dev
-from guest.netpoll.skbuff import DropReason, SkBuff, kfree_skb
+from guest.netpoll.skbuff import CHECKSUM_PARTIAL, DropReason, SkBuff, kfree_skb
 from guest.netpoll.txq import flush
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ NET_XMIT_SUCCESS = 0
 NET_XMIT_DROP = 1
 MAX_RETRIES = 20000
 FIND_SKB_TRIES = 10
+UDP_MAX_SEGMENTS = 64  # linux/udp.h, before 6.8
+MAX_GSO = 65535 - 20 - 8
 USEC_PER_POLL = 50
 
 
@@ -60,15 +62,15 @@ def netpoll_send_udp(np: Netpoll, msg: bytes | bytearray | memoryview) -> int:
         return _send_unbound(np, msg)
     if len(msg) > np.max_payload:
         raise MessageTooLong(len(msg), np.max_payload, dev.name)
+    alloc = np.pool.alloc
     try:
-        skb = np.pool.alloc(frame(msg), dev)
+        skb = alloc(frame(msg), dev, np.protocol)
     except MemoryError:
         spare = _find_skb(np, dev, msg)
         if spare is None:
             np.stats.dropped += 1
             return NET_XMIT_DROP
         skb = spare
-    skb.protocol = np.protocol
     skb.np = np
     return netpoll_send_skb(np, skb)
 
@@ -91,7 +93,7 @@ def _find_skb(np: Netpoll, dev: NetDevice, msg: bytes | bytearray | memoryview) 
         skb = np.pool.take(np.header_len + len(msg))
         if skb is not None and np.frame is not None:
             dev.ctx.schedule_work(np.pool.refill_skbs)
-            skb.dev = dev
+            skb.dev, skb.protocol = dev, np.protocol
             skb.data[:] = np.frame(msg)  # type: ignore[index]  # pool skbs are writable
             return skb
         netpoll_poll_dev(dev)
@@ -99,19 +101,52 @@ def _find_skb(np: Netpoll, dev: NetDevice, msg: bytes | bytearray | memoryview) 
 
 
 def netpoll_send_udp_batch(np: Netpoll, messages: Iterable[bytes]) -> int:
-    """Send each message; the driver's doorbell rings once, at the end. Returns how many were not dropped."""
+    """Send each message as netpoll_send_udp() would; returns how many were not dropped.
+
+    The driver's doorbell rings once, at the end. A device with NETIF_F_GSO_UDP_L4 gets runs of messages of
+    one length as one frame each; what it refuses is sent message by message.
+    """
     dev = np.dev
-    sent = 0
     if dev is None:
-        return sent
+        return sum(netpoll_send_udp(np, msg) == NET_XMIT_SUCCESS for msg in messages)
     dev.xmit_more = True
     try:
-        for msg in messages:
-            sent += netpoll_send_udp(np, msg) == NET_XMIT_SUCCESS
+        if dev.features & NETIF_F_GSO_UDP_L4:
+            return sum(_send_run(np, dev, run) for run in _runs(messages, np.max_payload))
+        return sum(netpoll_send_udp(np, msg) == NET_XMIT_SUCCESS for msg in messages)
     finally:
         dev.xmit_more = False
         dev.doorbell()
-    return sent
+
+
+def _runs(messages: Iterable[bytes], limit: int) -> Iterator[list[bytes]]:
+    """Consecutive messages of one length, as many as fit one datagram before it is cut."""
+    run: list[bytes] = []
+    for msg in messages:
+        size = len(run[0]) if run else 0
+        if run and (len(msg) != size or len(run) == UDP_MAX_SEGMENTS or size * len(run) > MAX_GSO - size):
+            yield run
+            run = []
+        run.append(msg)
+        if not 0 < len(msg) <= limit:  # nothing to cut, or too long: an error for netpoll_send_udp() to raise
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def _send_run(np: Netpoll, dev: NetDevice, run: list[bytes]) -> int:
+    """One frame for all of `run` if the device takes that at once, else one for each; how many were sent."""
+    npinfo: NetpollInfo = dev.npinfo  # type: ignore[assignment]  # see poll_napi()
+    me = smp_processor_id()
+    if len(run) > 1 and np.gso_frame is not None and dev.running and not dev.xoff and dev.xmit_lock_owner != me:
+        skb = SkBuff(np.gso_frame(run), dev, np.protocol)
+        skb.np, skb.gso_size, skb.ip_summed = np, len(run[0]), CHECKSUM_PARTIAL
+        if _attempt(np, dev, npinfo, skb, 0) is NETDEV_TX_OK:
+            np.stats.sent += len(run)
+            npinfo.tries = npinfo.max_retries
+            return len(run)
+    return sum(netpoll_send_udp(np, msg) == NET_XMIT_SUCCESS for msg in run)
 
 
 def netpoll_send_skb(np: Netpoll, skb: SkBuff) -> int:
@@ -133,7 +168,7 @@ def netpoll_send_skb(np: Netpoll, skb: SkBuff) -> int:
     finally:
         dev.xmit_lock_owner = 0
         dev.xmit_lock.release()
-    if status is not NetdevTx.OK:
+    if status is not NETDEV_TX_OK:
         return _send_slow(np, dev, npinfo, skb, refused=True)
     np.stats.sent += 1
     npinfo.tries = npinfo.max_retries
@@ -164,7 +199,7 @@ def _send_slow(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, skb: SkBuff, *,
     At most npinfo.tries rounds; one, if those are used up.
     """
     pause = npinfo.usec_per_poll * 1e-6
-    if not refused and not dev.xoff and _attempt(np, dev, npinfo, skb, pause) is NetdevTx.OK:
+    if not refused and not dev.xoff and _attempt(np, dev, npinfo, skb, pause) is NETDEV_TX_OK:
         return _sent(np, dev, npinfo)
     if npinfo.polled_by(smp_processor_id()):
         return _drop(np, skb, DropReason.RECURSION)
@@ -175,7 +210,7 @@ def _send_slow(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, skb: SkBuff, *,
     while tries > 0 and dev.running:
         tries = tries - 1 if clock() <= deadline else 0
         _poll_and_wait(np, dev, pause)
-        if _attempt(np, dev, npinfo, skb, pause) is NetdevTx.OK:
+        if _attempt(np, dev, npinfo, skb, pause) is NETDEV_TX_OK:
             return _sent(np, dev, npinfo)
     npinfo.tries = tries
     do_softirq(dev.ctx)

@@ -31,6 +31,7 @@ PACKET_OUTGOING = 4
 
 # skb.ip_summed (linux/skbuff.h)
 CHECKSUM_NONE = 0  # nobody looked: verify in software
+CHECKSUM_PARTIAL = 3  # to send: the device fills it in
 CHECKSUM_UNNECESSARY = 1  # the device verified it, or the sender was local and never filled it in
 
 
@@ -51,7 +52,18 @@ class SkbError(RuntimeError):
 class SkBuff:
     """One frame. `data` is bytes where it was allocated at need, a memoryview of the pool's where not."""
 
-    __slots__ = ("data", "dev", "drop_reason", "ip_summed", "np", "pkt_type", "priority", "protocol", "users")
+    __slots__ = (
+        "data",
+        "dev",
+        "drop_reason",
+        "gso_size",
+        "ip_summed",
+        "np",
+        "pkt_type",
+        "priority",
+        "protocol",
+        "users",
+    )
 
     def __init__(self, data: bytes | bytearray | memoryview, dev: NetDevice | None = None, protocol: int = 0) -> None:
         self.data = data
@@ -59,6 +71,7 @@ class SkBuff:
         self.protocol = protocol
         self.pkt_type = PACKET_HOST
         self.ip_summed = CHECKSUM_NONE
+        self.gso_size = 0  # octets of each message, where the device is to cut the frame into several
         self.priority = 0
         self.users = 1
         self.np: NetpollSender | None = None  # the client that made it, for its counters

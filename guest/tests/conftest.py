@@ -1,3 +1,5 @@
 """Fixtures of more than one test module of `guest`."""
 
+from guest.tests.inside_netns import netns as netns
+from guest.tests.inside_netns import pytest_pyfunc_call as pytest_pyfunc_call
 from images.tests.tools import tools as tools

@@ -19,37 +19,58 @@ import contextlib
 import errno
 import select
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
 
 from guest.netpoll.drivers.kernel_link import GONE, KernelLink
 from guest.netpoll.napi import disable_irq, enable_irq, netif_receive_skb, netif_rx_complete, netif_rx_schedule
-from guest.netpoll.netdevice import Net, NetdevError, NetdevTx, netif_stop_queue, netif_wake_queue
+from guest.netpoll.netdevice import (
+    NETDEV_TX_BUSY,
+    NETDEV_TX_OK,
+    NETIF_F_GSO_UDP_L4,
+    Net,
+    NetdevError,
+    NetdevTx,
+    netif_stop_queue,
+    netif_wake_queue,
+)
 from guest.netpoll.skbuff import CHECKSUM_UNNECESSARY, PACKET_OUTGOING, SkBuff, kfree_skb
 from guest.netpoll.wire import vlan
+from guest.netpoll.wire.ethernet import ETH_P_IP
 
 SOL_PACKET = 263
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h: beyond net.core.*mem_max, for CAP_NET_ADMIN
 PACKET_AUXDATA = 8
+PACKET_VNET_HDR = 15
 PACKET_QDISC_BYPASS = 20
 PACKET_IGNORE_OUTGOING = 23
 PACKET_MR_PROMISC = 1
 PACKET_ADD_MEMBERSHIP = 1
 ETH_P_ALL = 0x0003
+SO_SNDBUFFORCE = 32
+SO_RCVBUFFORCE = 33
 TP_STATUS_CSUMNOTREADY = 1 << 3
 TP_STATUS_VLAN_VALID = 1 << 4
 TP_STATUS_VLAN_TPID_VALID = 1 << 6
 TP_STATUS_CSUM_VALID = 1 << 7
+CSUM_KNOWN = TP_STATUS_CSUMNOTREADY | TP_STATUS_CSUM_VALID
 MAX_FRAME = 65536 + 18
 BUSY_RETRY = 0.01  # seconds until ENOBUFS is tried again, where nobody polls
 
 _AUXDATA = Struct("=IIIHHHH")  # tpacket_auxdata: status, len, snaplen, mac, net, vlan_tci, vlan_tpid
 _MREQ = Struct("=iHH8s")
-_NO_OPTION = {errno.ENOPROTOOPT, errno.EINVAL}
+_VNET_HDR = Struct("=BBHHHH")  # virtio_net_hdr: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
+VNET_NEEDS_CSUM = 1
+VNET_GSO_UDP_L4 = 5
 
 
 class AfPacketDevice(KernelLink):
-    """Interface `name` as a NetDevice. `sndbuf`/`rcvbuf` in octets, 0 for the kernel's default."""
+    """Interface `name` as a NetDevice. `sndbuf`/`rcvbuf` in octets, 0 for the kernel's default.
+
+    `gso`: batches of messages of one length cross into the kernel as one frame, which the kernel cuts up -
+    at the latest before the NIC's driver. On a veth it may stay whole up to the peer's socket: not for a
+    peer that is a packet socket itself.
+    """
 
     weight = 64
 
@@ -62,13 +83,17 @@ class AfPacketDevice(KernelLink):
         promisc: bool = False,
         sndbuf: int = 0,
         rcvbuf: int = 0,
+        gso: bool = False,
     ) -> None:
         super().__init__(net, name)
+        self.gso = gso
+        self._gso_sock: socket.socket | None = None
         self.qdisc_bypass = qdisc_bypass
         self.promisc = promisc
         self.sndbuf = sndbuf
         self.rcvbuf = rcvbuf
         self._sock: socket.socket | None = None
+        self._send: Callable[[bytes | bytearray | memoryview], int] = _closed
         self._wait_for_room = False  # EAGAIN: writability says when to go on
         self._retry_set = False  # ENOBUFS: a timer does
         self._buffer = bytearray(MAX_FRAME)
@@ -81,6 +106,9 @@ class AfPacketDevice(KernelLink):
         except OSError as error:
             self.close_link()
             raise NetdevError(error.errno or errno.EIO, f"{self.name}: {error.strerror}") from error
+        self._send = self._sock.send
+        self._gso_sock = self._open_gso_socket() if self.gso else None
+        self.features = NETIF_F_GSO_UDP_L4 if self._gso_sock is not None else 0
         self.irq_masked = self.rx_sched = False
         self._wait_for_room = False
         self.xoff = not self.carrier
@@ -94,6 +122,17 @@ class AfPacketDevice(KernelLink):
         except BaseException:
             sock.close()
             raise
+        return sock
+
+    def _open_gso_socket(self) -> socket.socket | None:
+        """A second socket, only to send: each frame after a virtio_net_hdr that says how to cut it up."""
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+        try:
+            sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+            sock.bind((self.name, 0))
+        except OSError:
+            sock.close()
+            return None
         return sock
 
     def set_options(self, sock: socket.socket) -> None:
@@ -114,9 +153,11 @@ class AfPacketDevice(KernelLink):
         """Close the socket; the interface stays as it is."""
         netif_stop_queue(self)
         self.close_link()
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
+        self._send = _closed
+        for sock in (self._sock, self._gso_sock):
+            if sock is not None:
+                sock.close()
+        self._sock = self._gso_sock = None
 
     def irq_fds(self) -> Sequence[tuple[int, int]]:
         """The socket, for writing too while the queue waits for room, and the link monitor."""
@@ -127,15 +168,34 @@ class AfPacketDevice(KernelLink):
 
     def hard_start_xmit(self, skb: SkBuff) -> NetdevTx:
         """One send(); a full buffer or a busy driver stops the queue, anything else loses the frame."""
-        sock = self._sock
-        if sock is None:
-            return NetdevTx.BUSY
+        if skb.gso_size:
+            return self.xmit_gso(skb)
+        send = self._send
         try:
-            sock.send(skb.data)
+            send(skb.data)
         except OSError as error:
             return self.send_failed(skb, error)
         skb.users = 0
-        return NetdevTx.OK
+        return NETDEV_TX_OK
+
+    def xmit_gso(self, skb: SkBuff) -> NetdevTx:
+        """Hand over a frame to be cut up. Refused, it is the caller's to send in pieces; the queue stays open.
+
+        A kernel before 6.2 does not know how (EINVAL): then nobody is told again that this device can.
+        """
+        self.doorbell()
+        sock, offset = self._gso_sock, 34 if skb.protocol == ETH_P_IP else 54
+        if sock is None:
+            return NETDEV_TX_BUSY
+        fields = (VNET_NEEDS_CSUM, VNET_GSO_UDP_L4, offset + 8, skb.gso_size, offset, 6)
+        try:
+            sock.send(_VNET_HDR.pack(*fields) + skb.data)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                self.features &= ~NETIF_F_GSO_UDP_L4
+            return NETDEV_TX_BUSY
+        skb.users = 0
+        return NETDEV_TX_OK
 
     def send_failed(self, skb: SkBuff, error: OSError) -> NetdevTx:
         """Stop the queue as the errno asks; a frame that can never be sent is counted and freed."""
@@ -147,8 +207,8 @@ class AfPacketDevice(KernelLink):
         else:
             self.stats["tx_errors"] += 1
             kfree_skb(skb)
-            return NetdevTx.OK
-        return NetdevTx.BUSY
+            return NETDEV_TX_OK
+        return NETDEV_TX_BUSY
 
     def stop_for(self, room: bool) -> None:
         """Stop the queue until the socket has room, or else until the driver is tried again."""
@@ -243,7 +303,7 @@ class AfPacketDevice(KernelLink):
 
 def apply_status(skb: SkBuff, status: int, tci: int, tpid: int) -> None:
     """Bring in what the kernel keeps beside a frame (linux/if_packet.h, tp_status)."""
-    if status & (TP_STATUS_CSUMNOTREADY | TP_STATUS_CSUM_VALID):
+    if status & CSUM_KNOWN:
         skb.ip_summed = CHECKSUM_UNNECESSARY
     if status & TP_STATUS_VLAN_VALID and tci & 0xFFF:  # VID 0 is a priority tag: the frame is untagged
         skb.protocol = tpid if status & TP_STATUS_VLAN_TPID_VALID else 0x8100
@@ -255,6 +315,10 @@ def _set_buffer(sock: socket.socket, force: int, option: int, octets: int) -> No
         sock.setsockopt(socket.SOL_SOCKET, force, octets)
     except PermissionError:  # the kernel then cuts it to net.core.*mem_max
         sock.setsockopt(socket.SOL_SOCKET, option, octets)
+
+
+def _closed(_frame: bytes | bytearray | memoryview) -> int:
+    raise OSError(errno.EAGAIN, "the device is closed")
 
 
 def _set_if_known(sock: socket.socket, option: int) -> None:

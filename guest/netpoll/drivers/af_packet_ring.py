@@ -17,13 +17,23 @@ from __future__ import annotations
 import errno
 import mmap
 import socket
+from collections.abc import Callable
 from struct import Struct
 
-from guest.netpoll.drivers.af_packet import SOL_PACKET, AfPacketDevice, apply_status
+from guest.netpoll.drivers.af_packet import CSUM_KNOWN, SOL_PACKET, TP_STATUS_VLAN_VALID, AfPacketDevice, apply_status
 from guest.netpoll.drivers.kernel_link import GONE
 from guest.netpoll.napi import netif_receive_skb
-from guest.netpoll.netdevice import Net, NetdevError, NetdevTx, netif_stop_queue, netif_wake_queue
-from guest.netpoll.skbuff import PACKET_OUTGOING, SkBuff, kfree_skb
+from guest.netpoll.netdevice import (
+    NETDEV_TX_BUSY,
+    NETDEV_TX_OK,
+    Net,
+    NetdevError,
+    NetdevTx,
+    netif_stop_queue,
+    netif_wake_queue,
+)
+from guest.netpoll.skbuff import CHECKSUM_NONE, CHECKSUM_UNNECESSARY, PACKET_OUTGOING, SkBuff, kfree_skb
+from guest.netpoll.wire.ethernet import ETH_P_IP
 
 PACKET_RX_RING = 5
 PACKET_STATISTICS = 6
@@ -43,7 +53,9 @@ RX_ROOM = 128  # tpacket2_hdr, sockaddr_ll, alignment and headroom before a rece
 TX_DATA = 32  # TPACKET2_HDRLEN - sizeof(struct sockaddr_ll): where a frame to send starts
 
 _REQ = Struct("=IIII")  # tpacket_req: block size, block count, frame size, frame count
-_RX = Struct("=IIIHHIIHH4xHHiHB")  # tpacket2_hdr, then the start of sockaddr_ll, up to the packet type
+_RX = Struct("=IIIH20xHxxxxxxB").unpack_from  # status, len, snaplen, mac; of sockaddr_ll: protocol, packet type
+_TAG = Struct("=HH").unpack_from  # vlan_tci, vlan_tpid
+TAG_OFFSET = 24
 _STATS = Struct("=II")
 _LITTLE = _STATS.pack(1, 0)[0] == 1
 
@@ -66,16 +78,17 @@ class AfPacketRingDevice(AfPacketDevice):
         tx_coalesce: int = 1,
         qdisc_bypass: bool = True,
         promisc: bool = False,
+        gso: bool = False,
     ) -> None:
-        super().__init__(net, name, qdisc_bypass=qdisc_bypass, promisc=promisc)
+        super().__init__(net, name, qdisc_bypass=qdisc_bypass, promisc=promisc, gso=gso)
         self.tx_ring, self.rx_ring = tx_ring, rx_ring
         self.tx_coalesce = tx_coalesce
         self._map: mmap.mmap | None = None
         self._words = memoryview(b"").cast("I")
-        self._size = self._tx_start = self._max_len = 0
-        self._tx_next = self._rx_next = 0
+        self._size = self._max_len = self._rx_at = 0
+        self._tx_start = self._tx_end = self._tx_at = 0  # octets into the map; _tx_at: the next to write
         self._tx_unrung = 0  # written since the doorbell last rang
-        self._fill = Struct("=I24x0s")
+        self._fill: Callable[..., None] = Struct("=I").pack_into
 
     def set_options(self, sock: socket.socket) -> None:
         """Rings before bind(), so that no frame arrives outside of them."""
@@ -95,15 +108,17 @@ class AfPacketRingDevice(AfPacketDevice):
         super().open()
         assert self._sock is not None
         try:
-            self._map = mmap.mmap(self._sock.fileno(), (self.rx_ring + self.tx_ring) * self._size)
+            octets = (self.rx_ring + self.tx_ring) * self._size
+            self._map = mmap.mmap(self._sock.fileno(), octets, mmap.MAP_SHARED | mmap.MAP_POPULATE)
         except OSError as error:
             self.stop()
             raise NetdevError(error.errno or errno.EIO, f"{self.name}: rings: {error.strerror}") from error
         self._words = memoryview(self._map).cast("I")
-        self._tx_start = self.rx_ring * self._size
+        self._tx_at = self._tx_start = self.rx_ring * self._size
+        self._tx_end = self._tx_start + self.tx_ring * self._size
         self._max_len = self.mtu + ETH_HLEN + VLAN_HLEN
-        self._fill = Struct(f"=I24x{self._max_len}s")
-        self._tx_next = self._rx_next = self._tx_unrung = 0
+        self._fill = Struct(f"=I24x{self._max_len}s").pack_into
+        self._rx_at = self._tx_unrung = 0
 
     def stop(self) -> None:
         """Unmap the rings and close; what the NIC has not sent yet is its own affair."""
@@ -124,32 +139,40 @@ class AfPacketRingDevice(AfPacketDevice):
     # -- transmit -------------------------------------------------------------------------------------
 
     def hard_start_xmit(self, skb: SkBuff) -> NetdevTx:
-        """Write the next descriptor, ring the doorbell unless it can wait; stop before the ring is full."""
-        ring, words = self._map, self._words
-        at = self._tx_start + self._tx_next * self._size
-        if ring is None or words[at >> 2] != TP_STATUS_AVAILABLE:
-            self.stop_for(room=True)
-            return NetdevTx.BUSY
-        size = len(skb.data)
-        if size > self._max_len or size < ETH_HLEN:
+        """Write a descriptor, ring the doorbell unless it can wait; after the last free one stop the queue.
+
+        The queue being open says that the descriptor at _tx_at is AVAILABLE: it was looked at when the one
+        before was written, or when the queue was woken.
+        """
+        if skb.gso_size:
+            return self.xmit_gso(skb)
+        data, at, words = skb.data, self._tx_at, self._words
+        size = len(data)
+        if not ETH_HLEN <= size <= self._max_len:
             self.stats["tx_errors"] += 1
             kfree_skb(skb)
-            return NetdevTx.OK
-        self._fill.pack_into(ring, at + 4, size, skb.data)
+            return NETDEV_TX_OK
+        fill = self._fill
+        fill(self._map, at + 4, size, data)
         words[at >> 2] = TP_STATUS_SEND_REQUEST
-        following = self._tx_next + 1
-        self._tx_next = following = 0 if following == self.tx_ring else following
-        self._tx_unrung += 1
-        full = words[(self._tx_start + following * self._size) >> 2] != TP_STATUS_AVAILABLE
-        if full or not (self.xmit_more or self._tx_unrung < self.tx_coalesce):
+        following = at + self._size
+        if following == self._tx_end:
+            following = self._tx_start
+        self._tx_at = following
+        self._tx_unrung = unrung = self._tx_unrung + 1
+        if words[following >> 2] or (unrung >= self.tx_coalesce and not self.xmit_more):
             if not self._ring_doorbell() and self._take_back(at):
-                return NetdevTx.BUSY
-            if full and words[(self._tx_start + following * self._size) >> 2] != TP_STATUS_AVAILABLE:
+                return NETDEV_TX_BUSY
+            if words[following >> 2]:
                 self.stop_for(room=True)
-        elif self._tx_unrung == 1 and not self.xmit_more:
+        elif unrung == 1 and not self.xmit_more:
             self.ctx.schedule_work(self.doorbell)
         skb.users = 0
-        return NetdevTx.OK
+        return NETDEV_TX_OK
+
+    def tx_status(self) -> list[int]:
+        """Each TX descriptor's status word: 0 AVAILABLE, 1 SEND_REQUEST, 2 SENDING."""
+        return [self._words[at >> 2] for at in range(self._tx_start, self._tx_end, self._size or 1)]
 
     def doorbell(self) -> None:
         """Have the kernel send what was written and not rung for."""
@@ -181,7 +204,7 @@ class AfPacketRingDevice(AfPacketDevice):
         if self._words[at >> 2] != TP_STATUS_SEND_REQUEST:
             return False
         self._words[at >> 2] = TP_STATUS_AVAILABLE
-        self._tx_next = (self._tx_next or self.tx_ring) - 1
+        self._tx_at = at
         self._tx_unrung -= 1
         return True
 
@@ -191,36 +214,54 @@ class AfPacketRingDevice(AfPacketDevice):
             return
         if self._tx_unrung and self.carrier and (timer or not self._retry_set or self.net.trapped):
             self._ring_doorbell()
-        at = self._tx_start + self._tx_next * self._size
-        if self.xoff and self.carrier and not self._tx_unrung and self._words[at >> 2] == TP_STATUS_AVAILABLE:
+        free = self._words[self._tx_at >> 2] == TP_STATUS_AVAILABLE
+        if self.xoff and self.carrier and free and not self._tx_unrung:
             self._wait_for_room = False
             netif_wake_queue(self)
 
     # -- receive --------------------------------------------------------------------------------------
 
     def receive(self, budget: int) -> int:
-        """Pass on up to `budget` frames, giving each descriptor back before its frame is handled."""
-        ring, words, size = self._map, self._words, self._size
-        for done in range(budget):
-            if ring is None or not self.running:
-                return done
-            at = self._rx_next * size
-            status, full, length, mac, _, _, _, tci, tpid, _, protocol, _, _, kind = _RX.unpack_from(ring, at)
-            if not status & TP_STATUS_USER:
-                return done
-            skb = SkBuff(ring[at + mac : at + mac + length], self, _swap(protocol))
-            words[at >> 2] = TP_STATUS_KERNEL
-            self._rx_next = 0 if self._rx_next + 1 == self.rx_ring else self._rx_next + 1
-            skb.pkt_type = kind
-            if status & ~TP_STATUS_USER:
-                apply_status(skb, status, tci, tpid)
-            if length < full or kind == PACKET_OUTGOING:
-                self.stats["rx_errors"] += length < full
-                continue
-            netif_receive_skb(skb)
-        return budget
+        """Pass on up to `budget` frames, giving each descriptor back before its frame is handled.
+
+        An skb that came back freed serves for the next frame, as drivers had it with skb_recycle().
+        """
+        at, end, size, ring, words = self._rx_at, self._tx_start, self._size, self._map, self._words
+        skb = SkBuff(b"", self)
+        done = 0
+        try:
+            while done < budget and self.running and ring is not None:
+                status, full, length, mac, protocol, kind = _RX(ring, at)
+                if not status & TP_STATUS_USER:
+                    break
+                if skb.users:
+                    skb = SkBuff(b"", self)
+                start = at + mac
+                skb.dev = self
+                skb.users = length == full and kind != PACKET_OUTGOING
+                skb.data = ring[start : start + length]
+                skb.protocol = ETH_P_IP if protocol == _RAW_IP else _swap(protocol)
+                skb.pkt_type = kind
+                skb.ip_summed = CHECKSUM_UNNECESSARY if status & CSUM_KNOWN else CHECKSUM_NONE
+                if status & TP_STATUS_VLAN_VALID:
+                    apply_status(skb, status, *_TAG(ring, at + TAG_OFFSET))
+                words[at >> 2] = TP_STATUS_KERNEL
+                at += size
+                if at == end:
+                    at = 0
+                done += 1
+                if skb.users:
+                    netif_receive_skb(skb)
+                elif length < full:
+                    self.stats["rx_errors"] += 1  # longer than a descriptor
+        finally:
+            self._rx_at = at
+        return done
 
 
 def _swap(protocol: int) -> int:
     """sll_protocol is in network order."""
     return (protocol & 0xFF) << 8 | protocol >> 8 if _LITTLE else protocol
+
+
+_RAW_IP = _swap(ETH_P_IP)

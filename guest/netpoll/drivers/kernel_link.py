@@ -8,6 +8,7 @@ interrupt routine, as a NIC's link interrupt would be served; there is no thread
 from __future__ import annotations
 
 import errno
+import os
 import socket
 
 from guest.netpoll.drivers import rtnetlink
@@ -40,7 +41,7 @@ class KernelLink(NetDevice):
     def open_link(self) -> None:
         """Find the interface, bring it up, start following it; raises NetdevError."""
         try:
-            self.ifindex = socket.if_nametoindex(self.name)
+            self.ifindex = _index_of(self.name)
             self._monitor = rtnetlink.monitor()
             if not rtnetlink.link(self.ifindex).up:
                 rtnetlink.set_up(self.ifindex)
@@ -98,3 +99,11 @@ class KernelLink(NetDevice):
         if mtu != self.mtu:
             self.mtu = mtu
             self.net.call_netdevice_notifiers(NetdevEvent.CHANGEMTU, self)
+
+
+def _index_of(name: str) -> int:
+    """if_nametoindex(), with the errno that it does not give; raises OSError."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from None

@@ -22,6 +22,7 @@ from guest.netpoll.drivers import rtnetlink
 from guest.netpoll.drivers.kernel_link import KernelLink
 from guest.netpoll.napi import netif_rx
 from guest.netpoll.netdevice import (
+    NETDEV_TX_OK,
     Net,
     NetdevError,
     NetdevEvent,
@@ -120,14 +121,14 @@ class TapDevice(KernelLink):
         except OSError as error:
             return self._write_failed(skb, error)
         kfree_skb(skb)
-        return NetdevTx.OK
+        return NETDEV_TX_OK
 
     def _write_failed(self, skb: SkBuff, error: OSError) -> NetdevTx:
         """EIO: the interface is down. EBADFD: it was deleted. Anything but these and EAGAIN loses the frame."""
         if error.errno not in (errno.EAGAIN, errno.EIO, errno.EBADFD):
             self.stats["tx_errors"] += 1
             kfree_skb(skb)
-            return NetdevTx.OK
+            return NETDEV_TX_OK
         netif_stop_queue(self)
         if error.errno == errno.EAGAIN:
             self._sync_irq()
