@@ -56,7 +56,8 @@ HINTS = (
         "the mirror is an old snapshot, or this machine's clock is wrong",
     ),
     (
-        r"Temporary failure|Could not resolve|Could not connect|Connection (refused|timed out|failed)|Network is unreach",
+        r"Temporary failure|Could not resolve|Could not connect|Unable to connect|Cannot initiate the connection"
+        r"|Connection (refused|timed out|failed)|Network is unreach",
         "the mirror cannot be reached: check the network and proxy, or name another with --mirror URL",
     ),
     (
