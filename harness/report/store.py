@@ -127,9 +127,10 @@ def cases(folder: Path) -> list[Path]:
     """The case folders of a results folder, by name; of a case's folder: itself. Raises StoreError where there are none."""
     if not folder.is_dir():
         raise StoreError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
-    if (folder / PLAN).is_file():
-        return [folder]
-    found = sorted(each for each in folder.iterdir() if (each / PLAN).is_file())
+    try:
+        found = [folder] if (folder / PLAN).is_file() else sorted(path.parent for path in folder.glob(f"*/{PLAN}"))
+    except OSError as error:
+        raise StoreError(f"{folder}: {error.strerror}") from error
     if not found:
         raise StoreError(f"{folder}: neither a case's folder nor one of results: there is no {PLAN} in or below it")
     return found
