@@ -237,11 +237,12 @@ def test_tlb_counts_what_the_active_slave_sends_unbalanced() -> None:
 def test_tlb_binds_a_flow_anew_when_its_slave_went() -> None:
     wires = Wires(2, mode=Mode.TLB, xmit_hash_policy=XmitPolicy.LAYER34)
     frame = udp(wires.bonded)
+    wires.bonded.tlb.clients[bond_xmit_hash(frame, XmitPolicy.LAYER34) & 0xFF].slave = wires.bonded.slaves[1]
     wires.send(frame)
-    wires.cut(0)
+    wires.cut(1)
     wires.run(0.3)
     assert wires.send(frame) is OK
-    assert wires.cables() == [0, 1]
+    assert wires.cables() == [1, 0]
 
 
 def test_tlb_gives_a_refused_frame_back_as_it_was() -> None:
@@ -288,8 +289,10 @@ def test_at_a_failover_the_bonds_address_moves_and_switches_learn_it(mode: Mode)
             else None
         )
     )
+    wires.bonded.tlb.clients[7].slave = wires.bonded.slaves[1]
     wires.cut(0)
     wires.run(0.15)
+    assert wires.bonded.tlb.clients[7].slave is None, "the new active slave's flows are shared out anew, too"
     assert [slave.hwaddr for slave in wires.bonded.slaves] == [
         bytes.fromhex("020000000101"),
         bytes.fromhex("020000000100"),
