@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 SIZE = 256
 COMMAND, STATUS, CAPABILITIES, INTERRUPT_PIN = 0x04, 0x06, 0x34, 0x3D
@@ -54,6 +55,14 @@ class BarKind:
         return 1 if self.io else (4 if self.wide else 0) | (8 if self.prefetchable else 0)
 
 
+class Shown(Protocol):
+    """What answers for a part of configuration space instead of its bytes; a `RegisterFile` is one."""
+
+    def read(self, offset: int, count: int) -> bytes: ...
+
+    def write(self, offset: int, data: bytes) -> None: ...
+
+
 def msi(offset: int, vectors: int = 1) -> Capability:
     """A 64-bit MSI capability without masking. `vectors`: a power of two up to 32."""
     control = 0x80 | (vectors.bit_length() - 1) << 1
@@ -67,7 +76,8 @@ def msix(offset: int, vectors: int, bar: int, table: int, pending: int) -> Capab
 
 
 class ConfigSpace:
-    """The 256 bytes. `written(offset, length)` is called after a write, for devices whose registers show through."""
+    """The 256 bytes. `written(offset, length)` is called after a write. `window`: offsets, whole words, where registers
+    show through, and the registers."""
 
     def __init__(
         self,
@@ -75,7 +85,9 @@ class ConfigSpace:
         bars: tuple[BarKind, ...] = (),
         capabilities: tuple[Capability, ...] = (),
         interrupt_pin: int = 1,
+        window: tuple[range, Shown] | None = None,
     ) -> None:
+        self._window = window
         self.data = bytearray(SIZE)
         self.mask = bytearray(SIZE)
         self.written: Callable[[int, int], None] = lambda _offset, _length: None
@@ -120,9 +132,18 @@ class ConfigSpace:
             self.data[STATUS] |= STATUS_CAPABILITIES
 
     def read(self, offset: int, count: int) -> bytes:
-        return bytes(self.data[offset : offset + count])
+        shown = self._shown(offset, count)
+        return shown.read(offset, count) if shown else bytes(self.data[offset : offset + count])
+
+    def _shown(self, offset: int, count: int) -> Shown | None:
+        if self._window is None or offset not in self._window[0] or offset + count - 1 not in self._window[0]:
+            return None
+        return self._window[1]
 
     def write(self, offset: int, data: bytes) -> None:
+        if (shown := self._shown(offset, len(data))) is not None:
+            shown.write(offset, data)
+            return
         for at, value in enumerate(data, offset):
             mask = self.mask[at]
             self.data[at] = self.data[at] & ~mask | value & mask

@@ -31,7 +31,8 @@ class Bar(Protocol):
 
 
 class PciDevice:
-    """See the module. `on_reset` runs after config space was reset."""
+    """See the module. `on_reset` runs after config space was reset. `config_access` answers for config space if given: a
+    device that can vanish."""
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class PciDevice:
         bars: Mapping[int, tuple[BarKind, Bar]],
         irqs: Mapping[int, int],
         on_reset: Callable[[], None] = lambda: None,
+        config_access: Bar | None = None,
     ) -> None:
         self.config = config
         self.dma = DmaMemory()
@@ -46,7 +48,7 @@ class PciDevice:
         self._bars: dict[int, Bar] = {index: bar for index, (_, bar) in bars.items()}
         self._regions = {index: (kind.size, int(_READ_WRITE)) for index, (kind, _) in bars.items()}
         self._regions[Region.CONFIG] = (SIZE, int(_READ_WRITE))
-        self._bars[Region.CONFIG] = config
+        self._bars[Region.CONFIG] = config_access or config
         self._on_reset = on_reset
 
     def region(self, index: int) -> tuple[int, int]:

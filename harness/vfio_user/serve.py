@@ -34,7 +34,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
-        self._remark = remark
+        self.remark = remark
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, (callback, callback))
@@ -72,7 +72,7 @@ class Loop:
         try:
             callback()
         except Exception as defect:
-            self._remark(f"defect in {getattr(callback, '__qualname__', callback)}: {type(defect).__name__}: {defect}")
+            self.remark(f"defect in {getattr(callback, '__qualname__', callback)}: {type(defect).__name__}: {defect}")
 
     def close(self) -> None:
         self._selector.close()

@@ -1,0 +1,168 @@
+"""A process that serves one NIC model: QEMU on one side, a tap on the other, the harness on the third.
+
+In: inherited descriptors of a listening socket, a tap and a control socket; `{"mac": ..., "seed": ...}`. Out: JSON lines on the control
+socket: `{"kind", "t", ...}` with CLOCK_MONOTONIC's time. Rule: it ends when the control socket closes, and never for anything that QEMU,
+the guest or the wire does.
+
+Commands, one JSON object a line:
+
+    {"op": "link", "up": false, "silent": false}       {"op": "interrupt"}
+    {"op": "fault", "name": "drop", "on": true, "chance": 0.5, "seconds": 0, "direction": "tx"}
+
+Each is answered with `{"kind": "ok", "id": ...}` or `{"kind": "refused", "id": ..., "why": ...}`.
+Events: `link`, `reset`, `remark`, and `activity` with what was counted (doorbells, tx_completed, interrupts, ...) over at most 50 ms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+from typing import Any
+
+from harness.nic.tg3 import pci
+from harness.nic.tg3.faults import Setting
+from harness.vfio_user.serve import Listener, Loop
+
+FRAME = 65536  # bytes a read of the tap takes
+BURST = 64  # frames before QEMU gets its turn
+SPAN = 0.05  # seconds that one `activity` covers
+
+
+class Control:
+    """The harness's side: events out, commands in. Never blocks."""
+
+    def __init__(self, loop: Loop, sock: socket.socket) -> None:
+        self._loop, self._sock = loop, sock
+        self._out = self._in = b""
+        self._counts: dict[str, int] = {}
+        self._since = 0.0
+        self.ended = False
+        self.model: Model
+        sock.setblocking(False)
+        loop.add_reader(sock.fileno(), self._readable)
+
+    def tell(self, kind: str, **keys: Any) -> None:
+        self.flush()  # what was counted came before
+        self._emit({"kind": kind, "t": time.monotonic(), **keys})
+
+    def count(self, name: str, number: int) -> None:
+        if not self._counts:
+            self._since = time.monotonic()
+            self._loop.call_later(SPAN, self.flush)
+        self._counts[name] = self._counts.get(name, 0) + number
+
+    def flush(self) -> None:
+        if self._counts:
+            counts, self._counts = self._counts, {}
+            self._emit({"kind": "activity", "since": self._since, "t": time.monotonic(), "counts": counts})
+
+    def _emit(self, event: dict[str, Any]) -> None:
+        self._out += json.dumps(event).encode() + b"\n"
+        self._write()
+
+    def _write(self) -> None:
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            self._out = self._out[self._sock.send(self._out) :]
+        self._loop.watch_writer(self._sock.fileno(), self._readable, self._write if self._out else None)
+
+    def _readable(self) -> None:
+        try:
+            data = self._sock.recv(FRAME)
+        except BlockingIOError:
+            return
+        if not data:
+            self.ended = True
+            return
+        *lines, self._in = (self._in + data).split(b"\n")
+        for line in lines:
+            self._obey(line)
+
+    def _obey(self, line: bytes) -> None:
+        ident: object = None
+        try:
+            command = json.loads(line)
+            ident = command.get("id")
+            self.model.command(command)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self.tell("refused", id=ident, why=str(error))
+        else:
+            self.tell("ok", id=ident)
+
+
+class Model:
+    """The chip between QEMU and the tap."""
+
+    def __init__(self, loop: Loop, control: Control, tap: int, mac: bytes, seed: int) -> None:
+        self._loop, self._tap = loop, tap
+        self._waiting: bytes | None = None  # a frame that the chip had no room for
+        self._control = control
+        self.chip, self.device = pci.make(loop, mac, self, control.tell, control.count, seed)
+        control.model = self
+        loop.add_reader(tap, self._readable)
+
+    def send(self, frame: bytes) -> None:
+        """The chip's frame to the tap. A tap that is down or full loses it, as a switch would."""
+        try:
+            os.write(self._tap, frame)
+        except OSError:
+            self._control.count("wire_lost", 1)
+
+    def resume(self) -> None:
+        """The chip has room again."""
+        frame, self._waiting = self._waiting, None
+        if frame is not None and not self.chip.receive(frame):
+            self._waiting = frame
+            return
+        self._loop.remove(self._tap)
+        self._loop.add_reader(self._tap, self._readable)
+
+    def _readable(self) -> None:
+        for _ in range(BURST):
+            try:
+                frame = os.read(self._tap, FRAME)
+            except (BlockingIOError, OSError):
+                return
+            if not self.chip.receive(frame):
+                self._waiting = frame
+                self._loop.remove(self._tap)
+                return
+
+    def command(self, command: dict[str, Any]) -> None:
+        """Raises ValueError, KeyError or TypeError for nonsense."""
+        if command["op"] == "link":
+            self.chip.plug(bool(command["up"]), bool(command.get("silent", False)))
+        elif command["op"] == "interrupt":
+            self.chip.status.spurious()
+        elif command["op"] == "fault":
+            self.chip.fault(str(command["name"]), _setting(command) if command["on"] else None)
+        else:
+            raise ValueError(f"no operation {command['op']!r}")
+
+
+def _setting(command: dict[str, Any]) -> Setting:
+    return Setting(
+        float(command.get("chance", 1)), float(command.get("seconds", 0)), str(command.get("direction", "both"))
+    )
+
+
+def main(arguments: dict[str, Any]) -> None:
+    """Serve until the control socket closes."""
+    loop = Loop()
+    control = Control(loop, socket.socket(fileno=arguments["control"]))
+    loop.remark = lambda text: control.tell("remark", text=text)
+    tap = int(arguments["tap"])
+    os.set_blocking(tap, False)
+    mac = bytes.fromhex(str(arguments["mac"]).replace(":", ""))
+    model = Model(loop, control, tap, mac, int(arguments.get("seed", 0)))
+    Listener(loop, socket.socket(fileno=arguments["listen"]), model.device, loop.remark)
+    while not control.ended:
+        loop.run_once()
+        model.chip.settle()
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

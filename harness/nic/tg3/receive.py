@@ -1,0 +1,77 @@
+"""The receive engine: frames from the wire into the standard ring's buffers, told by the return ring.
+
+In: frames that passed the filter. Out: buffers and return descriptors in guest memory, and the producer index in the status block. Rule:
+where no buffer or no place in the return ring is left, the frame is not taken, and whoever has it keeps it until `resume`.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+
+from guest.netpoll.layout.bcm5787 import FCS, RX_BD, RX_RETURN_RING, RX_STD_RING, Reg, RxFlag, RxMode
+from harness.nic.bus import Bus
+from harness.nic.tg3 import offload
+from harness.nic.tg3.status import HostCoalescing
+from harness.vfio_user.errors import DmaFault
+
+
+class Receive:
+    """`ring()`: the return ring's address. `values()`: the register file."""
+
+    def __init__(
+        self,
+        values: Callable[[], array[int]],
+        ring: Callable[[], int],
+        bus: Bus,
+        status: HostCoalescing,
+        tell: Callable[[str, int], None],
+    ) -> None:
+        self._values, self._ring, self._bus, self._status, self._tell = values, ring, bus, status, tell
+        self.reset()
+
+    def reset(self) -> None:
+        self.std_producer = self._std_consumer = 0
+        self._producer = self.return_consumer = 0
+
+    def room(self) -> bool:
+        """Whether one more frame can be taken."""
+        return (
+            self._std_consumer != self.std_producer % RX_STD_RING
+            and (self._producer + 1) % RX_RETURN_RING != self.return_consumer % RX_RETURN_RING
+        )
+
+    def take(self, frame: bytes) -> None:
+        """Put a frame into the next buffer; there is room."""
+        values, memory = self._values(), self._bus.memory
+        mode = values[Reg.MAC_RX_MODE >> 2]
+        frame, tci = (frame, None) if mode & RxMode.KEEP_VLAN_TAG else offload.untag(frame)
+        base = values[Reg.RCVDBDI_STD_BD_HOST_ADDR_HIGH >> 2] << 32 | values[Reg.RCVDBDI_STD_BD_HOST_ADDR_LOW >> 2]
+        try:
+            high, low, idx_len, *_, opaque = RX_BD.unpack(
+                memory.read(base + self._std_consumer * RX_BD.size, RX_BD.size)
+            )
+            memory.write(high << 32 | low, frame[: idx_len & 0xFFFF])
+            flags, sums = _checked(frame, bool(mode & RxMode.IPV6_CSUM_ENABLE))
+            flags |= RxFlag.END | (RxFlag.VLAN if tci is not None else 0)
+            done = RX_BD.pack(high, low, idx_len & ~0xFFFF | len(frame) + FCS, flags, sums, tci or 0, 0, opaque)
+            memory.write(self._ring() + self._producer * RX_BD.size, done)
+        except DmaFault:
+            self._tell("dma_faults", 1)
+            return
+        self._std_consumer = (self._std_consumer + 1) % RX_STD_RING
+        self._producer = (self._producer + 1) % RX_RETURN_RING
+        self._status.rx_std_consumer, self._status.rx_producer = self._std_consumer, self._producer
+        self._status.mark(rx=1)
+
+
+def _checked(frame: bytes, ipv6: bool) -> tuple[int, int]:
+    """Checksum flags and the word of sums of a return descriptor."""
+    flags = sums = 0
+    if frame[12:14] == b"\x08\x00" and len(frame) >= 34:
+        flags, sums = RxFlag.IP_CSUM, offload.ip_sum(frame) << 16
+    found = offload.received_sums(frame)
+    if found is None or (found[0] == 6 and not ipv6):
+        return flags, sums
+    flags |= RxFlag.TCPUDP_CSUM | (RxFlag.IS_TCP if found[1] == offload.TCP else 0)
+    return flags, sums | found[2]

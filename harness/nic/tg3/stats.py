@@ -1,0 +1,45 @@
+"""The MAC's counters. In: frames as they are on the wire. Out: registers 0x800 to 0x8b8, which a read clears.
+
+Rule: octets count the frame with its FCS, as the MAC does; a frame is unicast, multicast or broadcast. Counters stop at their top
+until somebody reads them.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+
+from guest.netpoll.layout.bcm5787 import FCS, Reg
+
+_TOP = 0xFFFF_FFFF
+_TX = (Reg.MAC_TX_STATS_OCTETS, Reg.MAC_TX_STATS_UCAST, Reg.MAC_TX_STATS_MCAST, Reg.MAC_TX_STATS_BCAST)
+_RX = (Reg.MAC_RX_STATS_OCTETS, Reg.MAC_RX_STATS_UCAST, Reg.MAC_RX_STATS_MCAST, Reg.MAC_RX_STATS_BCAST)
+
+
+class Statistics:
+    def __init__(self, values: Callable[[], array[int]]) -> None:
+        self._values = values
+
+    def add(self, register: int, count: int = 1) -> None:
+        values, at = self._values(), register >> 2
+        values[at] = min(values[at] + count, _TOP)
+
+    def clear_on_read(self, register: int) -> Callable[[int], int]:
+        """The `read` of a counter's row."""
+
+        def read(value: int) -> int:
+            self._values()[register >> 2] = 0
+            return value
+
+        return read
+
+    def sent(self, frame: bytes) -> None:
+        self._count(_TX, frame)
+
+    def received(self, frame: bytes) -> None:
+        self._count(_RX, frame)
+
+    def _count(self, registers: tuple[int, int, int, int], frame: bytes) -> None:
+        self.add(registers[0], len(frame) + FCS)
+        kind = 1 if not frame[0] & 1 else 3 if frame[:6] == b"\xff" * 6 else 2
+        self.add(registers[kind])

@@ -1,0 +1,143 @@
+"""Status block, coalescing and interrupts.
+
+In: consumers and producers that the engines moved, link changes, the interrupt mailbox. Out: stores into the status block in guest
+memory and interrupts. Rule: indices first, status next, the tag last, each in one store, then the interrupt: a guest that sees a tag
+sees everything the tag stands for.
+
+One-shot interrupts with tagged status: writing 0 to the mailbox arms, an interrupt disarms; the tag in the mailbox's top byte says up
+to where the driver has looked, and if that is not the newest, the interrupt comes at once.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+
+from guest.netpoll.layout.bcm5787 import HostccMode, MacStatus, MiscHostCtrl, Reg, Status, StatusBlock
+from harness.nic.bus import Bus
+from harness.nic.tg3.faults import Faults
+from harness.vfio_user.errors import DmaFault
+
+PROMPT = 200e-6  # seconds: a coalescing delay up to this is over by the time we have done a burst
+
+
+class HostCoalescing:
+    """`values()`: the register file. `tell(name)` counts for the evidence."""
+
+    def __init__(self, values: Callable[[], array[int]], bus: Bus, faults: Faults, tell: Callable[[str], None]) -> None:
+        self._values, self._bus, self._faults, self._tell = values, bus, faults, tell
+        self.reset()
+
+    def reset(self) -> None:
+        self.tag = 0
+        self.tx_consumer = self.rx_producer = self.rx_std_consumer = 0
+        self._tx_written = 0  # what the status block says, which a fault may keep behind
+        self._dirty_tx = self._dirty_rx = 0
+        self._armed = self._asserted = self._withheld = self._timer = False
+        self._bus.intx(False)
+
+    @property
+    def asserted(self) -> bool:
+        """Whether the interrupt pin is driven."""
+        return self._asserted
+
+    def mark(self, tx: int = 0, rx: int = 0) -> None:
+        """So many frames were sent or received since the status block was written."""
+        self._dirty_tx += tx
+        self._dirty_rx += rx
+
+    def settle(self) -> None:
+        """A burst of work is over: write the status block if coalescing's limits say so, else when its time has come."""
+        if not (self._dirty_tx or self._dirty_rx) or not self._enabled() or self._timer:
+            return
+        values = self._values()
+        waits = [
+            values[ticks >> 2] * 1e-6
+            for dirty, most, ticks in (
+                (self._dirty_rx, Reg.HOSTCC_RXMAX_FRAMES, Reg.HOSTCC_RXCOL_TICKS),
+                (self._dirty_tx, Reg.HOSTCC_TXMAX_FRAMES, Reg.HOSTCC_TXCOL_TICKS),
+            )
+            if dirty and not 0 < values[most >> 2] <= dirty
+        ]
+        idle = (self._dirty_rx > 0) + (self._dirty_tx > 0)
+        if len(waits) < idle or min(waits) <= PROMPT:
+            self.update()
+        else:
+            self._timer = True
+            self._bus.call_later(min(waits), self._expired)
+
+    def _expired(self) -> None:
+        self._timer = False
+        if self._dirty_tx or self._dirty_rx:
+            self.update()
+
+    def _enabled(self) -> bool:
+        return bool(self._values()[Reg.HOSTCC_MODE >> 2] & HostccMode.ENABLE)
+
+    def update(self) -> None:
+        """Write the status block and interrupt."""
+        if not self._enabled():
+            return
+        self._dirty_tx = self._dirty_rx = 0
+        self.tag = (self.tag + 1) & 0xFF
+        if not self._faults.active("stale-status"):
+            try:
+                self._write()
+            except DmaFault:
+                self._tell("dma_faults")
+                return
+        self.fire()
+
+    def _write(self) -> None:
+        values, memory = self._values(), self._bus.memory
+        high, low = values[Reg.HOSTCC_STATUS_BLK_HOST_ADDR_HIGH >> 2], values[Reg.HOSTCC_STATUS_BLK_HOST_ADDR_LOW >> 2]
+        base = high << 32 | low
+        if not self._faults.active("no-completions"):
+            self._tx_written = self.tx_consumer
+        memory.store16(base + StatusBlock.RX_STD_CONSUMER, self.rx_std_consumer)
+        memory.store16(base + StatusBlock.RX_PRODUCER, self.rx_producer)
+        memory.store16(base + StatusBlock.TX_CONSUMER, self._tx_written)
+        link = values[Reg.MAC_STATUS >> 2] & values[Reg.MAC_EVENT >> 2] & MacStatus.LNKSTATE_CHANGED
+        memory.store32(base + StatusBlock.STATUS, Status.UPDATED | (Status.LINK_CHG if link else 0))
+        memory.store32(base + StatusBlock.TAG, self.tag)
+
+    def fire(self) -> None:
+        """Interrupt, if the driver has armed it and nothing masks it."""
+        if not self._armed or self._values()[Reg.TG3PCI_MISC_HOST_CTRL >> 2] & MiscHostCtrl.MASK_PCI_INT:
+            return
+        self._armed = False
+        if self._faults.active("no-interrupts"):
+            self._withheld = True
+            self._tell("withheld")
+            return
+        self._raise()
+
+    def _raise(self) -> None:
+        if not self._bus.msi():
+            self._asserted = True
+            self._bus.intx(True)
+        self._tell("interrupts")
+
+    def spurious(self) -> None:
+        """An interrupt without a reason (on request of a testcase)."""
+        self._raise()
+
+    def release(self) -> None:
+        """`no-interrupts` has ended."""
+        if self._withheld:
+            self._withheld = False
+            self._raise()
+
+    def mailbox(self, value: int) -> None:
+        """MAILBOX_INTERRUPT_0 was written."""
+        self.clear()
+        self._withheld = False  # the driver has looked by itself
+        self._armed = value & 0xFF_FFFF == 0
+        if self._armed and value >> 24 != self.tag:
+            self.fire()
+
+    def clear(self) -> None:
+        """Let go of the interrupt pin."""
+        if self._asserted:
+            self._asserted = False
+            self._bus.intx(False)

@@ -1,0 +1,92 @@
+"""The send engine: descriptors of the send ring to frames on the wire.
+
+In: the producer mailbox. Out: frames, and the consumer index in the status block. Rule: a frame's descriptors are given back when all of
+it has been read; a frame whose memory is not there is lost, with its descriptors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from guest.netpoll.layout.bcm5787 import TX_BD, TX_HEADER_SHIFT, TX_MSS, TX_RING, TxFlag
+from harness.nic.bus import Bus
+from harness.nic.tg3 import offload
+from harness.nic.tg3.status import HostCoalescing
+from harness.vfio_user.errors import DmaFault
+
+MINIMUM = 60  # bytes; the MAC pads
+_SEGMENT = TxFlag.CPU_PRE_DMA | TxFlag.CPU_POST_DMA
+
+
+class Transmit:
+    """`ring()`: the ring's address. `out(frame)` puts one frame on the wire. `tell(name, count)` counts."""
+
+    def __init__(
+        self,
+        ring: Callable[[], int],
+        bus: Bus,
+        status: HostCoalescing,
+        out: Callable[[bytes], None],
+        tell: Callable[[str, int], None],
+    ) -> None:
+        self._ring, self._bus, self._status, self._out, self._tell = ring, bus, status, out, tell
+        self.reset()
+
+    def reset(self) -> None:
+        self.producer = 0
+        self._fetched = 0  # descriptors up to here are in `_pieces`, or done
+        self._pieces: list[bytes] = []
+
+    def run(self) -> None:
+        """Send what lies between consumer and producer."""
+        producer = self.producer % TX_RING
+        if producer == self._fetched:
+            return
+        try:
+            descriptors = self._fetch(producer)
+        except DmaFault:
+            self._tell("dma_faults", 1)
+            self._fetched = producer
+            return
+        frames = 0
+        for high, low, len_flags, vlan_tag in descriptors:
+            self._fetched = (self._fetched + 1) % TX_RING
+            try:
+                self._pieces.append(self._bus.memory.read(high << 32 | low, len_flags >> 16))
+            except DmaFault:
+                self._tell("dma_faults", 1)
+                self._pieces.append(b"")
+            if len_flags & TxFlag.END:
+                self._send(len_flags, vlan_tag)
+                self._status.tx_consumer = self._fetched
+                frames += 1
+        self._tell("tx_completed", frames)
+        self._status.mark(tx=frames)
+
+    def _fetch(self, producer: int) -> Iterable[tuple[int, ...]]:
+        """Descriptors from where we are to `producer`, in one read or two."""
+        base, first = self._ring(), self._fetched
+        last = producer if producer > first else TX_RING
+        data = self._bus.memory.read(base + first * TX_BD.size, (last - first) * TX_BD.size)
+        if producer <= first and producer:
+            data += self._bus.memory.read(base, producer * TX_BD.size)
+        return TX_BD.iter_unpack(data)
+
+    def _send(self, flags: int, vlan_tag: int) -> None:
+        frame, lost = b"".join(self._pieces), b"" in self._pieces
+        self._pieces = []
+        if lost or len(frame) < offload.ETH:
+            return
+        for piece in _offloaded(frame, flags, vlan_tag >> 16):
+            whole = offload.tag(piece, vlan_tag & 0xFFFF) if flags & TxFlag.VLAN else piece
+            self._out(whole if len(whole) >= MINIMUM else whole.ljust(MINIMUM, b"\0"))
+
+
+def _offloaded(frame: bytes, flags: int, mss: int) -> Iterable[bytes]:
+    if mss & TX_MSS and flags & _SEGMENT:
+        return offload.segment(frame, mss & TX_MSS, mss >> TX_HEADER_SHIFT << 2)
+    if flags & TxFlag.IP_CSUM:
+        frame = offload.fill_ip_checksum(frame)
+    if flags & TxFlag.TCPUDP_CSUM:
+        frame = offload.fill_checksum(frame)
+    return (frame,)
