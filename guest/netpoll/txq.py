@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from guest.netpoll.netdevice import NetDevice, NetdevTx
+from guest.netpoll.netdevice import NETDEV_TX_OK, NetDevice, NetdevTx
 from guest.netpoll.skbuff import DropReason, SkBuff, kfree_skb
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def flush(npinfo: NetpollInfo) -> bool:
     while txq:
         skb = txq.popleft()
         dev = skb.dev
-        if dev is None or not dev.running or dev.xoff or start_xmit(dev, skb) is not NetdevTx.OK:
+        if dev is None or not dev.running or dev.xoff or start_xmit(dev, skb) is not NETDEV_TX_OK:
             txq.appendleft(skb)
             return False
         if skb.np is not None:
