@@ -1,19 +1,26 @@
 """The NIC models a testcase can name: the word in YAML, QEMU's device, and the Linux driver that must bind to it.
 
 In: nothing. Out: `MODELS`, read by the loader (unknown words), the compiler (devices, buses) and the template (drivers to
-preload). Rule: a row is here only if QEMU's hot-plug and Linux's driver were seen to work together.
+preload). Rule: a row is here only if QEMU's hot-plug and Linux's driver were seen to work together; docs/nics.md is what a run of
+testcases/nics saw of each.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+NONE: Mapping[str, str | bool] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
     """One row. `express`: a PCI Express device, which q35 takes on a root port instead of the PCI bridge. `link`: the guest
     can see QMP's set_link; without it QEMU throws frames away while the guest's carrier stays up (no
-    `link_status_changed` in the device's NetClientInfo)."""
+    `link_status_changed` in the device's NetClientInfo, or one that the guest's driver never asks about). `properties`: what makes
+    this variant of QEMU's device; the testcase's own come after them. `controller`: the PCI device whose bus the NIC is plugged
+    into, plugged in before it."""
 
     word: str  # in the testcase
     device: str  # QEMU's device name
@@ -21,39 +28,55 @@ class Model:
     express: bool
     note: str
     link: bool = True
+    properties: Mapping[str, str | bool] = field(default_factory=lambda: NONE)
+    controller: str | None = None
+
+
+def _virtio(word: str, note: str, express: bool = True, **properties: str | bool) -> Model:
+    renamed = {name.replace("_", "-"): value for name, value in properties.items()}
+    return Model(word, "virtio-net-pci", "virtio_net", express, note, properties=MappingProxyType(renamed))
 
 
 def _e100(word: str, chip: str) -> Model:
     """eepro100.c answers every MDI read of the PHY's status with a link."""
-    return Model(word, word, "e100", False, f"Intel {chip}, 100 Mbit/s; set_link is not seen", link=False)
+    return Model(word, word, "e100", False, f"Intel {chip}, 100 Mbit/s", link=False)
 
 
 _TABLE = (
-    Model("virtio-net", "virtio-net-pci", "virtio_net", True, "paravirtual; carrier follows set_link at once"),
-    Model("e1000", "e1000", "e1000", False, "Intel 82540EM; about 2.3 s from up to carrier"),
+    _virtio("virtio-net", "paravirtual, as this QEMU makes it by default: transitional on PCI, modern on PCI Express"),
+    _virtio("virtio-net-legacy", "virtio 0.9 registers in I/O ports", False, disable_legacy="off", disable_modern=True),
+    _virtio("virtio-net-modern", "virtio 1 registers only", disable_legacy="on"),
+    _virtio("virtio-net-packed", "virtio 1.1 packed ring", disable_legacy="on", packed=True),
+    Model("e1000", "e1000", "e1000", False, "Intel 82540EM; about 2 s from up to carrier"),
     Model("e1000-82544gc", "e1000-82544gc", "e1000", False, "Intel 82544GC"),
     Model("e1000-82545em", "e1000-82545em", "e1000", False, "Intel 82545EM"),
     Model("e1000e", "e1000e", "e1000e", True, "Intel 82574L, MSI-X"),
     Model("igb", "igb", "igb", True, "Intel 82576; QEMU 8.0 or newer"),
     _e100("i82550", "82550"),
-    _e100("i82551", "82551"),
+    _e100(
+        "i82551", "82551; its driver insists on microcode, which QEMU takes no notice of: the guest has an empty one"
+    ),
+    _e100("i82557a", "82557A"),
     _e100("i82557b", "82557B"),
+    _e100("i82557c", "82557C"),
+    _e100("i82558a", "82558A"),
+    _e100("i82558b", "82558B"),
+    _e100("i82559a", "82559A"),
+    _e100("i82559b", "82559B"),
+    _e100("i82559c", "82559C"),
     _e100("i82559er", "82559ER"),
+    _e100("i82562", "82562"),
     _e100("i82801", "82801 (ICH)"),
     Model("rtl8139", "rtl8139", "8139cp", False, "Realtek 8139C+, so 8139cp and not 8139too"),
     Model("pcnet", "pcnet", "pcnet32", False, "AMD PCnet-PCI II"),
     Model("vmxnet3", "vmxnet3", "vmxnet3", True, "VMware's paravirtual NIC"),
-    Model("tulip", "tulip", "tulip", False, "DEC 21143; set_link is not seen", link=False),
-    Model(
-        "ne2k_pci",
-        "ne2k_pci",
-        "ne2k-pci",
-        False,
-        "NE2000, no NAPI: the slides' other path; set_link unseen",
-        link=False,
-    ),
+    Model("tulip", "tulip", "tulip", False, "DEC 21143", link=False),
+    Model("ne2k_pci", "ne2k_pci", "ne2k-pci", False, "NE2000, no NAPI: the slides' other path", link=False),
+    Model("usb-net", "usb-net", "cdc_ether", True, "CDC Ethernet over USB", link=False, controller="qemu-xhci"),
 )
 
 MODELS: dict[str, Model] = {model.word: model for model in _TABLE}
 
-DRIVERS: tuple[str, ...] = tuple(dict.fromkeys(model.driver for model in _TABLE))
+# What a controller's own driver is called, for the template to load.
+CONTROLLER_DRIVERS = ("xhci_pci",)
+DRIVERS: tuple[str, ...] = (*CONTROLLER_DRIVERS, *dict.fromkeys(model.driver for model in _TABLE))

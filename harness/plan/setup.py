@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.plan.addresses import nic_mac
+from harness.plan.device import device_add
 from harness.plan.model import Action, AddTap, Ask, Await, EndpointPlan, Host, NicPlan, Qmp, Stage
 from harness.scenario.model import Bond, Scenario
 
@@ -37,16 +38,14 @@ def setup_stage(scenario: Scenario, nics: Sequence[NicPlan], endpoints: Sequence
 def plug(
     nic: NicPlan, properties: dict[str, str | int | bool], endpoints: Sequence[EndpointPlan]
 ) -> tuple[Action, ...]:
-    """Hot-plug onto a tap whose descriptor QEMU is passed. `romfile` empty: an option ROM would only cost time."""
+    """Hot-plug onto a tap whose descriptor QEMU is passed."""
     netdev, fdname = f"net-{nic.id}", f"fd-{nic.id}"
-    device = {"driver": nic.device, "id": device_id(nic.id), "netdev": netdev, "mac": nic.mac, "romfile": ""}
-    bus = {"bus": nic.bus} if nic.bus else {}
     mac = next((end.local_mac for end in endpoints if end.at == "host" and nic.id in end.devices), None)
     return (
         AddTap(tap=nic.tap, mac=mac),
         Qmp(execute="getfd", arguments={"fdname": fdname}, fd_of=nic.tap),
         Qmp(execute="netdev_add", arguments={"type": "tap", "id": netdev, "fd": fdname}),
-        Qmp(execute="device_add", arguments={**device, **bus, **properties}),
+        *device_add(nic, device_id(nic.id), netdev, properties),
     )
 
 
