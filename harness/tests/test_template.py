@@ -102,6 +102,9 @@ def test_no_room_for_a_template_is_said_before_anything_is_started(
         asyncio.run(ensure(tmp_path, ingredients, print))
 
 
+OWN_MOUNTS = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+
+
 def test_a_disk_that_fills_while_a_template_is_made(ingredients: Ingredients, tmp_path: Path) -> None:
     """On a real small file system: the room is there when asked, and gone when QEMU writes."""
     script = f"""
@@ -120,7 +123,7 @@ print("LEFT", [path.name for path in Path({str(tmp_path)!r}, "templates").glob("
 """
     mount = f'mount -t tmpfs -o size=48m none {tmp_path} && exec {sys.executable} -c "$SCRIPT"'
     done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", mount],
+        [*OWN_MOUNTS, "sh", "-c", mount],
         env={**os.environ, "SCRIPT": script, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
         capture_output=True,
         text=True,
@@ -142,7 +145,7 @@ def test_without_taps_the_testbed_says_so(bench: Bench, testcases: Path, tmp_pat
     case = testcases / "send" / "datagrams-out.yaml"
     command = f"{sys.executable} -m harness.cli run {case} -k virtio --results {tmp_path}"
     done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", f"mount --bind /dev/null /dev/net/tun && exec {command}"],
+        [*OWN_MOUNTS, "sh", "-c", f"mount --bind /dev/null /dev/net/tun && exec {command}"],
         capture_output=True,
         text=True,
         timeout=120,
