@@ -15,7 +15,11 @@ import paramiko
 import pytest
 
 from harness.observe.events import Clock
+from harness.plan.compile import compile_plan
+from harness.plan.model import Ask
 from harness.run import Bench, load
+from harness.scenario.errors import ScenarioErrors
+from harness.scenario.load import load as scenario_of
 from harness.testbed import template
 from harness.testbed.channels import Channel, ChannelName, Login, bond
 from harness.testbed.channels.agent import CHUNK
@@ -117,24 +121,45 @@ def test_files(on_a_guest: Callable[[Work], None], name: ChannelName) -> None:
     on_a_guest(work)
 
 
+async def two_nics(guest: Machine) -> list[str]:
+    """Hot-plugged, without a network behind them; their MACs."""
+    macs = ["52:54:00:6e:70:01", "52:54:00:6e:70:02"]
+    for number, mac in enumerate(macs):
+        await guest.qmp.execute("netdev_add", {"type": "hubport", "hubid": number, "id": f"net{number}"})
+        nic = {"driver": "virtio-net-pci", "netdev": f"net{number}", "mac": mac, "id": f"nic{number}", "romfile": ""}
+        await guest.qmp.execute("device_add", nic)
+        await guest.agent.ask("nic_wait", {"id": f"n{number}", "mac": mac}, within=20)
+    return macs
+
+
+MODES = ["balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb"]
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("name", ["qemu-guest-agent", "ssh"])
+def test_every_mode_of_bond(on_a_guest: Callable[[Work], None], name: ChannelName) -> None:
+    """One after the other, from the same two NICs."""
+
+    async def work(guest: Machine, ingredients: Ingredients) -> None:
+        macs = await two_nics(guest)
+        async with opened(name, guest, ingredients) as channel:
+            for number, mode in enumerate(MODES):
+                await bond.create(channel, f"bond{number}", mode, macs)
+                knobs = f"/sys/class/net/bond{number}/bonding"
+                assert (await channel.get(f"{knobs}/mode")).split() == [mode.encode(), str(number).encode()]
+                assert len((await channel.get(f"{knobs}/slaves")).split()) == 2
+                await channel.put("/sys/class/net/bonding_masters", f"-bond{number}".encode())
+
+    on_a_guest(work)
+
+
 @pytest.mark.guest
 @pytest.mark.parametrize("name", CHANNELS)
 def test_a_bond(on_a_guest: Callable[[Work], None], name: ChannelName) -> None:
-    """Two hot-plugged NICs without a network behind them; what the kernel's driver says of its bond is compared."""
-    macs = ["52:54:00:6e:70:01", "52:54:00:6e:70:02"]
+    """What the kernel's driver says of its bond is compared with what was asked for."""
 
     async def work(guest: Machine, ingredients: Ingredients) -> None:
-        for number, mac in enumerate(macs):
-            await guest.qmp.execute("netdev_add", {"type": "hubport", "hubid": number, "id": f"net{number}"})
-            nic = {
-                "driver": "virtio-net-pci",
-                "netdev": f"net{number}",
-                "mac": mac,
-                "id": f"nic{number}",
-                "romfile": "",
-            }
-            await guest.qmp.execute("device_add", nic)
-            await guest.agent.ask("nic_wait", {"id": f"n{number}", "mac": mac}, within=20)
+        macs = await two_nics(guest)
         async with opened(name, guest, ingredients) as channel:
             names = await bond.interfaces(channel)
             options = {"primary": macs[1], "fail_over_mac": "active"}
@@ -252,7 +277,47 @@ def test_ssh_to_a_guest_that_has_crashed_ends(on_a_guest: Callable[[Work], None]
     on_a_guest(work)
 
 
-# -- qemu-guest-agent's handshake, without a guest
+# -- without a guest
+
+TWO_NICS = """
+about: a bond over another channel
+guest:
+  channel: {channel}
+  nics: {{n0: {{model: virtio-net}}, n1: {{model: virtio-net}}}}
+  bonds: {{bond0: {{mode: active-backup, slaves: [n0, n1], options: {{primary: n1}}}}}}
+steps:
+  - run: {{argv: [cat, /proc/net/bonding/bond0]}}
+  - crash: {{how: sysrq-c}}
+expect: [event: {{name: GUEST_PANICKED}}]
+"""
+
+
+def asks(tmp_path: Path, channel: str) -> list[Ask]:
+    """The bond's and the command's requests in the plan."""
+    (tmp_path / "case.yaml").write_text(TWO_NICS.format(channel=channel))
+    plan = compile_plan(scenario_of(tmp_path / "case.yaml")[0], "case.yaml:1")
+    actions = [action for stage in plan.stages for action in stage.actions]
+    return [ask for ask in actions if isinstance(ask, Ask) and ask.op in ("bond_create", "bond_known", "run")]
+
+
+@pytest.mark.parametrize("channel", ["qemu-guest-agent", "ssh"])
+def test_a_plan_says_which_channel(tmp_path: Path, channel: str) -> None:
+    create, known, run = asks(tmp_path, channel)
+    assert [(ask.via, ask.op) for ask in (create, known, run)] == [
+        (channel, "bond_create"),
+        ("agent", "bond_known"),  # so that its carrier is told
+        (channel, "run"),
+    ]
+    assert create.args["macs"] == {"n0": "52:54:00:6e:70:01", "n1": "52:54:00:6e:70:02"}
+
+
+def test_our_agent_needs_nobody_else(tmp_path: Path) -> None:
+    assert [(ask.via, ask.op) for ask in asks(tmp_path, "agent")] == [("agent", "bond_create"), ("agent", "run")]
+
+
+def test_an_unknown_channel_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioErrors, match=r"case.yaml:4:12: 'telnet' is not one of agent, qemu-guest-agent, ssh"):
+        asks(tmp_path, "telnet")
 
 
 def answers(number: int) -> dict[str, list[bytes]]:
