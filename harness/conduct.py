@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from guest.endpoint import Endpoints
+from harness.nic.client import ServedNic
 from harness.observe import stuck
 from harness.observe.capture import Capture
 from harness.observe.events import Clock, Evidence
 from harness.observe.progress import Progress
-from harness.plan.model import Action, AddTap, Ask, Await, Host, Plan, Qmp, Stage
+from harness.plan.model import Action, AddTap, Ask, Await, Device, Host, Plan, Qmp, Serve, Stage
+from harness.plan.nics import MODELS
 from harness.testbed import symbols
 from harness.testbed.channels import Channel, ChannelName, Login
 from harness.testbed.channels.doors import open_channel
@@ -72,6 +74,7 @@ class Case:
     stack: contextlib.AsyncExitStack
     taps: dict[str, int] = field(default_factory=dict)
     captures: dict[str, Capture] = field(default_factory=dict)
+    served: dict[str, ServedNic] = field(default_factory=dict)
     crashed: bool = False
     kallsyms: Path = Path()
     login: Login | None = None
@@ -123,6 +126,8 @@ async def _bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
     async with contextlib.AsyncExitStack() as stack:
         began = time.monotonic()
         memory, inherit = stack.enter_context(_memory(job))
+        served: dict[str, ServedNic] = {}
+        stack.callback(_close_all, served)  # after QEMU, which needs them
         offset, within = 0.0, BOOT_DEADLINE[job.ingredients.accel]
         guest = await stack.enter_async_context(
             Machine.start(
@@ -148,13 +153,20 @@ async def _bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
             endpoints,
             job.folder,
             stack,
+            served=served,
             kallsyms=job.template.kallsyms,
             login=job.ingredients.login,
         )
 
 
+def _close_all(served: Mapping[str, ServedNic]) -> None:
+    for nic in served.values():
+        nic.close()
+
+
 def _memory(job: Job) -> AbstractContextManager[tuple[Memory, Sequence[int]]]:
-    return blank_memory(job.plan.machine.memory) if job.cold else clone_memory(job.template, shared=False)
+    shared = any(MODELS[nic.model].served for nic in job.plan.nics)
+    return blank_memory(job.plan.machine.memory) if job.cold else clone_memory(job.template, shared)
 
 
 def _argv(job: Job, memory: Memory, channels: Channels) -> list[str]:
@@ -196,6 +208,10 @@ async def _act(case: Case, action: Action) -> None:
     match action:
         case AddTap():
             await _add_tap(case, action)
+        case Serve():
+            await _serve(case, action)
+        case Device():
+            await _device(case, action)
         case Qmp():
             await _qmp(case, action)
         case Ask():
@@ -221,6 +237,29 @@ async def _add_tap(case: Case, action: AddTap) -> None:
     case.stack.callback(loop.remove_reader, capture.fileno())
 
 
+async def _serve(case: Case, action: Serve) -> None:
+    """Start the process of a device model; what it tells becomes evidence."""
+
+    def observe(event: dict[str, Any]) -> None:
+        stamps = {key: event.pop(key) - case.evidence.clock.zero for key in ("t", "since") if key in event}
+        since = {"since": round(stamps["since"], 6)} if "since" in stamps else {}
+        case.evidence.add("device", event.pop("kind"), t=stamps["t"], nic=action.nic, **since, **event)
+
+    case.served[action.nic] = ServedNic.start(case.taps[action.tap], action.mac, observe, action.seed)
+
+
+async def _device(case: Case, action: Device) -> None:
+    command = case.served[action.nic].command(action.op, **action.args)
+    await case.machine.alive(command, 10, f"the device's answer to {action.op}")
+    if action.op == "link" and not action.args.get("silent"):
+        state = "up" if action.args["up"] else "down"
+        case.evidence.add("inject", "link", nic=action.nic, state=state)
+    else:
+        case.evidence.add("inject", "fault", nic=action.nic, op=action.op, args=action.args)
+    for capture in case.captures.values():
+        capture.comment(f"{action.op} of {action.nic}: {action.args}")
+
+
 async def _qmp(case: Case, action: Qmp) -> None:
     session: QmpSession = case.machine.qmp
     began = case.evidence.clock.now()
@@ -228,9 +267,10 @@ async def _qmp(case: Case, action: Qmp) -> None:
         case.evidence.add("inject", "crash", how="nmi")
         case.crashed = True
     fd = case.taps[action.fd_of] if action.fd_of is not None else None
-    await case.machine.alive(
-        session.execute(action.execute, action.arguments, fd), 30, f"QEMU's answer to {action.execute}"
-    )
+    arguments = dict(action.arguments)
+    if action.socket_of is not None:
+        arguments["socket"] = {"type": "unix", "path": case.served[action.socket_of].path}
+    await case.machine.alive(session.execute(action.execute, arguments, fd), 30, f"QEMU's answer to {action.execute}")
     seconds = round(case.evidence.clock.now() - began, 6)
     case.evidence.add("qmp", "reply", execute=action.execute, arguments=action.arguments, seconds=seconds)
     if action.link is not None:
@@ -320,6 +360,8 @@ async def _settle(case: Case) -> None:
                 await case.machine.alive(case.machine.agent.ask("np_counters"), 20, "the guest's counters")
                 break
     await case.machine.qmp.execute("stop")
+    for nic in case.served.values():
+        nic.drain()
     for capture in case.captures.values():
         while capture.drain():
             pass

@@ -14,6 +14,14 @@ from harness.plan.nics import MODELS
 CONTROLLER_PREFIX = "usb-"
 
 
+def device_add_served(nic: NicPlan, device: str, properties: Mapping[str, str | int | bool]) -> Qmp:
+    """What plugs a NIC in that a process of ours serves; that process has the tap and the MAC."""
+    bus = {"bus": nic.bus} if nic.bus else {}
+    return Qmp(
+        execute="device_add", arguments={"driver": nic.device, "id": device, **bus, **properties}, socket_of=nic.id
+    )
+
+
 def device_add(
     nic: NicPlan,
     device: str,

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any, assert_never
 
-from harness.plan.model import Action, AddTap, Ask, Await, EndpointPlan, Host, NicPlan, Plan, Qmp
+from harness.plan.model import Action, AddTap, Ask, Await, Device, EndpointPlan, Host, NicPlan, Plan, Qmp, Serve
 
 
 def explain(plan: Plan, argv: Sequence[str] = ()) -> str:
@@ -72,7 +72,12 @@ def _action(action: Action) -> str:
             return f"tap    {action.tap}"
         case Qmp():
             fd = f"  with the descriptor of {action.fd_of}" if action.fd_of else ""
+            fd += f"  with the socket of {action.socket_of}" if action.socket_of else ""
             return f"qmp    {_json(_qmp(action))}{fd}"
+        case Serve():
+            return f"serve  {action.nic}, {action.mac}, on {action.tap}"
+        case Device():
+            return f"device {action.nic} {action.op} {_json(action.args)}"
         case Ask():
             return f"{action.via:6} {action.op} {_json(action.args)}  within {action.within:g} s"
         case Host():

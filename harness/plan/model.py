@@ -92,8 +92,28 @@ class Qmp(Frozen):
     execute: str
     arguments: dict[str, Any] = {}
     fd_of: str | None = None
+    socket_of: str | None = None  # add `socket`: where the process that serves this NIC listens
     link: str | None = None  # set_link: the NIC whose link this is, so that evidence names it
     state: Literal["down", "up"] | None = None
+
+
+class Serve(Frozen):
+    """Start the process that serves the device model of NIC `nic` on `tap`, ready for QEMU (harness.nic.serve)."""
+
+    do: Literal["serve"] = "serve"
+    nic: str
+    tap: str
+    mac: str
+    seed: int = 0
+
+
+class Device(Frozen):
+    """One command to the process that serves `nic`; `op` and `args` as in harness.nic.serve."""
+
+    do: Literal["device"] = "device"
+    nic: str
+    op: Literal["link", "fault", "interrupt"]
+    args: dict[str, Any] = {}
 
 
 class Ask(Frozen):
@@ -131,7 +151,7 @@ class Await(Frozen):
     required: bool = False
 
 
-Action = Annotated[AddTap | Qmp | Ask | Host | Await, Field(discriminator="do")]
+Action = Annotated[AddTap | Serve | Device | Qmp | Ask | Host | Await, Field(discriminator="do")]
 
 
 class Stage(Frozen):

@@ -20,7 +20,8 @@ class Model:
     can see QMP's set_link; without it QEMU throws frames away while the guest's carrier stays up (no
     `link_status_changed` in the device's NetClientInfo, or one that the guest's driver never asks about). `properties`: what makes
     this variant of QEMU's device; the testcase's own come after them. `controller`: the PCI device whose bus the NIC is plugged
-    into, plugged in before it."""
+    into, plugged in before it. `served`: a model of ours in a process of its own (harness.nic), which QEMU reaches over
+    vfio-user."""
 
     word: str  # in the testcase
     device: str  # QEMU's device name
@@ -30,6 +31,7 @@ class Model:
     link: bool = True
     properties: Mapping[str, str | bool] = field(default_factory=lambda: NONE)
     controller: str | None = None
+    served: bool = False
 
 
 def _virtio(word: str, note: str, express: bool = True, **properties: str | bool) -> Model:
@@ -73,6 +75,7 @@ _TABLE = (
     Model("tulip", "tulip", "tulip", False, "DEC 21143", link=False),
     Model("ne2k_pci", "ne2k_pci", "ne2k-pci", False, "NE2000, no NAPI: the slides' other path", link=False),
     Model("usb-net", "usb-net", "cdc_ether", True, "CDC Ethernet over USB", link=False, controller="qemu-xhci"),
+    Model("tg3", "vfio-user-pci", "tg3", False, "Broadcom BCM5787, our own model (docs/tg3.md)", served=True),
 )
 
 MODELS: dict[str, Model] = {model.word: model for model in _TABLE}

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.plan.addresses import nic_mac
-from harness.plan.device import device_add
-from harness.plan.model import Action, AddTap, Ask, Await, EndpointPlan, Host, NicPlan, Qmp, Stage
+from harness.plan.device import device_add, device_add_served
+from harness.plan.model import Action, AddTap, Ask, Await, EndpointPlan, Host, NicPlan, Qmp, Serve, Stage
+from harness.plan.nics import MODELS
 from harness.scenario.model import Bond, Scenario
 
 BIND, CARRIER = 30.0, 30.0  # seconds; under emulation a NIC binds in 0.7 s and an e1000 has carrier after 2.3 s
@@ -41,6 +42,9 @@ def plug(
     """Hot-plug onto a tap whose descriptor QEMU is passed."""
     netdev, fdname = f"net-{nic.id}", f"fd-{nic.id}"
     mac = next((end.local_mac for end in endpoints if end.at == "host" and nic.id in end.devices), None)
+    if MODELS[nic.model].served:
+        serve = Serve(nic=nic.id, tap=nic.tap, mac=nic.mac)
+        return (AddTap(tap=nic.tap, mac=mac), serve, device_add_served(nic, device_id(nic.id), properties))
     return (
         AddTap(tap=nic.tap, mac=mac),
         Qmp(execute="getfd", arguments={"fdname": fdname}, fd_of=nic.tap),

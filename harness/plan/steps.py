@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from harness.plan.model import Action, Ask, Await, Host, Qmp, Stage
+from harness.plan.model import Action, Ask, Await, Device, Host, Qmp, Stage
+from harness.plan.nics import MODELS
 from harness.plan.setup import device_id
 from harness.scenario.model import (
     ChannelName,
@@ -43,7 +44,7 @@ def _translate(step: Step, scenario: Scenario) -> tuple[str, tuple[Action, ...]]
     if step.send is not None:
         return _send(step.send, scenario)
     if step.inject is not None:
-        return _inject(step.inject)
+        return _inject(step.inject, scenario)
     if step.wait is not None:
         return _wait(step.wait)
     if step.crash is not None:
@@ -76,7 +77,10 @@ def _send(send: Send, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
     return f"send {send.count} {what} from {send.from_}{where}", (start, *finish)
 
 
-def _inject(inject: InjectLink) -> tuple[str, tuple[Action, ...]]:
+def _inject(inject: InjectLink, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
+    if MODELS[scenario.guest.nics[inject.link].model].served:
+        pulled = Device(nic=inject.link, op="link", args={"up": inject.state == "up"})
+        return f"link of {inject.link} {inject.state}", (pulled,)
     arguments = {"name": device_id(inject.link), "up": inject.state == "up"}
     action = Qmp(execute="set_link", arguments=arguments, link=inject.link, state=inject.state)
     return f"link of {inject.link} {inject.state}", (action,)

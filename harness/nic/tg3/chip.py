@@ -273,6 +273,7 @@ class Tg3:
         self.status.reset()
         high, low = int.from_bytes(self.mac[:2], "big"), int.from_bytes(self.mac[2:], "big")
         self.sram[Sram.FIRMWARE_MBOX >> 2] = ~hw.FIRMWARE_MBOX_MAGIC1 & _ONES
+        self.sram[Sram.FW_ASF_STATUS_MBOX >> 2] = ~hw.FIRMWARE_MBOX_MAGIC1 & _ONES  # firmware is ready for power down
         self.sram[Sram.DATA_SIG >> 2] = 0
         self.sram[Sram.MAC_ADDR_HIGH_MBOX >> 2] = hw.MAC_ADDR_MBOX_SIGNATURE << 16 | high
         self.sram[Sram.MAC_ADDR_LOW_MBOX >> 2] = low

@@ -113,10 +113,12 @@ class HostCoalescing:
         self._raise()
 
     def _raise(self) -> None:
-        if not self._bus.msi():
-            self._asserted = True
-            self._bus.intx(True)
-        self._tell("interrupts")
+        if self._bus.msi():
+            self._tell("msi")
+            return
+        self._asserted = True
+        self._bus.intx(True)
+        self._tell("intx")
 
     def spurious(self) -> None:
         """An interrupt without a reason (on request of a testcase)."""
@@ -134,7 +136,7 @@ class HostCoalescing:
         self._withheld = False  # the driver has looked by itself
         self._armed = value & 0xFF_FFFF == 0
         if self._armed and value >> 24 != self.tag:
-            self.fire()
+            self.update()  # and not only an interrupt: tg3_test_isr wants to see SD_STATUS_UPDATED
 
     def clear(self) -> None:
         """Let go of the interrupt pin."""
