@@ -50,7 +50,7 @@ class Netpoll:
     __slots__ = (
         "dev", "dev_name", "drop", "frame", "gso_frame", "header_len", "late", "local_ip", "local_mac", "local_port", "mac_given",
         "max_payload", "name", "net", "pool", "protocol", "remote_ip", "remote_mac", "remote_port", "rx_hook",
-        "rx_match", "rx_skb", "stats",
+        "rx_match", "rx_skb", "spare", "stats",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +91,7 @@ class Netpoll:
         self.max_payload = 0
         self.rx_match: tuple[bytes, bytes | None] = (b"", None)
         self.rx_skb: SkBuff | None = None
+        self.spare: list[SkBuff] = []  # freed by drivers, for the next messages
 
     def __repr__(self) -> str:
         ends = f"{self.local_port}@{self.local_ip}/{self.dev_name},{self.remote_port}@{self.remote_ip}"
@@ -106,6 +107,7 @@ class Netpoll:
             self.local_mac = dev.dev_addr
         ends = (self.local_mac, self.remote_mac, local, remote, self.local_port, self.remote_port)
         template = make_frame(Endpoints(*ends))
+        self.spare = []
         self.frame = template.build
         self.gso_frame = template.build_gso
         self.protocol = template.protocol

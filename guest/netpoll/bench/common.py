@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 from guest.netpoll.core import Netpoll, netpoll_setup
 from guest.netpoll.drivers import rtnetlink
+from guest.netpoll.drivers.af_packet import PACKET_VNET_HDR, SOL_PACKET, VNET_HDR, VNET_NEEDS_CSUM
 from guest.netpoll.frame import Endpoints, make_frame
 from guest.netpoll.netdevice import NetDevice, register_netdev, unregister_netdev
 from guest.netpoll.send import netpoll_send_udp
 
-SIZE = 100  # octets of payload
+MESSAGE = bytes(range(100))
 BATCH = 100
 COALESCE = 32
 SLICE = 1000  # frames of one case in one round
@@ -30,12 +31,17 @@ Case = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """Interface `near` with address `local`; `remote` is a permanent neighbour at far's MAC; `far` has no address."""
+    """A veth from `near`, with the kernel's address `local`, to `far`, which has none.
+
+    `remote` is a permanent neighbour of the kernel's at `remote_mac`, which is not far's MAC: frames for it
+    end at the far end's driver, so that sending is measured and not what a receiver does.
+    """
 
     near: str
     far: str
     local: ipaddress.IPv4Address
     remote: ipaddress.IPv4Address
+    remote_mac: bytes
     local_port: int = 6665
     remote_port: int = 6666
 
@@ -72,7 +78,7 @@ def client(dev: NetDevice, path: Path, hook: Callable[[Netpoll, int, bytes], Non
     """A client on a device of its own, set up for the path and closed afterwards."""
     register_netdev(dev)
     np = Netpoll(dev.net, "bench", rx_hook=hook, dev_name=dev.name, local_ip=path.local, remote_ip=path.remote)
-    np.local_port, np.remote_port, np.remote_mac = path.local_port, path.remote_port, mac(path.far)
+    np.local_port, np.remote_port, np.remote_mac = path.local_port, path.remote_port, path.remote_mac
     try:
         netpoll_setup(np, require_carrier=True)
         yield np
@@ -87,7 +93,7 @@ def mac(name: str) -> bytes:
 
 def one_by_one(np: Netpoll) -> Case:
     """netpoll_send_udp() for each message; what the ring still holds at the end is rung for."""
-    message = bytes(SIZE)
+    message = MESSAGE
 
     def case(frames: int) -> None:
         for _ in range(frames):
@@ -98,7 +104,16 @@ def one_by_one(np: Netpoll) -> Case:
     return case
 
 
-def frame_for(path: Path) -> bytes:
-    """A datagram from the far end, as a kernel there would send it."""
-    ends = Endpoints(mac(path.far), mac(path.near), path.remote, path.local, path.remote_port, path.local_port)
-    return make_frame(ends).build(bytes(SIZE))
+def send_from_far(path: Path) -> Callable[[int], None]:
+    """Send that many datagrams from the far end as a kernel there would: the UDP checksum is left to the device."""
+    ends = Endpoints(path.remote_mac, mac(path.near), path.remote, path.local, path.remote_port, path.local_port)
+    frame = VNET_HDR.pack(VNET_NEEDS_CSUM, 0, 42, 0, 34, 6) + make_frame(ends).build_gso([MESSAGE])
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+    sock.bind((path.far, 0))
+
+    def send(count: int) -> None:
+        for _ in range(count):
+            sock.send(frame)
+
+    return send

@@ -9,7 +9,7 @@ import time
 
 from guest.netpoll.bench.common import (
     COALESCE,
-    SIZE,
+    MESSAGE,
     Case,
     Path,
     Row,
@@ -55,7 +55,7 @@ def layers(path: Path, rounds: int) -> list[Row]:
 
 
 def _frames(np: Netpoll) -> Case:
-    build, message = np.frame, bytes(SIZE)
+    build, message = np.frame, MESSAGE
     assert build is not None
 
     def case(frames: int) -> None:
@@ -66,7 +66,7 @@ def _frames(np: Netpoll) -> Case:
 
 
 def _skbs(dev: NetDevice) -> Case:
-    data = bytes(SIZE + 42)
+    data = bytes(42) + MESSAGE
 
     def case(frames: int) -> None:
         for _ in range(frames):
@@ -80,7 +80,7 @@ def _kernel_share(np: Netpoll, ring: AfPacketRingDevice, rounds: int) -> float:
     best = float("inf")
     for _ in range(rounds * 4):
         for _ in range(COALESCE - 1):
-            netpoll_send_udp(np, bytes(SIZE))
+            netpoll_send_udp(np, MESSAGE)
         start = time.perf_counter()
         ring.doorbell()
         best = min(best, (time.perf_counter() - start) / (COALESCE - 1) * 1e6)

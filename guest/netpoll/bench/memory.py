@@ -6,12 +6,11 @@ In: a Path. Out: resident octets as it goes.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path as File
 
-from guest.netpoll.bench.common import COALESCE, DRAIN, Path, client, frame_for, one_by_one
+from guest.netpoll.bench.common import COALESCE, DRAIN, Path, client, one_by_one, send_from_far
 from guest.netpoll.core import Netpoll
 from guest.netpoll.drivers.af_packet_ring import AfPacketRingDevice
 from guest.netpoll.napi import do_irq, do_softirq
@@ -27,16 +26,13 @@ def memory(path: Path, frames: int = 10_000_000, step: int = 10_000) -> Iterator
 
     with ExitStack() as stack:
         np = stack.enter_context(client(AfPacketRingDevice(Net(), path.near, tx_coalesce=COALESCE), path, hook))
-        far = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
-        far.bind((path.far, 0))
-        frame, send = frame_for(path), one_by_one(np)
+        send, fill = one_by_one(np), send_from_far(path)
         dev = np.dev
         assert dev is not None
         for done in range(0, frames, step):
             for _ in range(step // DRAIN):
                 send(DRAIN)
-                for _ in range(DRAIN):
-                    far.send(frame)
+                fill(DRAIN)
                 do_irq(dev)
                 do_softirq(dev.ctx)
             yield done + step, resident()

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
 
-from guest.netpoll.bench.common import BATCH, COALESCE, SIZE, Case, Path, Row, by_turns, client, one_by_one
+from guest.netpoll.bench.common import BATCH, COALESCE, MESSAGE, Case, Path, Row, by_turns, client, one_by_one
 from guest.netpoll.core import Netpoll
 from guest.netpoll.drivers.af_packet import AfPacketDevice
 from guest.netpoll.drivers.af_packet_ring import AfPacketRingDevice
@@ -45,7 +45,7 @@ def transmit(path: Path, competitors: Mapping[str, tuple[Case, float]], rounds: 
 
 def sendto(sock: socket.socket, path: Path) -> Case:
     """What anybody would write."""
-    address, message = (str(path.remote), path.remote_port), bytes(SIZE)
+    address, message = (str(path.remote), path.remote_port), MESSAGE
 
     def case(frames: int) -> None:
         for _ in range(frames):
@@ -56,7 +56,7 @@ def sendto(sock: socket.socket, path: Path) -> Case:
 
 def in_batches(np: Netpoll) -> Case:
     """netpoll_send_udp_batch() of BATCH messages."""
-    messages = [bytes(SIZE)] * BATCH
+    messages = [MESSAGE] * BATCH
 
     def case(frames: int) -> None:
         for _ in range(frames // BATCH):

@@ -59,7 +59,7 @@ BUSY_RETRY = 0.01  # seconds until ENOBUFS is tried again, where nobody polls
 
 _AUXDATA = Struct("=IIIHHHH")  # tpacket_auxdata: status, len, snaplen, mac, net, vlan_tci, vlan_tpid
 _MREQ = Struct("=iHH8s")
-_VNET_HDR = Struct("=BBHHHH")  # virtio_net_hdr: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
+VNET_HDR = Struct("=BBHHHH")  # virtio_net_hdr: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
 VNET_NEEDS_CSUM = 1
 VNET_GSO_UDP_L4 = 5
 
@@ -189,7 +189,7 @@ class AfPacketDevice(KernelLink):
             return NETDEV_TX_BUSY
         fields = (VNET_NEEDS_CSUM, VNET_GSO_UDP_L4, offset + 8, skb.gso_size, offset, 6)
         try:
-            sock.send(_VNET_HDR.pack(*fields) + skb.data)
+            sock.send(VNET_HDR.pack(*fields) + skb.data)
         except OSError as error:
             if error.errno == errno.EINVAL:
                 self.features &= ~NETIF_F_GSO_UDP_L4

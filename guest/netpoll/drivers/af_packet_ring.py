@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import mmap
 import socket
+from array import array
 from collections.abc import Callable
 from struct import Struct
 
@@ -49,9 +50,13 @@ TP_STATUS_USER = 1
 ETH_HLEN = 14
 VLAN_HLEN = 4
 BLOCK_SIZE = 1 << 16
+MAX_RING = 1 << 16  # descriptors
+LOOK_AHEAD = 64
 RX_ROOM = 128  # tpacket2_hdr, sockaddr_ll, alignment and headroom before a received frame
 TX_DATA = 32  # TPACKET2_HDRLEN - sizeof(struct sockaddr_ll): where a frame to send starts
 
+_REQUESTS = memoryview(array("I", [TP_STATUS_SEND_REQUEST] * MAX_RING))
+_KERNELS = memoryview(array("I", [TP_STATUS_KERNEL] * MAX_RING))
 _REQ = Struct("=IIII")  # tpacket_req: block size, block count, frame size, frame count
 _RX = Struct("=IIIH20xHxxxxxxB").unpack_from  # status, len, snaplen, mac; of sockaddr_ll: protocol, packet type
 _TAG = Struct("=HH").unpack_from  # vlan_tci, vlan_tpid
@@ -87,7 +92,9 @@ class AfPacketRingDevice(AfPacketDevice):
         self._words = memoryview(b"").cast("I")
         self._size = self._max_len = self._rx_at = 0
         self._tx_start = self._tx_end = self._tx_at = 0  # octets into the map; _tx_at: the next to write
+        self._tx_free = 0  # descriptors from _tx_at on that are known to be free
         self._tx_unrung = 0  # written since the doorbell last rang
+        self._tx_refused = False  # the kernel left some of those that it was given
         self._fill: Callable[..., None] = Struct("=I").pack_into
 
     def set_options(self, sock: socket.socket) -> None:
@@ -119,6 +126,8 @@ class AfPacketRingDevice(AfPacketDevice):
         self._max_len = self.mtu + ETH_HLEN + VLAN_HLEN
         self._fill = Struct(f"=I24x{self._max_len}s").pack_into
         self._rx_at = self._tx_unrung = 0
+        self._tx_refused = False
+        self._look_for_free()
 
     def stop(self) -> None:
         """Unmap the rings and close; what the NIC has not sent yet is its own affair."""
@@ -141,29 +150,27 @@ class AfPacketRingDevice(AfPacketDevice):
     def hard_start_xmit(self, skb: SkBuff) -> NetdevTx:
         """Write a descriptor, ring the doorbell unless it can wait; after the last free one stop the queue.
 
-        The queue being open says that the descriptor at _tx_at is AVAILABLE: it was looked at when the one
-        before was written, or when the queue was woken.
+        The queue being open says that the descriptor at _tx_at is free.
         """
         if skb.gso_size:
             return self.xmit_gso(skb)
-        data, at, words = skb.data, self._tx_at, self._words
+        data, at, fill = skb.data, self._tx_at, self._fill
         size = len(data)
         if not ETH_HLEN <= size <= self._max_len:
             self.stats["tx_errors"] += 1
             kfree_skb(skb)
             return NETDEV_TX_OK
-        fill = self._fill
         fill(self._map, at + 4, size, data)
-        words[at >> 2] = TP_STATUS_SEND_REQUEST
         following = at + self._size
-        if following == self._tx_end:
-            following = self._tx_start
-        self._tx_at = following
+        self._tx_at = following if following < self._tx_end else self._tx_start
+        self._tx_free = free = self._tx_free - 1
         self._tx_unrung = unrung = self._tx_unrung + 1
-        if words[following >> 2] or (unrung >= self.tx_coalesce and not self.xmit_more):
+        if not free:
+            free = self._look_for_free()
+        if not free or (unrung >= self.tx_coalesce and not self.xmit_more):
             if not self._ring_doorbell() and self._take_back(at):
                 return NETDEV_TX_BUSY
-            if words[following >> 2]:
+            if not (self._tx_free or self._look_for_free()):
                 self.stop_for(room=True)
         elif unrung == 1 and not self.xmit_more:
             self.ctx.schedule_work(self.doorbell)
@@ -172,27 +179,51 @@ class AfPacketRingDevice(AfPacketDevice):
 
     def tx_status(self) -> list[int]:
         """Each TX descriptor's status word: 0 AVAILABLE, 1 SEND_REQUEST, 2 SENDING."""
-        return [self._words[at >> 2] for at in range(self._tx_start, self._tx_end, self._size or 1)]
+        return self._status(self._tx_start, self._tx_end)
+
+    def _status(self, start: int, end: int) -> list[int]:
+        return self._words[start >> 2 : end >> 2 : self._size >> 2].tolist()
+
+    def _look_for_free(self) -> int:
+        """Count the free descriptors from _tx_at on, as far as LOOK_AHEAD or the end of the ring."""
+        status = self._status(self._tx_at, min(self._tx_at + LOOK_AHEAD * self._size, self._tx_end))
+        taken = next((at for at, word in enumerate(status) if word != TP_STATUS_AVAILABLE), len(status))
+        self._tx_free = taken
+        return taken
 
     def doorbell(self) -> None:
         """Have the kernel send what was written and not rung for."""
-        if self._tx_unrung:
+        if self._tx_unrung or self._tx_refused:
             self._ring_doorbell()
 
     def _ring_doorbell(self) -> bool:
-        """False if the kernel left frames in the ring; the queue is stopped then."""
-        sock = self._sock
-        if sock is None:
-            return False
+        """Hand the written descriptors over; False if the kernel left frames in the ring."""
+        self._publish()
+        send = self._send
         try:
-            sock.send(b"")
+            send(b"")
         except OSError as error:
             self._refused(error)
             return False
-        self._tx_unrung = 0
+        self._tx_refused = False
         return True
 
+    def _publish(self) -> None:
+        """Give the last _tx_unrung descriptors to the kernel: their status words become SEND_REQUEST."""
+        count, self._tx_unrung = self._tx_unrung, 0
+        step, words = self._size >> 2, self._words
+        end = self._tx_at >> 2
+        first = end - count * step
+        if first < self._tx_start >> 2:  # some of them are at the end of the ring
+            last = self._tx_end >> 2
+            wrapped = ((self._tx_start >> 2) - first) // step
+            words[last - wrapped * step : last : step] = _REQUESTS[:wrapped]
+            first, count = self._tx_start >> 2, count - wrapped
+        if count:
+            words[first:end:step] = _REQUESTS[:count]
+
     def _refused(self, error: OSError) -> None:
+        self._tx_refused = True
         if error.errno == errno.ENETDOWN or error.errno in GONE:
             netif_stop_queue(self)
             self.read_link_or_detach()
@@ -200,33 +231,41 @@ class AfPacketRingDevice(AfPacketDevice):
             self.stop_for(room=False)
 
     def _take_back(self, at: int) -> bool:
-        """Undo the descriptor just written, if the kernel has not touched it."""
+        """Undo the descriptor written last, if the kernel has not touched it."""
         if self._words[at >> 2] != TP_STATUS_SEND_REQUEST:
             return False
         self._words[at >> 2] = TP_STATUS_AVAILABLE
         self._tx_at = at
-        self._tx_unrung -= 1
+        self._tx_free += 1
+        before = (at if at > self._tx_start else self._tx_end) - self._size
+        self._tx_refused = self._words[before >> 2] == TP_STATUS_SEND_REQUEST
         return True
 
     def clean_tx(self, timer: bool) -> None:
         """Ring for what waits; wake the queue if the next descriptor is free again."""
         if self._map is None or not self.running:
             return
-        if self._tx_unrung and self.carrier and (timer or not self._retry_set or self.net.trapped):
-            self._ring_doorbell()
-        free = self._words[self._tx_at >> 2] == TP_STATUS_AVAILABLE
-        if self.xoff and self.carrier and free and not self._tx_unrung:
+        if self.carrier and (timer or not self._retry_set or self.net.trapped):
+            self.doorbell()
+        if self.xoff and self.carrier and not self._tx_refused and self._look_for_free():
             self._wait_for_room = False
             netif_wake_queue(self)
 
     # -- receive --------------------------------------------------------------------------------------
 
     def receive(self, budget: int) -> int:
-        """Pass on up to `budget` frames, giving each descriptor back before its frame is handled.
+        """Pass on up to `budget` frames, over the ring's end if need be."""
+        done = self._receive_run(budget)
+        if 0 < done < budget and self._rx_at == 0:
+            done += self._receive_run(budget - done)
+        return done
 
-        An skb that came back freed serves for the next frame, as drivers had it with skb_recycle().
+    def _receive_run(self, budget: int) -> int:
+        """Pass on up to `budget` frames, but none from beyond the ring's end; their descriptors go back to the kernel together, at the end.
+
+        An skb that came back freed serves for the next frame, as drivers had it with skb_recycle_check().
         """
-        at, end, size, ring, words = self._rx_at, self._tx_start, self._size, self._map, self._words
+        at, end, size, ring = self._rx_at, self._tx_start, self._size, self._map
         skb = SkBuff(b"", self)
         done = 0
         try:
@@ -245,18 +284,24 @@ class AfPacketRingDevice(AfPacketDevice):
                 skb.ip_summed = CHECKSUM_UNNECESSARY if status & CSUM_KNOWN else CHECKSUM_NONE
                 if status & TP_STATUS_VLAN_VALID:
                     apply_status(skb, status, *_TAG(ring, at + TAG_OFFSET))
-                words[at >> 2] = TP_STATUS_KERNEL
                 at += size
-                if at == end:
-                    at = 0
                 done += 1
                 if skb.users:
                     netif_receive_skb(skb)
                 elif length < full:
                     self.stats["rx_errors"] += 1  # longer than a descriptor
+                if at == end:
+                    break
         finally:
-            self._rx_at = at
+            self._give_back(done)
         return done
+
+    def _give_back(self, count: int) -> None:
+        """The next `count` RX descriptors, which do not reach beyond the ring's end, are the kernel's again."""
+        end = self._rx_at + count * self._size
+        if self._map is not None and count:
+            self._words[self._rx_at >> 2 : end >> 2 : self._size >> 2] = _KERNELS[:count]
+        self._rx_at = end if end < self._tx_start else 0
 
 
 def _swap(protocol: int) -> int:
