@@ -17,7 +17,7 @@ import pytest
 
 import images
 import images.cli
-from harness.bench import turnaround
+from harness.bench import stack, turnaround
 from harness.judge.model import Verdict
 from harness.plan.explain import explain
 from harness.plan.model import Plan
@@ -94,8 +94,9 @@ def make_parser() -> argparse.ArgumentParser:
     again.add_argument("folder", type=Path, nargs="+", help="a case's folder, or a results folder")
 
     speed = _add(commands, "bench", _bench, "measure speed, as ratios against a peer in the same run")
-    speed.add_argument("what", choices=["turnaround"])
+    speed.add_argument("what", choices=["turnaround", "stack"])
     speed.add_argument("--rounds", type=int, default=5)
+    speed.add_argument("--frames", type=int, default=0, help="stack: watch memory over so many frames, e.g. 10000000")
     speed.add_argument("--case", default="send/datagrams-out[nic=virtio-net]", help="turnaround: the case to run")
     _add_paths(speed)
     _add_testbed_options(speed)
@@ -256,6 +257,9 @@ def _images(args: argparse.Namespace) -> int:
 
 def _bench(args: argparse.Namespace) -> int:
     options = _options(args)
+    if args.what == "stack":
+        stack.report(args.rounds * 12, args.frames, print)
+        return Exit.HELD
     plan = _only(load(_paths(args), options), args.case)
     rounds = turnaround.run(lambda folder: Bench(replace(options, results=folder), _say), plan, args.rounds, _say)
     print(f"{plan.case}: {args.rounds} rounds")
