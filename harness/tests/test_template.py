@@ -27,7 +27,7 @@ QUIET = Observers(lambda *_: None, lambda *_: None, lambda *_: None)
 def ingredients(bench: Bench, testcases: Path) -> Ingredients:
     plan = load([testcases / "crash" / "panic.yaml"], bench.options)[0]
     bench.prepare(plan)
-    return bench.ingredients(plan)
+    return bench.ingredients(plan.machine)
 
 
 def with_cmdline(ingredients: Ingredients, extra: str) -> Ingredients:
@@ -85,11 +85,11 @@ def test_a_guest_that_panics_while_booting_is_not_waited_for(ingredients: Ingred
 def test_an_agent_that_never_answers_shows_the_console(
     ingredients: Ingredients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(template, "BOOT_DEADLINE", {"kvm": 12.0, "tcg": 12.0})
+    monkeypatch.setattr(template, "BOOT_DEADLINE", {"kvm": 20.0, "tcg": 20.0})
     mute = with_cmdline(ingredients, "rdinit=/bin/cat")
     with pytest.raises(GuestSilent) as silent:
         asyncio.run(ensure(tmp_path, mute, print))
-    assert "did not answer `hello` within 12 s" in str(silent.value)
+    assert "did not answer `hello` within 20 s" in str(silent.value)
     assert "Run /bin/cat as init process" in str(silent.value)
     assert not list((tmp_path / "templates").glob("*/template.json"))
 
