@@ -40,6 +40,11 @@ _VLAN_BYTES = 4
 _ONES = 0xFFFF_FFFF
 
 
+def _all_but(bits: int) -> int:
+    """A mask; `~` of an IntFlag would know the flag's own bits only."""
+    return _ONES & ~int(bits)
+
+
 class Tg3:
     """A BCM5787 with its PHY, NVRAM and faults. `tell(kind, **keys)` hears of links and resets, `count(name, n)` of the rest."""
 
@@ -109,16 +114,18 @@ class Tg3:
             Register(Reg.MAILBOX_RCV_STD_PROD_IDX, "MAILBOX_RCV_STD_PROD_IDX", writable=0x1FF, write=self._std_posted),
             Register(Reg.MAILBOX_RCVRET_CON_IDX_0, "MAILBOX_RCVRET_CON_IDX_0", writable=0x1FF, write=self._returned),
             Register(Reg.MAILBOX_SNDHOST_PROD_IDX_0, "MAILBOX_SNDHOST_PROD_IDX_0", writable=0x1FF, write=self._doorbell),
-            Register(Reg.MAC_MODE, "MAC_MODE", writable=_ONES & ~hw.MODE_RESET),
+            Register(Reg.MAC_MODE, "MAC_MODE", writable=_all_but(hw.MODE_RESET)),
             Register(Reg.MAC_STATUS, "MAC_STATUS", writable=0, write=self._mac_status),
             Register(Reg.MAC_EVENT, "MAC_EVENT", write=self._link_pending),
-            Register(Reg.MAC_MI_COM, "MAC_MI_COM", writable=_ONES & ~MiCom.START, write=self._mii),
-            Register(Reg.MAC_TX_MODE, "MAC_TX_MODE", writable=_ONES & ~hw.MODE_RESET, write=self._tx_mode),
+            Register(Reg.MAC_MI_COM, "MAC_MI_COM", writable=_all_but(MiCom.START), write=self._mii),
+            Register(Reg.MAC_TX_MODE, "MAC_TX_MODE", writable=_all_but(hw.MODE_RESET), write=self._tx_mode),
             Register(Reg.MAC_TX_STATUS, "MAC_TX_STATUS", writable=0, read=self._tx_status),
-            Register(Reg.HOSTCC_MODE, "HOSTCC_MODE", writable=_ONES & ~(HostccMode.NOW | hw.MODE_RESET), write=self._coalesce),
-            Register(Reg.GRC_MISC_CFG, "GRC_MISC_CFG", writable=_ONES & ~hw.GRC_MISC_CFG_CORECLK_RESET, write=self._misc_cfg),
-            Register(Reg.GRC_LOCAL_CTRL, "GRC_LOCAL_CTRL", writable=_ONES & ~(LocalCtrl.SETINT | LocalCtrl.CLEARINT), write=self._local_control),
+            Register(Reg.HOSTCC_MODE, "HOSTCC_MODE", writable=_all_but(HostccMode.NOW | hw.MODE_RESET), write=self._coalesce),
+            Register(Reg.GRC_MISC_CFG, "GRC_MISC_CFG", writable=_all_but(hw.GRC_MISC_CFG_CORECLK_RESET), write=self._misc_cfg),
+            Register(Reg.GRC_LOCAL_CTRL, "GRC_LOCAL_CTRL", writable=_all_but(LocalCtrl.SETINT | LocalCtrl.CLEARINT), write=self._local_control),
             Register(Reg.GRC_EEPROM_ADDR, "GRC_EEPROM_ADDR", read=lambda value: value | hw.EEPROM_ADDR_COMPLETE),
+            Register(Reg.HOSTCC_STATS_BLK_NIC_ADDR, "HOSTCC_STATS_BLK_NIC_ADDR", 0x300, writable=0),
+            Register(Reg.HOSTCC_STATUS_BLK_NIC_ADDR, "HOSTCC_STATUS_BLK_NIC_ADDR", 0xB00, writable=0),
             Register(Reg.NVRAM_CMD, "NVRAM_CMD", writable=0, write=self._nvram),
             Register(Reg.NVRAM_CFG1, "NVRAM_CFG1", hw.NVRAM_CFG1_ATMEL_EEPROM_376KHZ),
             Register(Reg.NVRAM_SWARB, "NVRAM_SWARB", writable=0, write=self._arbitrate),
@@ -128,7 +135,7 @@ class Tg3:
         rows += [Register(at, Reg(at).name, read=self.stats.clear_on_read(at)) for at in counters]
         rows += [
             Register(at, f"MAC_FILTER_{at:x}", write=self._rx_mode if at == Reg.MAC_RX_MODE else self._filter_changed,
-                     writable=_ONES & ~hw.MODE_RESET if at == Reg.MAC_RX_MODE else _ONES)
+                     writable=_all_but(hw.MODE_RESET) if at == Reg.MAC_RX_MODE else _ONES)
             for at in sorted(FILTER_REGISTERS)
         ]  # fmt: skip
         return rows
