@@ -1,4 +1,4 @@
-"""The command line: `netpoll-harness run|lint|list|explain|judge|images|bench`.
+"""The command line: `netpoll-harness run|lint|list|explain|judge|images|bench|doctor|shell`.
 
 In: arguments. Out: an exit code that scripts can trust: 0 all held, 1 a case failed, 2 a usage or scenario error before anything was
 started, 3 the testbed could not be built or failed, 130 interrupted. Rule: no traceback for what a user can mend.
@@ -17,6 +17,7 @@ import pytest
 
 import images
 import images.cli
+from harness import doctor
 from harness.bench import stack, turnaround
 from harness.judge.model import Verdict
 from harness.plan.explain import explain
@@ -100,6 +101,12 @@ def make_parser() -> argparse.ArgumentParser:
     speed.add_argument("--case", default="send/datagrams-out[nic=virtio-net]", help="turnaround: the case to run")
     _add_paths(speed)
     _add_testbed_options(speed)
+
+    health = _add(commands, "doctor", _doctor, "say what this machine can do, with the remedy for each no")
+    health.add_argument("--fix", action="store_true", help="mend what can be mended: build images, load tun, prune")
+    health.add_argument("--qemu", type=Path, help="another qemu-system-x86_64 than the image's own")
+    health.add_argument("--mirror", default="", help="Debian mirror (default: the host's own apt sources)")
+    health.set_defaults(accel="auto", kernel=None, modules=None)
 
     images.cli.add_parser(commands).set_defaults(command=_images)
     return parser
@@ -218,7 +225,7 @@ def _explain(args: argparse.Namespace) -> int:
     options = _options(args)
     plan = _only(load(_paths(args), options), args.case)
     with bench(options, _say) as ready:
-        argv = clone_argv(ready.ingredients(plan), Memory("TEMPLATE/ram", False), Channels(3, 4, 5, 6, 7))
+        argv = clone_argv(ready.ingredients(plan.machine), Memory("TEMPLATE/ram", False), Channels(3, 4, 5, 6, 7))
     print(explain(plan, argv))
     return Exit.HELD
 
@@ -265,6 +272,12 @@ def _bench(args: argparse.Namespace) -> int:
     print(f"{plan.case}: {args.rounds} rounds")
     print("\n".join(turnaround.table(rounds)))
     return Exit.HELD
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    options = _options(args)
+    runs = doctor.report(lambda: bench(options, lambda _text: None), args.fix)
+    return Exit.HELD if runs else Exit.TESTBED
 
 
 def _worst(words: set[str]) -> Exit:

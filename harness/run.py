@@ -25,7 +25,7 @@ from harness.judge.judge import judge
 from harness.judge.model import Verdict
 from harness.observe.events import read_evidence
 from harness.plan.compile import compile_plan
-from harness.plan.model import Plan
+from harness.plan.model import MachinePlan, Plan
 from harness.report import store
 from harness.scenario.load import load_tree
 from harness.scenario.model import Scenario
@@ -96,29 +96,30 @@ class Bench:
                 self._say(f"accelerator: {self._probe.accel} ({self._probe.why})")
         return self._probe
 
-    def ingredients(self, plan: Plan) -> Ingredients:
-        """What the plan's template is made of; builds the images that are missing. Raises images.ImageError."""
-        kernel = self._kernel(plan.machine.kernel)
+    def ingredients(self, machine: MachinePlan) -> Ingredients:
+        """What the machine's template is made of; builds the images that are missing. Raises images.ImageError."""
+        kernel = self.kernel(machine.kernel)
         guest = images.ensure_guest(kernel, self._builder)
         qemu = self.qemu()
         return Ingredients(
             qemu=qemu.argv,
             qemu_digest=qemu.digest,
             accel=self.accel(kernel).accel,
-            machine=plan.machine,
+            machine=machine,
             boot=Boot(kernel.vmlinux, guest.initrd),
             image_digest=f"{kernel.digest}-{guest.digest}",
             login=Login("root", guest.client_key, guest.host_key.read_text()),
         )
 
-    def _kernel(self, name: str) -> images.Kernel:
+    def kernel(self, name: str) -> images.Kernel:
+        """The kernel that a testcase names, or the command line's own. Raises images.ImageError."""
         if name == self.options.kernel and is_path(name):
             return images.kernel_at(Path(name), self.options.modules, self._builder)
         return images.ensure_kernel(name, self._builder)
 
     def prepare(self, plan: Plan) -> Job:
         """Images and template for the plan; the folder is chosen by `run`. Raises ImageError or TestbedError."""
-        ingredients = self.ingredients(plan)
+        ingredients = self.ingredients(plan.machine)
         template = asyncio.run(ensure(self.options.cache, ingredients, self._say))
         versions = {
             "harness": importlib.metadata.version("netpoll-harness"),

@@ -21,6 +21,7 @@ from harness.testbed.process import spawn
 from harness.testbed.qemu import Accel
 
 DEADLINE = 8.0  # seconds; a KVM that works needs some tenths
+MEMORY = "accel.json"  # in the cache: what was found, and for which boot of the host
 FIRST_WORDS = b"Linux version"
 
 
@@ -36,7 +37,7 @@ def probe(qemu: Sequence[str], kernel: Path, cache: Path, deadline: float = DEAD
     """Try KVM, or remember what this boot of the host has shown this user before (in `cache`)."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     key = [boot, os.geteuid(), os.path.exists("/dev/kvm"), *qemu]
-    memory = cache / "accel.json"
+    memory = cache / MEMORY
     try:
         known = json.loads(memory.read_text())
         if known["key"] == key:

@@ -6,6 +6,7 @@ The namespace has no name and no mount: nothing holds it but the processes insid
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -20,6 +21,9 @@ def enter() -> None:
     try:
         unshare(CLONE_NEWNET if uid == 0 else CLONE_NEWUSER | CLONE_NEWNET)
     except OSError as error:
+        if error.errno == errno.ENOSPC:  # namespaces(7): more than the limit allows
+            hint = "raise the limits on namespaces: sysctl user.max_net_namespaces, user.max_user_namespaces"
+            raise NoNamespace("no network namespace: there are as many as may be", hint) from error
         raise NoNamespace(f"no network namespace: {error.strerror}", _remedy(uid)) from error
     if uid != 0:
         _map_root(uid, gid)

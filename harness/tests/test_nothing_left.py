@@ -91,7 +91,7 @@ def test_sigkill_while_a_template_is_made_leaves_no_template(bench: Bench, testc
         .replace("guest:\n", f"guest:\n  memory: {260 + os.getpid() % 37}\n", 1)  # a shape that no other run uses
     )
     plan = load([tmp_path / "odd.yaml"], bench.options)[0]
-    digest = bench.ingredients(plan).digest()
+    digest = bench.ingredients(plan.machine).digest()
     home = bench.options.cache / "templates"
     marker = f"NETPOLL_TEST_MARKER=template-{os.getpid()}"
     name, _, value = marker.partition("=")
