@@ -14,6 +14,7 @@ from harness.plan.setup import device_id
 from harness.scenario.model import (
     ChannelName,
     Crash,
+    Fault,
     InjectLink,
     Run,
     Scenario,
@@ -45,6 +46,8 @@ def _translate(step: Step, scenario: Scenario) -> tuple[str, tuple[Action, ...]]
         return _send(step.send, scenario)
     if step.inject is not None:
         return _inject(step.inject, scenario)
+    if step.fault is not None:
+        return _fault(step.fault)
     if step.wait is not None:
         return _wait(step.wait)
     if step.crash is not None:
@@ -84,6 +87,19 @@ def _inject(inject: InjectLink, scenario: Scenario) -> tuple[str, tuple[Action, 
     arguments = {"name": device_id(inject.link), "up": inject.state == "up"}
     action = Qmp(execute="set_link", arguments=arguments, link=inject.link, state=inject.state)
     return f"link of {inject.link} {inject.state}", (action,)
+
+
+def _fault(fault: Fault) -> tuple[str, tuple[Action, ...]]:
+    """Two faults are no state of the model: an interrupt out of nothing, and a cable that goes without a word and comes back
+    with one."""
+    name = fault.begin or fault.end or ""
+    title = f"{name} {'begins' if fault.begin else 'ends'} on {fault.nic}"
+    if name == "spurious-interrupt":
+        return title, (Device(nic=fault.nic, op="interrupt"),)
+    if name == "silent-link":
+        return title, (Device(nic=fault.nic, op="link", args={"up": fault.begin is None, "silent": True}),)
+    how = {"chance": fault.chance, "seconds": fault.seconds, "direction": fault.direction} if fault.begin else {}
+    return title, (Device(nic=fault.nic, op="fault", args={"name": name, "on": fault.begin is not None, **how}),)
 
 
 def _wait(wait: Wait) -> tuple[str, tuple[Action, ...]]:

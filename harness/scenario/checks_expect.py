@@ -104,6 +104,10 @@ def _parity(scenario: Scenario, path: Path, expect: Parity) -> Found:
         yield Message(path, what, "add a step `- crash: {how: sysrq-c}`, or expect `delivered`")
 
 
+def _counted(scenario: Scenario, path: Path, expect: Counted) -> Found:
+    yield from served_nic(scenario, (*path, "nic"), expect.nic)
+
+
 def _event(scenario: Scenario, path: Path, expect: SawEvent) -> Found:
     if expect.name == "GUEST_PANICKED" and not _crashes(scenario):
         yield Message(
@@ -168,6 +172,7 @@ _CHECKS: dict[type[Frozen], Callable[[Scenario, Path, Any], Found]] = {
     Delivered: _delivered,
     Parity: _parity,
     SawEvent: _event,
+    Counted: _counted,
     Dropped: _dropped,
     QueuedDelivered: _queued_delivered,
     LostOnlyWhileDown: _lost_only_while_down,

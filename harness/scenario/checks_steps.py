@@ -18,6 +18,7 @@ from harness.scenario.errors import suggest
 from harness.scenario.messages import Message
 from harness.scenario.model import (
     Crash,
+    Fault,
     InjectLink,
     Run,
     Scenario,
@@ -44,6 +45,7 @@ class Story:
     sends: dict[str, Send] = field(default_factory=dict)  # by label
     running: dict[str, int] = field(default_factory=dict)  # background sends nobody has waited for
     down: dict[str, int] = field(default_factory=dict)  # links that are down
+    faults: dict[str, list[str]] = field(default_factory=dict)  # by NIC: what is wrong with it
     crashed: int | None = None
 
     def sent_to(self, endpoint: str) -> int:
@@ -172,6 +174,29 @@ def _inject(story: Story, index: int, path: Path, inject: InjectLink) -> Found:
         story.down.pop(inject.link, None)
 
 
+def _fault(story: Story, _index: int, path: Path, fault: Fault) -> Found:
+    yield from served_nic(story.scenario, (*path, "nic"), fault.nic)
+    if (fault.begin is None) == (fault.end is None):
+        yield Message(path, "a fault either begins or ends", "give one of begin, end")
+    if fault.begin in ("delay", "slow") and not fault.seconds:
+        yield Message((*path, "begin"), f"{fault.begin} by 0 seconds changes nothing", "give `seconds`")
+    if fault.end in story.faults.get(fault.nic, ()):
+        story.faults[fault.nic].remove(fault.end)
+    elif fault.end is not None:
+        yield Message((*path, "end"), f"{fault.end!r} has not begun on {fault.nic!r} here", "begin it before")
+    if fault.begin is not None and fault.begin != "spurious-interrupt":
+        story.faults.setdefault(fault.nic, []).append(fault.begin)
+
+
+def served_nic(scenario: Scenario, path: Path, nic: str) -> Found:
+    """Only our own models do what a testcase asks them to."""
+    yield from unknown_nic(scenario, path, nic)
+    model = MODELS.get(scenario.guest.nics[nic].model) if nic in scenario.guest.nics else None
+    if model is not None and not model.served:
+        ours = ", ".join(word for word, other in MODELS.items() if other.served)
+        yield Message(path, f"{nic!r} is QEMU's {model.word}, which takes no faults and counts nothing", f"use {ours}")
+
+
 def _wait_carrier(story: Story, _index: int, path: Path, wait: WaitCarrier) -> Found:
     guest, at = story.scenario.guest, (*path, "carrier")
     if wait.carrier not in guest.nics and wait.carrier not in guest.bonds:
@@ -277,6 +302,7 @@ def _run(story: Story, _index: int, path: Path, _run: Run) -> Found:
 _CHECKS: dict[type[Frozen], Callable[[Story, int, Path, Any], Found]] = {
     Send: _send,
     InjectLink: _inject,
+    Fault: _fault,
     WaitCarrier: _wait_carrier,
     WaitEvent: _wait_event,
     WaitConsole: _wait_console,

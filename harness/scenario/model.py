@@ -84,6 +84,23 @@ class InjectLink(Frozen):
     state: Literal["down", "up"]
 
 
+FaultName = Literal[
+    "no-interrupts", "no-completions", "no-dma", "stale-status", "gone", "no-reset", "slow",
+    "drop", "corrupt", "delay", "reorder", "duplicate", "silent-link", "spurious-interrupt",
+]  # fmt: skip
+
+
+class Fault(Frozen):
+    """Something goes wrong with a NIC that we serve ourselves (`model: tg3`): from `begin` until `end`; docs/tg3.md says what."""
+
+    nic: Id
+    begin: FaultName | None = None
+    end: FaultName | None = None
+    chance: Annotated[float, Field(ge=0, le=1)] = 1  # frames only
+    seconds: Annotated[float, Field(ge=0, le=4)] = 0  # delay and slow only
+    direction: Literal["tx", "rx", "both"] = "both"  # frames only; seen from the guest
+
+
 class WaitCarrier(Frozen):
     carrier: Id
     state: Literal["down", "up"]
@@ -165,6 +182,7 @@ class Step(Frozen):
 
     send: Send | None = None
     inject: InjectLink | None = None
+    fault: Fault | None = None
     wait: Wait | None = None
     crash: Crash | None = None
     run: Run | None = None
@@ -240,6 +258,15 @@ class Failover(Frozen):
     within: Seconds = 5
 
 
+class Counted(Frozen):
+    """The model of `nic` counted `what` at least `at_least` times: a fault's name (how often it struck) or something that the
+    device did. Not reached otherwise: it says whether a case has provoked what it is about."""
+
+    nic: Id
+    what: FaultName | Literal["doorbells", "tx_frames", "tx_completed", "rx_frames", "msi", "intx", "tx_without_link"]
+    at_least: Annotated[int, Field(ge=1)] = 1
+
+
 class Expect(Frozen):
     """One expectation: exactly one of the keys is given."""
 
@@ -250,6 +277,7 @@ class Expect(Frozen):
     queued_delivered: QueuedDelivered | None = None
     lost_only_while_down: LostOnlyWhileDown | None = None
     failover: Failover | None = None
+    counted: Counted | None = None
 
 
 class KnownBug(Frozen):

@@ -10,7 +10,7 @@ import pytest
 from harness.plan.addresses import IFNAMSIZ
 from harness.plan.compile import CMDLINE, compile_plan
 from harness.plan.explain import command_lines, explain
-from harness.plan.model import Action, AddTap, Ask, Await, Host, Plan, Qmp
+from harness.plan.model import Action, AddTap, Ask, Await, Device, Host, Plan, Qmp, Serve
 from harness.plan.nics import DRIVERS, MODELS
 from harness.scenario.load import Loaded, load, load_tree
 from harness.tests.scenario_table import GOOD
@@ -81,7 +81,9 @@ def test_nics_are_plugged_and_up_and_the_host_listens_before_the_guest_can_send(
     for nic in plan.nics:
         carrier = ("await", "carrier", nic.id)
         plugged = [("tap", nic.tap), ("qmp", "getfd", nic.tap), ("qmp", "netdev_add"), ("qmp", "device_add")]
-        assert order[order.index(plugged[0]) :][:4] == plugged
+        if MODELS[nic.model].served:
+            plugged = [("tap", nic.tap), ("serve", nic.id), ("qmp", "device_add", nic.id)]
+        assert order[order.index(plugged[0]) :][: len(plugged)] == plugged
         assert order.index(("agent", "nic_wait", nic.id)) < order.index(carrier)
     opened = [key[1] for key in order if key[1] in ("np_open", "netconsole_open")]
     sides = [key[0] for key in order if key[1] in ("np_open", "netconsole_open")]
@@ -94,7 +96,11 @@ def _key(action: Action) -> tuple[str, ...]:
         case AddTap():
             return ("tap", action.tap)
         case Qmp():
-            return ("qmp", action.execute, *([action.fd_of] if action.fd_of else []))
+            return ("qmp", action.execute, *(each for each in (action.fd_of, action.socket_of) if each))
+        case Serve():
+            return ("serve", action.nic)
+        case Device():
+            return ("device", action.nic, action.op)
         case Ask():
             return ("agent", action.op, *([action.args["id"]] if action.op == "nic_wait" else []))
         case Host():

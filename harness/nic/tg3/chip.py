@@ -53,7 +53,7 @@ class Tg3:
     ) -> None:
         self.mac, self._bus, self._wire, self._tell, self._count = mac, bus, wire, tell, count
         self.master: Callable[[], bool] = lambda: True  # whether the machine allows DMA
-        self.faults = Faults(bus.call_later, seed)
+        self.faults = Faults(bus.call_later, count, seed)
         self.sram = array("I", bytes(hw.SRAM_SIZE))
         self.stats = Statistics(self._values)
         self.status = HostCoalescing(self._values, bus, self.faults, lambda name: count(name, 1))
@@ -90,7 +90,8 @@ class Tg3:
     def _faulty(self, count: int) -> bytes | None:
         if (slow := self.faults.on.get("slow")) is not None:
             self._bus.sleep(slow.seconds)
-        return b"\xff" * count if self.faults.active("gone") else None
+            self._count("slow", 1)
+        return b"\xff" * count if self.faults.strikes("gone") else None
 
     def settle(self) -> None:
         """A burst of accesses or frames is over."""
@@ -185,7 +186,7 @@ class Tg3:
 
     def _run_tx(self) -> None:
         enabled = self._values()[Reg.MAC_TX_MODE >> 2] & hw.MODE_ENABLE
-        if enabled and self.master() and not self.faults.active("no-dma"):
+        if enabled and self.master() and not self.faults.strikes("no-dma"):
             self._tx.run()
 
     def _tx_mode(self, _value: int) -> None:
@@ -239,7 +240,7 @@ class Tg3:
             self._link_pending(0)
 
     def _misc_cfg(self, value: int) -> None:
-        if value & hw.GRC_MISC_CFG_CORECLK_RESET and not self.faults.active("no-reset"):
+        if value & hw.GRC_MISC_CFG_CORECLK_RESET and not self.faults.strikes("no-reset"):
             self._core_reset()
 
     def _local_control(self, value: int) -> None:
@@ -366,6 +367,8 @@ class Tg3:
 
     def plug(self, cable: bool, silent: bool = False) -> None:
         """Put the cable in or pull it out. `silent`: the MAC does not notice, only the PHY's registers tell."""
+        if silent:
+            self._count("silent-link", 1)
         self._silent = silent
         self.phy.plug(cable)
         self._silent = False

@@ -22,7 +22,7 @@ NAMES: dict[str, str] = {
     "corrupt": "one bit of a frame flips with `chance`",
     "delay": "frames are held back for `seconds` with `chance`",
     "reorder": "a frame changes places with the next one with `chance`",
-    "duplicate": "frames come twice with `chance`",
+    "duplicate": "a frame comes twice with `chance`",
 }
 FRAME_FAULTS = ("drop", "corrupt", "delay", "reorder", "duplicate")
 DIRECTIONS = ("tx", "rx")
@@ -40,19 +40,23 @@ class Setting:
 
 @dataclass
 class Faults:
-    """Which faults are on. `later(seconds, callback)` serves delays."""
+    """Which faults are on. `later(seconds, callback)` serves delays. `count(name, 1)` hears of each time that one strikes."""
 
     later: Callable[[float, Callable[[], None]], None]
+    count: Callable[[str, int], None]
     seed: int = 0
     on: dict[str, Setting] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._rng = random.Random(self.seed)
         self._held: dict[str, bytes] = {}  # by direction: the frame that waits to change places
-        self.counts: dict[str, int] = {}
 
-    def active(self, name: str) -> bool:
-        return name in self.on
+    def strikes(self, name: str) -> bool:
+        """Whether a fault that has no chance to miss is on; if so it is counted."""
+        if name not in self.on:
+            return False
+        self.count(name, 1)
+        return True
 
     def apply(self, name: str, setting: Setting | None) -> None:
         """Switch a fault on (with its setting) or off (None). Raises ValueError for an unknown one or a senseless setting."""
@@ -71,28 +75,28 @@ class Faults:
 
     def frames(self, direction: str, frame: bytes, deliver: Callable[[bytes], None]) -> Iterator[bytes]:
         """What becomes of one frame: the frames to pass on now; `deliver` takes those that come later."""
-        if self._strikes("drop", direction):
+        if self._hits("drop", direction):
             return
-        if self._strikes("corrupt", direction):
+        if self._hits("corrupt", direction):
             frame = self._flip(frame)
-        if self._strikes("delay", direction):
+        if self._hits("delay", direction):
             self.later(self.on["delay"].seconds, lambda: deliver(frame))
             return
         held = self._held.pop(direction, None)
-        if held is None and self._strikes("reorder", direction):
+        if held is None and self._hits("reorder", direction):
             self._held[direction] = frame
             return
         yield frame
         if held is not None:
             yield held
-        if self._strikes("duplicate", direction):
+        if self._hits("duplicate", direction):
             yield frame
 
-    def _strikes(self, name: str, direction: str) -> bool:
+    def _hits(self, name: str, direction: str) -> bool:
         setting = self.on.get(name)
         if setting is None or setting.direction not in (direction, "both") or self._rng.random() >= setting.chance:
             return False
-        self.counts[name] = self.counts.get(name, 0) + 1
+        self.count(name, 1)
         return True
 
     def _flip(self, frame: bytes) -> bytes:

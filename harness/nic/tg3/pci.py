@@ -57,7 +57,7 @@ class _Bar0:
         self._chip, self._config = chip, config
 
     def read(self, offset: int, count: int) -> bytes:
-        if offset >= _MIRROR or offset in hw.CONFIG_ALIAS or self._chip.faults.active("gone"):
+        if offset >= _MIRROR or offset in hw.CONFIG_ALIAS or "gone" in self._chip.faults.on:
             return self._chip.read(offset, count)
         return self._config.read(offset, min(count, _MIRROR - offset)).ljust(count, b"\0")
 
@@ -73,10 +73,10 @@ class _Config:
         self._chip, self._config = chip, config
 
     def read(self, offset: int, count: int) -> bytes:
-        return b"\xff" * count if self._chip.faults.active("gone") else self._config.read(offset, count)
+        return b"\xff" * count if "gone" in self._chip.faults.on else self._config.read(offset, count)
 
     def write(self, offset: int, data: bytes) -> None:
-        if not self._chip.faults.active("gone"):
+        if "gone" not in self._chip.faults.on:
             self._config.write(offset, data)
 
 

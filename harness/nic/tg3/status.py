@@ -80,7 +80,7 @@ class HostCoalescing:
             return
         self._dirty_tx = self._dirty_rx = 0
         self.tag = (self.tag + 1) & 0xFF
-        if not self._faults.active("stale-status"):
+        if not self._faults.strikes("stale-status"):
             try:
                 self._write()
             except DmaFault:
@@ -92,7 +92,7 @@ class HostCoalescing:
         values, memory = self._values(), self._bus.memory
         high, low = values[Reg.HOSTCC_STATUS_BLK_HOST_ADDR_HIGH >> 2], values[Reg.HOSTCC_STATUS_BLK_HOST_ADDR_LOW >> 2]
         base = high << 32 | low
-        if not self._faults.active("no-completions"):
+        if self._tx_written == self.tx_consumer or not self._faults.strikes("no-completions"):
             self._tx_written = self.tx_consumer
         memory.store16(base + StatusBlock.RX_STD_CONSUMER, self.rx_std_consumer)
         memory.store16(base + StatusBlock.RX_PRODUCER, self.rx_producer)
@@ -106,9 +106,8 @@ class HostCoalescing:
         if not self._armed or self._values()[Reg.TG3PCI_MISC_HOST_CTRL >> 2] & MiscHostCtrl.MASK_PCI_INT:
             return
         self._armed = False
-        if self._faults.active("no-interrupts"):
+        if self._faults.strikes("no-interrupts"):
             self._withheld = True
-            self._tell("withheld")
             return
         self._raise()
 
@@ -122,6 +121,7 @@ class HostCoalescing:
 
     def spurious(self) -> None:
         """An interrupt without a reason (on request of a testcase)."""
+        self._tell("spurious-interrupt")
         self._raise()
 
     def release(self) -> None:
