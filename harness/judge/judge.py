@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from harness.judge import (
+    counted,
     delivered,
     dropped,
     event,
@@ -35,6 +36,7 @@ CHECKS: dict[str, Callable[[Any, Seen], CheckResult]] = {
     "queued_delivered": queued_delivered.check,
     "lost_only_while_down": lost_only_while_down.check,
     "failover": failover.check,
+    "counted": counted.check,
 }
 """Each key of `Expect` and the function that checks it."""
 

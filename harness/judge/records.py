@@ -121,6 +121,15 @@ class Look(NamedTuple):
     halted: bool = False  # in HLT: it waits for an interrupt
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a served device did in a short while."""
+
+    t: float
+    nic: str
+    counts: dict[str, int]
+
+
 @dataclass
 class Records:
     """Everything the checks look at. Filled by `parse`, not changed afterwards."""
@@ -145,6 +154,7 @@ class Records:
     late: list[Handled] = field(default_factory=list)
     sending: list[Sending] = field(default_factory=list)
     done: list[Done] = field(default_factory=list)
+    counted: list[Counted] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
     silent: list[Name] = field(default_factory=list)  # the agent did not answer
     timeouts: list[Timeout] = field(default_factory=list)
@@ -195,6 +205,12 @@ class _Item:
 
     def may(self, key: str) -> str | None:
         return None if self.event.get(key) is None else self.word(key)
+
+    def numbers(self, key: str) -> dict[str, int]:
+        value = self.event.get(key)
+        if not isinstance(value, dict) or not all(type(number) is int for number in value.values()):
+            raise self.wrong(key, "whole numbers by name")
+        return value
 
     def words(self, key: str) -> tuple[str, ...]:
         value = self.event.get(key)
@@ -282,6 +298,7 @@ _PARSERS: dict[tuple[str, str], Parser] = {
     ("console", "line"): lambda r, e: r.console.append(Line(e.t, e.word("text"))),
     ("qmp", "event"): lambda r, e: r.qmp.append(Name(e.t, e.word("name"))),
     ("inject", "link"): lambda r, e: r.cuts.append(Link(e.t, e.word("nic"), e.one_of("state", "up", "down") == "up")),
+    ("device", "activity"): lambda r, e: r.counted.append(Counted(e.t, e.word("nic"), e.numbers("counts"))),
     ("inject", "crash"): lambda r, e: r.crashes.append(Name(e.t, e.word("how"))),
     ("guest", "carrier"): lambda r, e: r.carriers.append(Link(e.t, e.word("nic"), e.flag("up"))),
     ("guest", "bond"): lambda r, e: r.actives.append(Active(e.t, e.word("bond"), e.may("active"))),

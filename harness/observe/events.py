@@ -22,6 +22,11 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | qmp     | stuck     | why, sample, cpu, rip, where (function, or null), halted, stack: a guest that went silent, looked at several times |
 | inject  | link      | nic, state: written right after QEMU confirmed set_link |
 | inject  | crash     | how: written right before the crash was asked for |
+| inject  | fault     | nic, op, args: a served device obeyed (harness.nic.serve) |
+| device  | link      | nic, up, mode ([Mbit/s, full duplex] or null), silent: the model's PHY |
+| device  | reset     | nic: the driver reset the chip's core |
+| device  | activity  | nic, since, counts {name: int}: doorbells, tx_frames, tx_completed, rx_frames, msi, intx, faults that struck... between `since` and t, at most 50 ms |
+| device  | remark    | nic, text: a message that was refused, a connection that ended, a defect of the model |
 | wire    | frame     | tap, nic, dir (`out`: from the guest, `in`: to the guest), len, wall_ns, ethertype; smac, dmac; for IPv4/IPv6 UDP also sip, dip, sport, dport, udp_len, csum: ok, bad, none or partial (left to the virtual hardware); ip_csum: ok or bad |
 | guest   | carrier   | nic (id of NIC or bond), up |
 | guest   | nic       | nic, ifname, driver, seconds (plug to bound) |

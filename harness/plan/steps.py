@@ -90,8 +90,7 @@ def _inject(inject: InjectLink, scenario: Scenario) -> tuple[str, tuple[Action, 
 
 
 def _fault(fault: Fault) -> tuple[str, tuple[Action, ...]]:
-    """Two faults are no state of the model: an interrupt out of nothing, and a cable that goes without a word and comes back
-    with one."""
+    """Two are no state of the model's faults: an interrupt out of nothing, and a cable that comes and goes without a word."""
     name = fault.begin or fault.end or ""
     title = f"{name} {'begins' if fault.begin else 'ends'} on {fault.nic}"
     if name == "spurious-interrupt":

@@ -10,11 +10,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from harness.frozen import Frozen
-from harness.scenario.checks_steps import given, has_drop_routine, unknown_endpoint, unknown_nic, unseen_link
+from harness.scenario.checks_steps import (
+    given,
+    has_drop_routine,
+    served_nic,
+    unknown_endpoint,
+    unknown_nic,
+    unseen_link,
+)
 from harness.scenario.document import Path
 from harness.scenario.errors import suggest
 from harness.scenario.messages import Message
 from harness.scenario.model import (
+    Counted,
     Delivered,
     Dropped,
     Failover,
@@ -104,7 +112,7 @@ def _parity(scenario: Scenario, path: Path, expect: Parity) -> Found:
         yield Message(path, what, "add a step `- crash: {how: sysrq-c}`, or expect `delivered`")
 
 
-def _counted(scenario: Scenario, path: Path, expect: Counted) -> Found:
+def _device_counted(scenario: Scenario, path: Path, expect: Counted) -> Found:
     yield from served_nic(scenario, (*path, "nic"), expect.nic)
 
 
@@ -172,7 +180,7 @@ _CHECKS: dict[type[Frozen], Callable[[Scenario, Path, Any], Found]] = {
     Delivered: _delivered,
     Parity: _parity,
     SawEvent: _event,
-    Counted: _counted,
+    Counted: _device_counted,
     Dropped: _dropped,
     QueuedDelivered: _queued_delivered,
     LostOnlyWhileDown: _lost_only_while_down,

@@ -180,12 +180,13 @@ def _fault(story: Story, _index: int, path: Path, fault: Fault) -> Found:
         yield Message(path, "a fault either begins or ends", "give one of begin, end")
     if fault.begin in ("delay", "slow") and not fault.seconds:
         yield Message((*path, "begin"), f"{fault.begin} by 0 seconds changes nothing", "give `seconds`")
-    if fault.end in story.faults.get(fault.nic, ()):
-        story.faults[fault.nic].remove(fault.end)
+    begun = story.faults.setdefault(fault.nic, [])
+    if fault.end is not None and fault.end in begun:
+        begun.remove(fault.end)
     elif fault.end is not None:
         yield Message((*path, "end"), f"{fault.end!r} has not begun on {fault.nic!r} here", "begin it before")
     if fault.begin is not None and fault.begin != "spurious-interrupt":
-        story.faults.setdefault(fault.nic, []).append(fault.begin)
+        begun.append(fault.begin)
 
 
 def served_nic(scenario: Scenario, path: Path, nic: str) -> Found:
