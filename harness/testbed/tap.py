@@ -5,6 +5,7 @@ Rule: a tap is not persistent; it lives exactly as long as a descriptor of it is
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -17,6 +18,7 @@ TUNSETIFF = 0x400454CA  # linux/if_tun.h
 IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
 QUEUE = 10_000  # frames that wait for QEMU; the default of 1000 is less than a test sends at once
 _REMEDY = "load the module (modprobe tun), or give the container the device (--device /dev/net/tun)"
+_NOT_YOURS = "let all users open it, as it is by default (as root: chmod 0666 /dev/net/tun), or run as root"
 
 
 def open_tap(name: str, mac: str | None = None) -> int:
@@ -28,7 +30,8 @@ def open_tap(name: str, mac: str | None = None) -> int:
     try:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise NoTap(f"/dev/net/tun cannot be opened: {error.strerror}", _REMEDY) from error
+        remedy = _NOT_YOURS if error.errno == errno.EACCES else _REMEDY
+        raise NoTap(f"/dev/net/tun cannot be opened: {error.strerror}", remedy) from error
     try:
         fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI))
         _up(name, mac)
