@@ -17,7 +17,7 @@ import pytest
 
 import images
 import images.cli
-from harness import doctor
+from harness import doctor, shell
 from harness.bench import stack, turnaround
 from harness.judge.model import Verdict
 from harness.plan.explain import explain
@@ -107,6 +107,12 @@ def make_parser() -> argparse.ArgumentParser:
     health.add_argument("--qemu", type=Path, help="another qemu-system-x86_64 than the image's own")
     health.add_argument("--mirror", default="", help="Debian mirror (default: the host's own apt sources)")
     health.set_defaults(accel="auto", kernel=None, modules=None)
+
+    hand = _add(commands, "shell", _shell, "bring a case up and work in its guest: a shell, live capture, steps by hand")
+    hand.add_argument("case", help="a case's name, or a part that only one has")
+    _add_paths(hand)
+    _add_testbed_options(hand)
+    hand.add_argument("--results", type=Path, help="folder for evidence (default: runs/<UTC time>)")
 
     images.cli.add_parser(commands).set_defaults(command=_images)
     return parser
@@ -272,6 +278,14 @@ def _bench(args: argparse.Namespace) -> int:
     print(f"{plan.case}: {args.rounds} rounds")
     print("\n".join(turnaround.table(rounds)))
     return Exit.HELD
+
+
+def _shell(args: argparse.Namespace) -> int:
+    options = _options(args)
+    plan = _only(load(_paths(args), options), args.case)
+    with bench(options, _say) as ready:
+        job = ready.prepare(plan)
+    return shell.run(replace(job, folder=store.new_case(options.results, plan, job.versions)))
 
 
 def _doctor(args: argparse.Namespace) -> int:

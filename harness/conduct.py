@@ -81,7 +81,7 @@ class Case:
     channels: dict[ChannelName, Channel] = field(default_factory=dict)
 
 
-class _Silent(Exception):
+class Silent(Exception):
     """The guest fell silent before its time, which evidence says already, with where its CPUs are: no step can follow."""
 
 
@@ -92,13 +92,13 @@ async def conduct(job: Job) -> None:
     evidence.add("run", "start", case=job.plan.case, wall=wall, versions=dict(job.versions))
     where = ["restore"]
     try:
-        async with asyncio.timeout(job.plan.timeout), _bring_up(job, evidence) as case:
-            with contextlib.suppress(_Silent):
+        async with asyncio.timeout(job.plan.timeout), bring_up(job, evidence) as case:
+            with contextlib.suppress(Silent):
                 for stage in job.plan.stages:
                     where[0] = f"step {stage.step}: {stage.title}"
-                    await _stage(case, stage)
+                    await run_stage(case, stage)
             where[0] = "settle"
-            await _settle(case)
+            await settle(case)
     except TimeoutError:
         evidence.add(
             "run",
@@ -121,7 +121,7 @@ async def conduct(job: Job) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
+async def bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
     """A clone that answers."""
     async with contextlib.AsyncExitStack() as stack:
         began = time.monotonic()
@@ -198,7 +198,8 @@ def _clamped(clock: Clock, host_stamp: float) -> float:
     return min(max(host_stamp - clock.zero, 0.0), clock.now())
 
 
-async def _stage(case: Case, stage: Stage) -> None:
+async def run_stage(case: Case, stage: Stage) -> None:
+    """Do what one step of the testcase became. Raises TestbedError, and Silent."""
     case.evidence.add("run", "stage", step=stage.step, title=stage.title)
     for action in stage.actions:
         await _act(case, action)
@@ -297,7 +298,7 @@ async def _ask(case: Case, action: Ask) -> None:
         case.crashed = True  # or as good as: nothing more is asked of it
         case.evidence.add("run", "silent", what=silent.what)
         await _where_is_it(case, silent.what)
-        raise _Silent from silent
+        raise Silent from silent
 
 
 async def _ask_via(case: Case, action: Ask) -> None:
@@ -352,7 +353,7 @@ async def _where_is_it(case: Case, why: str) -> None:
     await stuck.record(case.evidence, hmp, symbols.load(case.kallsyms), why)
 
 
-async def _settle(case: Case) -> None:
+async def settle(case: Case) -> None:
     """Stop the machine, then take everything that is still in a buffer, so that what is missing is really missing."""
     if not case.crashed:
         for endpoint in case.plan.endpoints:
