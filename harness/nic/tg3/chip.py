@@ -240,8 +240,11 @@ class Tg3:
             self._link_pending(0)
 
     def _misc_cfg(self, value: int) -> None:
-        if value & hw.GRC_MISC_CFG_CORECLK_RESET and not self.faults.strikes("no-reset"):
-            self._core_reset()
+        if value & hw.GRC_MISC_CFG_CORECLK_RESET:
+            if self.faults.strikes("no-reset"):
+                self._bootcode_reports()
+            else:
+                self._core_reset()
 
     def _local_control(self, value: int) -> None:
         if value & LocalCtrl.SETINT:
@@ -280,7 +283,7 @@ class Tg3:
         self._rx.reset()
         self.status.reset()
         high, low = int.from_bytes(self.mac[:2], "big"), int.from_bytes(self.mac[2:], "big")
-        self.sram[Sram.FIRMWARE_MBOX >> 2] = ~hw.FIRMWARE_MBOX_MAGIC1 & _ONES
+        self._bootcode_reports()
         self.sram[Sram.FW_ASF_STATUS_MBOX >> 2] = ~hw.FIRMWARE_MBOX_MAGIC1 & _ONES  # firmware is ready for power down
         self.sram[Sram.DATA_SIG >> 2] = 0
         self.sram[Sram.MAC_ADDR_HIGH_MBOX >> 2] = hw.MAC_ADDR_MBOX_SIGNATURE << 16 | high
@@ -290,6 +293,10 @@ class Tg3:
         if self._blocked:
             self._blocked = False
             self._wire.resume()
+
+    def _bootcode_reports(self) -> None:
+        """What tg3_poll_fw() waits for: 100,000 reads if it does not come, half a minute of them under emulation."""
+        self.sram[Sram.FIRMWARE_MBOX >> 2] = ~hw.FIRMWARE_MBOX_MAGIC1 & _ONES
 
     # The wire
 
@@ -401,5 +408,10 @@ class Tg3:
         elif name == "no-dma":
             self._run_tx()
             self.settle()
+        elif name == "reorder":
+            if (frame := self.faults.waiting("tx")) is not None:
+                self._wire.send(frame)
+            if (frame := self.faults.waiting("rx")) is not None:
+                self._late(frame)
         elif name in ("no-completions", "stale-status"):
             self.status.update()

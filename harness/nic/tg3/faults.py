@@ -16,7 +16,7 @@ NAMES: dict[str, str] = {
     "no-dma": "TX descriptors are never fetched: frames do not leave, descriptors run out",
     "stale-status": "the status block is not written, interrupts are raised as ever",
     "gone": "every register and all of configuration space reads as ones, writes are lost",
-    "no-reset": "a core reset does nothing",
+    "no-reset": "a core reset resets nothing, though the bootcode reports as ever",
     "slow": "each register access takes `seconds` longer",
     "drop": "frames are lost with `chance`",
     "corrupt": "one bit of a frame flips with `chance`",
@@ -91,6 +91,10 @@ class Faults:
             yield held
         if self._hits("duplicate", direction):
             yield frame
+
+    def waiting(self, direction: str) -> bytes | None:
+        """The frame that waited to change places, when nobody is to wait any more."""
+        return self._held.pop(direction, None)
 
     def _hits(self, name: str, direction: str) -> bool:
         setting = self.on.get(name)
