@@ -108,7 +108,9 @@ def make_parser() -> argparse.ArgumentParser:
     health.add_argument("--mirror", default="", help="Debian mirror (default: the host's own apt sources)")
     health.set_defaults(accel="auto", kernel=None, modules=None)
 
-    hand = _add(commands, "shell", _shell, "bring a case up and work in its guest: a shell, live capture, steps by hand")
+    hand = _add(
+        commands, "shell", _shell, "bring a case up and work in its guest: a shell, live capture, steps by hand"
+    )
     hand.add_argument("case", help="a case's name, or a part that only one has")
     _add_paths(hand)
     _add_testbed_options(hand)
