@@ -1,0 +1,28 @@
+"""Linux' unmodified tg3 on our model, in real guests: it binds, says nothing bad, carries TCP byte-exact with and without
+segmentation offload, survives a link flap and being loaded again, and can be unplugged."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+KERNELS = ["debian-6.1", "debian-5.10", "debian-6.12", "debian-backports"]
+
+
+@pytest.mark.guest
+@pytest.mark.netns
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_kernels_own_driver_is_content(kernel: str) -> None:
+    command = ["unshare", "-n", sys.executable, "-m", "harness.tests.tg3_guest", kernel]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert found["dmesg"] == "", "no complaint of the kernel"
+    assert "MSI" in found["interrupt"]
+    for tso in ("tso on", "tso off"):
+        assert found[tso] == {"out": True, "in": True}, tso
+    assert "PASS" in found["self-test"]
+    assert not [remark for remark in found["remarks"] if "defect" in remark or "violation" in remark]

@@ -1,0 +1,141 @@
+"""A clone with a tg3 in a network namespace of its own, and what Linux' driver and TCP say of it. Prints one JSON object.
+
+    unshare -n python -m harness.tests.tg3_guest KERNEL
+
+In: the name of a kernel whose images are there. Out: what was found, for harness.tests.test_tg3_guest. Rule: commands in the guest are
+short; a stream runs in the background there and is waited for at the host's end of the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harness.nic.client import ServedNic
+from harness.observe.events import Clock
+from harness.run import Bench, Options, load
+from harness.testbed.machine import Machine, Observers
+from harness.testbed.tap import open_tap
+from harness.testbed.template import clone_argv, clone_memory, restore
+
+MAC, HOST, GUEST, PORT = "52:54:00:6e:00:01", "10.0.0.1", "10.0.0.2", 5000
+STREAM = 1_500_000
+_PEER = f"""
+import random, socket, hashlib
+sock = socket.create_connection(("{HOST}", {PORT}), 30)
+sock.sendall(random.Random(1).randbytes({STREAM})); sock.shutdown(socket.SHUT_WR)
+digest = hashlib.sha256()
+while data := sock.recv(65536): digest.update(data)
+print(digest.hexdigest())
+"""
+
+
+class Guest:
+    """The running clone: commands in it, and the NIC's process."""
+
+    def __init__(self, machine: Machine, nic: ServedNic, outputs: list[dict[str, Any]]) -> None:
+        self._machine, self.nic, self._outputs = machine, nic, outputs
+
+    async def run(self, command: str) -> str:
+        """Standard output of a shell command that takes less than 14 s."""
+        before = len(self._outputs)
+        request = self._machine.agent.ask("run", {"argv": ["/bin/sh", "-c", command], "may_fail": True}, 30)
+        await self._machine.alive(request, 35, command)
+        return str(self._outputs[before]["out"])
+
+    async def until(self, command: str, wanted: str, within: float) -> None:
+        """Repeat a command until its output contains `wanted`."""
+        deadline = time.monotonic() + within
+        while wanted not in (said := await self.run(command)):
+            assert time.monotonic() < deadline, f"{command}: {said!r} has no {wanted!r} after {within} s"
+
+
+async def stream(guest: Guest, listening: socket.socket) -> dict[str, bool]:
+    """A TCP stream each way; whether both came through byte-exact."""
+    await guest.run(f"python3 -c '{_PEER.strip()}' > /tmp/digest 2>&1 &")
+
+    def serve() -> bool:
+        with listening.accept()[0] as peer:
+            digest = hashlib.sha256()
+            while data := peer.recv(1 << 16):
+                digest.update(data)
+            peer.sendall(random.Random(2).randbytes(STREAM))
+        return digest.hexdigest() == hashlib.sha256(random.Random(1).randbytes(STREAM)).hexdigest()
+
+    out = await asyncio.wait_for(asyncio.to_thread(serve), 60)
+    await guest.until("cat /tmp/digest", hashlib.sha256(random.Random(2).randbytes(STREAM)).hexdigest(), 60)
+    return {"out": out, "in": True}
+
+
+async def scene(guest: Guest) -> dict[str, Any]:
+    """What is found on a tg3 that is up."""
+    found: dict[str, Any] = {"interrupt": await guest.run("grep eth0 /proc/interrupts")}
+    with socket.create_server((HOST, PORT)) as listening:
+        listening.settimeout(60)
+        for tso in ("on", "off"):
+            await guest.run(f"ethtool -K eth0 tso {tso} gso {tso}")
+            found[f"tso {tso}"] = await stream(guest, listening)
+    found["self-test"] = await guest.run("ethtool -t eth0 online")
+    await guest.nic.command("link", up=False)
+    await guest.until("cat /sys/class/net/eth0/carrier", "0", 10)
+    await guest.nic.command("link", up=True)
+    await guest.until("cat /sys/class/net/eth0/carrier", "1", 10)
+    await guest.run("ip link set eth0 down; rmmod tg3; modprobe tg3; ip link set eth0 up")
+    await guest.until("cat /sys/class/net/eth0/carrier", "1", 20)
+    found["dmesg"] = await guest.run("dmesg -l emerg,alert,crit,err,warn | grep -iE 'tg3|eth0|irq|bug|call trace'")
+    return found
+
+
+async def main(kernel: str) -> dict[str, Any]:
+    testcase = Path(__file__).resolve().parents[2] / "testcases" / "crash" / "panic.yaml"
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Options(results=Path(folder), kernel=kernel), lambda text: print(text, file=sys.stderr))
+        plan = load([testcase], bench.options)[0]
+        job = await asyncio.to_thread(bench.prepare, plan)
+        bench.close()
+        outputs: list[dict[str, Any]] = []
+        observers = Observers(
+            lambda *_: None,
+            lambda *_: None,
+            lambda kind, _t, keys: outputs.append(dict(keys)) if kind == "run" else None,
+        )
+        with clone_memory(job.template, shared=True) as (memory, inherit):
+            argv = partial(clone_argv, job.ingredients, memory)
+            async with Machine.start(argv, observers, Clock.start(), Path(folder) / "console", inherit) as machine:
+                await restore(machine, job.template)
+                return await plugged(machine, outputs)
+
+
+async def plugged(machine: Machine, outputs: list[dict[str, Any]]) -> dict[str, Any]:
+    await machine.alive(machine.agent.synchronise(time.monotonic), 30, "the agent")
+    tap = await asyncio.to_thread(open_tap, "tap0")
+    subprocess.run(["ip", "addr", "add", f"{HOST}/24", "dev", "tap0"], check=True)
+    remarks: list[str] = []
+    nic = ServedNic.start(tap, MAC, lambda event: remarks.append(str(event)) if event["kind"] == "remark" else None)
+    try:
+        arguments = {"driver": "vfio-user-pci", "id": "nic", "socket": {"type": "unix", "path": nic.path}}
+        await machine.alive(machine.qmp.execute("device_add", arguments), 30, "device_add")
+        await machine.alive(machine.agent.ask("nic_wait", {"id": "n0", "mac": MAC, "driver": "tg3"}, 30), 40, "tg3")
+        guest = Guest(machine, nic, outputs)
+        await guest.run(f"ip link set eth0 up; ip addr add {GUEST}/24 dev eth0")
+        await guest.until("cat /sys/class/net/eth0/carrier", "1", 20)
+        found = await scene(guest)
+        await machine.alive(machine.qmp.execute("device_del", {"id": "nic"}), 10, "device_del")
+        await machine.qmp_event("DEVICE_DELETED", 30, "the NIC's end", lambda data: data.get("device") == "nic")
+        return {**found, "remarks": remarks}
+    finally:
+        nic.close()
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(main(sys.argv[1]))))
