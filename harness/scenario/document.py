@@ -17,6 +17,8 @@ import yaml
 from harness.scenario.errors import Position, Problem, ScenarioErrors
 
 MAX_BYTES, MAX_NODES, MAX_DEPTH, MAX_DIGITS = 256 * 1024, 20_000, 24, 18
+MAX_FLOW = 100  # brackets inside brackets for the scanner: its time grows with the square of their depth
+MAX_SHOWN = 60  # characters of a scalar that is worth computing, to say what YAML makes of it
 
 Path = tuple[str | int, ...]
 
@@ -84,11 +86,19 @@ def _decode(document: Document, raw: bytes) -> str:
         raise _fatal(document, at, what, "save the file as UTF-8") from error
 
 
+class _Loader(yaml.SafeLoader):
+    """Gives up on deep brackets while scanning, as the composer does by itself, but a thousand levels later."""
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        if self.flow_level >= MAX_FLOW:
+            raise RecursionError("brackets")
+        super().fetch_flow_collection_start(token)
+
+
 def _compose(document: Document, text: str) -> yaml.Node:
     """The node graph of the only document in `text`."""
     try:
-        loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
+        root = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(document, text, error) from error
     except yaml.reader.ReaderError as error:
@@ -261,7 +271,9 @@ def _construct(node: yaml.Node) -> str | int | float | bool:
 
 
 def _read_as(node: yaml.Node) -> str:
-    """What YAML makes of a scalar, in words."""
+    """What YAML makes of a scalar, in words. Of a long one only its type: base 60 takes minutes, or leaves no float."""
+    if len(node.value) > MAX_SHOWN:
+        return f"a value of type {node.tag.removeprefix(_TAG)}"
     try:
         value = _construct(node)
         words = {True: "true", False: "false", None: "nothing"}

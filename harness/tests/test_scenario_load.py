@@ -144,6 +144,9 @@ HOSTILE = [
         b"about: " + b"9" * 9000,
         "1:8: a number of 9000 digits; nothing in a testcase is counted that far",
     ),
+    ("base 60 beyond floats", b"about: " + b"1:" * 200 + b"1.0", "1.0 as a value of type float, in base 60; write"),
+    ("base 60 for minutes", b"about: " + b"1:" * 100_000 + b"1", ":1 as a value of type int, in base 60; write"),
+    ("base 60 as a key", b"1" + b":1" * 300 + b".0: x", "1.0 as a value of type float; write"),
 ]
 
 
