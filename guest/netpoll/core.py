@@ -24,7 +24,16 @@ from guest.netpoll.context import smp_processor_id
 from guest.netpoll.errors import CarrierTimeout, SetupError
 from guest.netpoll.frame import Builder, Endpoints, GsoBuilder, make_frame
 from guest.netpoll.napi import do_irq
-from guest.netpoll.netdevice import IPAddress, Net, NetdevError, NetdevEvent, NetDevice, dev_open
+from guest.netpoll.netdevice import (
+    IPAddress,
+    Net,
+    NetdevError,
+    NetdevEvent,
+    NetDevice,
+    dev_open,
+    netif_tx_lock,
+    netif_tx_unlock,
+)
 from guest.netpoll.send import MAX_RETRIES, USEC_PER_POLL, netpoll_send_skb
 from guest.netpoll.skbuff import DropReason, SkbPool, SkBuff
 from guest.netpoll.stats import NetpollStats
@@ -140,8 +149,14 @@ class NetpollInfo:
     netpoll_rx = rx.netpoll_rx
 
     def polled_by(self, cpu: int) -> bool:
-        """True if `cpu` is in the device's poll or interrupt routine: polling again would be recursion."""
-        return cpu in (self.poll_owner, self.irq_owner)
+        """True if `cpu` is in the poll or interrupt routine of the device, or of a slave of it.
+
+        To poll again would be recursion.
+        """
+        if cpu in (self.poll_owner, self.irq_owner):
+            return True
+        slaves = (dev.npinfo for dev in self.net.devices.values() if dev.master is self.dev)
+        return any(isinstance(npinfo, NetpollInfo) and npinfo.polled_by(cpu) for npinfo in slaves)
 
     def netpoll_poll_lock(self) -> bool:
         """For net_rx_action(): wait for poll_lock, but not for a CPU that died with it."""
@@ -165,13 +180,11 @@ class NetpollInfo:
         dev = self.dev
         if not self.txq:
             return
-        if dev.xmit_lock.acquire(timeout=RETRY_DELAY):
-            dev.xmit_lock_owner = smp_processor_id()
+        if netif_tx_lock(dev, RETRY_DELAY):
             try:
                 flush(self)
             finally:
-                dev.xmit_lock_owner = 0
-                dev.xmit_lock.release()
+                netif_tx_unlock(dev)
         if self.txq and dev.present:
             dev.ctx.call_later(RETRY_DELAY, self.queue_process)
 
@@ -182,6 +195,9 @@ class NetpollInfo:
         if event is NetdevEvent.UNREGISTER:
             for np in list(self.clients):
                 netpoll_cleanup(np)
+        elif event is NetdevEvent.CHANGENAME:
+            for np in self.clients:
+                np.dev_name = dev.name
         elif event in (NetdevEvent.CHANGEMTU, NetdevEvent.CHANGEADDR):
             for np in self.clients:
                 if np.local_ip is not None and np.remote_ip is not None:
@@ -237,7 +253,8 @@ def netpoll_setup(np: Netpoll, *, require_carrier: bool = False, timeout: float 
     dev = _find_device(np)
     remote = np.remote_ip or ipaddress.IPv4Address(0)
     _bring_up(dev, timeout, require_carrier)
-    local = np.local_ip or dev.inet_select_addr(remote)
+    given = None if np.local_ip is None or np.local_ip.is_unspecified else np.local_ip
+    local = given or dev.inet_select_addr(remote)
     if local is None:
         raise SetupError(errno.EADDRNOTAVAIL, f"{dev.name}: no IPv{remote.version} address, none was given")
     if local.version != remote.version:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import threading
 from collections.abc import Callable
 from types import TracebackType
 
@@ -38,6 +39,7 @@ class Loop:
         self._owner: dict[int, NetDevice] = {}
         self._watched: dict[NetDevice, dict[int, int]] = {}
         self._stopped = False
+        self._lock = threading.Lock()
         self._epoll.register(self._wakeup, select.EPOLLIN)
         net.irq_sync = self.irq_sync
         net.netdev_chain.append(self._netdev_event)
@@ -74,7 +76,11 @@ class Loop:
         self.wake()
 
     def irq_sync(self, dev: NetDevice) -> None:
-        """Wait for exactly the descriptors that `dev` interrupts with: none while masked or down."""
+        """Wait for exactly the descriptors that `dev` interrupts with: none while masked or down. Any thread."""
+        with self._lock:
+            self._sync(dev)
+
+    def _sync(self, dev: NetDevice) -> None:
         wanted = {} if dev.irq_masked or not dev.running else dict(dev.irq_fds())
         watched = self._watched.get(dev, {})
         if wanted == watched:
@@ -96,9 +102,9 @@ class Loop:
 
     def _netdev_event(self, event: NetdevEvent, dev: NetDevice) -> None:
         if event in (NetdevEvent.UP, NetdevEvent.GOING_DOWN):
-            watched = self._watched.pop(dev, {})
-            for fd in watched:
-                self._forget(fd)
+            with self._lock:
+                for fd in self._watched.pop(dev, {}):
+                    self._forget(fd)
         if event is NetdevEvent.UP:
             self.irq_sync(dev)
 

@@ -138,9 +138,13 @@ def _poll_one(dev: NetDevice, budget: int) -> int:
 
 
 def netif_rx(skb: SkBuff) -> int:
-    """A frame from a non-NAPI interrupt routine: netpoll, else this CPU's backlog. Takes the skb."""
-    dev = skb.dev
-    assert dev is not None, "a received skb has its device"
+    """A frame from a non-NAPI interrupt routine: to its master, netpoll, else this CPU's backlog. Takes the skb."""
+    dev: NetDevice = skb.dev  # type: ignore[assignment]  # a received skb has its device
+    if dev.master is not None:
+        if not dev.master.skb_bond(dev, skb):
+            kfree_skb(skb)
+            return NET_RX_DROP
+        dev = skb.dev or dev
     if dev.npinfo is not None and dev.npinfo.netpoll_rx(skb):
         return NET_RX_DROP
     cpu = dev.ctx.cpu()
@@ -158,11 +162,7 @@ def process_backlog(ctx: Context) -> int:
     backlog = ctx.cpu().backlog
     count = min(len(backlog), NETDEV_BUDGET)
     for _ in range(count):
-        skb = backlog.popleft()
-        dev = skb.dev
-        assert dev is not None
-        if dev.master is None or _to_master(dev, dev.master, skb):
-            _deliver(skb)
+        _deliver(backlog.popleft())
     return count
 
 
@@ -181,14 +181,6 @@ def netif_receive_skb(skb: SkBuff) -> int:
     if npinfo is not None and npinfo.netpoll_rx(skb):
         return NET_RX_DROP
     return _deliver(skb)
-
-
-def _to_master(slave: NetDevice, master: NetDevice, skb: SkBuff) -> bool:
-    """Pass a non-NAPI slave's frame through its master, and netpoll on that; False if it went no further."""
-    if not master.skb_bond(slave, skb):
-        kfree_skb(skb)
-        return False
-    return not (skb.dev is master and master.npinfo is not None and master.npinfo.netpoll_rx(skb))
 
 
 def _deliver(skb: SkBuff) -> int:

@@ -17,7 +17,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from guest.netpoll.context import Context, LockLike
+from guest.netpoll.context import Context, LockLike, smp_processor_id
 from guest.netpoll.skbuff import SkbPool, SkBuff
 from guest.netpoll.stats import NetpollStats
 
@@ -34,6 +34,7 @@ IFF_SLAVE = 0x800
 IFF_MULTICAST = 0x1000
 
 ARPHRD_ETHER = 1
+CLOSE_PATIENCE = 0.1  # seconds
 
 NETIF_F_GSO_UDP_L4 = 1 << 17  # skb.gso_size is honoured: one frame in, many datagrams out
 
@@ -273,15 +274,57 @@ def dev_open(dev: NetDevice) -> None:
 
 
 def dev_close(dev: NetDevice) -> None:
-    """Take `dev` down; no effect on one that is."""
+    """Take `dev` down, once no other CPU is in its driver any more; no effect on one that is down."""
     dev.ctx.might_sleep("dev_close")
     if not dev.flags & IFF_UP:
         return
     dev.net.call_netdevice_notifiers(NetdevEvent.GOING_DOWN, dev)
     dev.running = False
     dev.flags &= ~IFF_UP
+    if dev.ctx.may_sleep():
+        _quiesce(dev)
     dev.stop()
     dev.net.call_netdevice_notifiers(NetdevEvent.DOWN, dev)
+
+
+def _quiesce(dev: NetDevice) -> None:
+    """netif_tx_disable() and netif_poll_disable(): wait for other CPUs, each CLOSE_PATIENCE at most (they may be dead)."""
+    if netif_tx_lock(dev, CLOSE_PATIENCE):
+        netif_stop_queue(dev)
+        netif_tx_unlock(dev)
+    if dev.irq_lock.acquire(timeout=CLOSE_PATIENCE):
+        dev.irq_lock.release()
+    if dev.npinfo is not None and dev.npinfo.netpoll_poll_lock():
+        dev.npinfo.netpoll_poll_unlock()
+    for _ in range(round(CLOSE_PATIENCE * 1000)):
+        if not dev.rx_sched or dev.poll_list is dev.ctx.cpu().poll_list:
+            break
+        dev.ctx.delay(0.001)
+
+
+def netif_tx_lock(dev: NetDevice, timeout: float) -> bool:
+    """Take xmit_lock as its owner; False if this CPU has it already, or another keeps it for `timeout` seconds."""
+    me = smp_processor_id()
+    if dev.xmit_lock_owner == me or not dev.xmit_lock.acquire(timeout=timeout):
+        return False
+    dev.xmit_lock_owner = me
+    return True
+
+
+def netif_tx_unlock(dev: NetDevice) -> None:
+    """Give it back."""
+    dev.xmit_lock_owner = 0
+    dev.xmit_lock.release()
+
+
+def dev_change_name(dev: NetDevice, name: str) -> None:
+    """Follow a device that was renamed below us; listeners hear of it, clients follow."""
+    devices = dev.net.devices
+    if devices.get(dev.name) is dev:
+        del devices[dev.name]
+        devices[name] = dev
+    dev.name = name
+    dev.net.call_netdevice_notifiers(NetdevEvent.CHANGENAME, dev)
 
 
 def netif_device_detach(dev: NetDevice) -> None:

@@ -37,7 +37,15 @@ from typing import TYPE_CHECKING
 from guest.netpoll.context import smp_processor_id
 from guest.netpoll.errors import MessageTooLong, SetupError
 from guest.netpoll.napi import do_softirq
-from guest.netpoll.netdevice import NETDEV_TX_OK, NETIF_F_GSO_UDP_L4, NetDevice, NetdevTx
+from guest.netpoll.netdevice import (
+    NETDEV_TX_BUSY,
+    NETDEV_TX_OK,
+    NETIF_F_GSO_UDP_L4,
+    NetDevice,
+    NetdevTx,
+    netif_tx_lock,
+    netif_tx_unlock,
+)
 from guest.netpoll.poll import netpoll_poll_dev
 from guest.netpoll.skbuff import CHECKSUM_PARTIAL, DropReason, SkBuff, kfree_skb
 from guest.netpoll.txq import flush
@@ -162,8 +170,7 @@ def _runs(messages: Iterable[bytes], limit: int) -> Iterator[list[bytes]]:
 def _send_run(np: Netpoll, dev: NetDevice, run: list[bytes]) -> int:
     """One frame for all of `run` if the device takes that at once, else one for each; how many were sent."""
     npinfo: NetpollInfo = dev.npinfo  # type: ignore[assignment]  # see poll_napi()
-    me = smp_processor_id()
-    if len(run) > 1 and np.gso_frame is not None and dev.running and not dev.xoff and dev.xmit_lock_owner != me:
+    if len(run) > 1 and np.gso_frame is not None and dev.running and not dev.xoff:
         skb = SkBuff(np.gso_frame(run), dev, np.protocol)
         skb.np, skb.gso_size, skb.ip_summed = np, len(run[0]), CHECKSUM_PARTIAL
         if _attempt(np, dev, npinfo, skb, 0) is NETDEV_TX_OK:
@@ -182,11 +189,11 @@ def netpoll_send_skb(np: Netpoll, skb: SkBuff) -> int:
     me = smp_processor_id()
     if dev.xmit_lock_owner == me or (npinfo.poll_owner == me and dev.net.era_recursion):
         return _drop(np, skb, DropReason.RECURSION)
-    if dev.xoff or npinfo.txq or dev.netpoll_start_xmit is not None or not dev.xmit_lock.acquire(False):
+    if npinfo.txq or dev.netpoll_start_xmit is not None or not dev.xmit_lock.acquire(False):
         return _send_slow(np, dev, npinfo, skb)
     dev.xmit_lock_owner = me  # from here on _attempt() for the common case, in line
     try:
-        status = dev.hard_start_xmit(skb)
+        status = NETDEV_TX_BUSY if dev.xoff else dev.hard_start_xmit(skb)
         if npinfo.txq:
             flush(npinfo)
     finally:
@@ -201,20 +208,18 @@ def netpoll_send_skb(np: Netpoll, skb: SkBuff) -> int:
 
 def _attempt(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, skb: SkBuff, timeout: float) -> NetdevTx:
     """One try, under xmit_lock: first what is queued, then `skb`, then what recursion queued meanwhile."""
-    if not dev.xmit_lock.acquire(timeout=timeout):
+    if not netif_tx_lock(dev, timeout):
         return NetdevTx.LOCKED
-    dev.xmit_lock_owner = smp_processor_id()
     try:
         if dev.xoff or (npinfo.txq and not flush(npinfo)):
-            return NetdevTx.BUSY
+            return NETDEV_TX_BUSY
         start = dev.netpoll_start_xmit
         status = dev.hard_start_xmit(skb) if start is None else start(np, skb)
         if npinfo.txq:
             flush(npinfo)
         return status
     finally:
-        dev.xmit_lock_owner = 0
-        dev.xmit_lock.release()
+        netif_tx_unlock(dev)
 
 
 def _send_slow(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, skb: SkBuff, *, refused: bool = False) -> int:
@@ -223,7 +228,7 @@ def _send_slow(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, skb: SkBuff, *,
     At most npinfo.tries rounds; one, if those are used up.
     """
     pause = npinfo.usec_per_poll * 1e-6
-    if not refused and not dev.xoff and _attempt(np, dev, npinfo, skb, pause) is NETDEV_TX_OK:
+    if not refused and _attempt(np, dev, npinfo, skb, pause) is NETDEV_TX_OK:
         return _sent(np, dev, npinfo)
     if npinfo.polled_by(smp_processor_id()):
         return _drop(np, skb, DropReason.RECURSION)

@@ -63,7 +63,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 def _result(read_end: int) -> tuple[str, str]:
     """What the child reports before it ends, or before the deadline."""
     data = b""
-    while select.select([read_end], [], [], DEADLINE)[0]:
+    ready = select.poll()
+    ready.register(read_end, select.POLLIN)
+    while ready.poll(DEADLINE * 1000):
         chunk = os.read(read_end, 65536)
         data += chunk
         if not chunk:

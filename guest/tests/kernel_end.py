@@ -8,6 +8,7 @@ the host's namespace before it touches anything.
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +78,24 @@ class KernelEnd:
         """Give the kernel's end its IPv6 address."""
         Path(f"/proc/sys/net/ipv6/conf/{THEIRS}/accept_dad").write_text("0")
         Path(f"/proc/sys/net/ipv6/conf/{THEIRS}/disable_ipv6").write_text("0")
-        no_dad = 0x02
-        self.ip.addr(
-            "add",
-            index=self.index(THEIRS),
-            address=KERNEL_SIX,
-            prefixlen=64,
-            family=socket.AF_INET6,
-            flags=no_dad,
-        )
+        no_dad, index = 0x02, self.index(THEIRS)
+        with IPRoute() as news:
+            news.bind()
+            self.ip.addr("add", index=index, address=KERNEL_SIX, prefixlen=64, family=socket.AF_INET6, flags=no_dad)
+            self._until_routed(news, KERNEL_SIX)
+
+    def _until_routed(self, news: Any, address: str) -> None:
+        """The address is told of before its host route is there, and only then are datagrams for it delivered."""
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            for message in news.get():
+                if (
+                    message["event"] == "RTM_NEWROUTE"
+                    and message.get("dst_len") == 128
+                    and message.get("dst") == address
+                ):
+                    return
+        raise TimeoutError(f"the kernel made no route to its own {address} within 5 s")
 
     def udp(self, port: int, address: str = KERNEL_IP) -> socket.socket:
         """The kernel's UDP socket, bound; receiving waits at most five seconds."""

@@ -10,6 +10,8 @@ import errno
 import fcntl
 import ipaddress
 import os
+import socket
+import threading
 from collections.abc import Iterator
 from struct import Struct
 
@@ -33,7 +35,7 @@ from guest.netpoll.core import DropRoutine, NetpollInfo
 from guest.netpoll.drivers.af_packet import AfPacketDevice
 from guest.netpoll.drivers.af_packet_ring import AfPacketRingDevice
 from guest.netpoll.loop import Loop
-from guest.netpoll.netdevice import NetdevEvent, NetDevice, register_netdev, unregister_netdev
+from guest.netpoll.netdevice import NetdevEvent, NetDevice, dev_close, dev_open, register_netdev, unregister_netdev
 from guest.netpoll.skbuff import PACKET_OTHERHOST, DropReason
 from guest.netpoll.wire import ethernet, vlan
 from guest.tests.kernel_end import KERNEL_IP, KERNEL_MAC, KERNEL_SIX, OUR_IP, OUR_MAC, OUR_SIX, OURS, THEIRS, KernelEnd
@@ -152,7 +154,7 @@ def test_the_kernel_finds_us_by_neighbour_discovery_while_trapped(
 ) -> None:
     netns.enable_ipv6()
     sock = netns.udp(6666, KERNEL_SIX)
-    with stack(driver(Net(), OURS, promisc=True)) as ours:  # for the solicited-node group
+    with stack(driver(Net(), OURS)) as ours:
         ours.client(f"6665@{OUR_SIX}/{OURS},6666@{KERNEL_SIX}/{KERNEL_MAC}")
         netpoll_set_trap(ours.net, 1)
         sock.sendto(b"who has", (OUR_SIX, 6665))
@@ -346,6 +348,15 @@ def test_mtu_changes_are_followed(netns: KernelEnd, driver: type[AfPacketDevice]
         ours.loop.run_until(lambda: np.max_payload == 972, 5, "the new MTU")
 
 
+def test_renames_are_followed(netns: KernelEnd, driver: type[AfPacketDevice]) -> None:
+    with stack(driver(Net(), OURS)) as ours:
+        np = ours.client()
+        netns.ip.link("set", index=netns.index(OURS), ifname="renamed0")
+        ours.loop.run_until(lambda: np.dev_name == "renamed0", 5, "the new name")
+        assert list(ours.net.devices) == ["renamed0"]
+        assert ours.dev.name == "renamed0"
+
+
 def test_no_descriptor_is_left(netns: KernelEnd, driver: type[AfPacketDevice]) -> None:
     assert netns
     before = sorted(os.listdir("/proc/self/fd"))
@@ -403,7 +414,7 @@ def test_a_nic_that_takes_no_more_stops_the_queue_and_nothing_is_lost(
 @pytest.mark.parametrize("rings", [False, True], ids=["calls", "rings"])
 def test_frames_that_the_nic_does_not_finish_fill_buffer_or_ring(netns: KernelEnd, rings: bool) -> None:
     """A token bucket holds completed frames back, as a stalled DMA engine would: the queue really stops."""
-    if not netns.throttle(OURS, rate=20_000, burst=3000):
+    if not netns.throttle(OURS, rate=4000, burst=1600):
         pytest.skip("this kernel has no token bucket (sch_tbf)")
     sock = netns.udp(6666)
     net = Net()
@@ -420,7 +431,7 @@ def test_frames_that_the_nic_does_not_finish_fill_buffer_or_ring(netns: KernelEn
             sent += 1
         assert dev.xoff
         if isinstance(dev, AfPacketRingDevice):
-            assert 0 not in dev.tx_status()
+            assert dev.tx_status().count(0) <= 2  # the bucket goes on dripping
         assert np.stats.queued == 1
         ours.loop.run_until(lambda: np.stats.late == 1, 10, "room for what is queued")
         assert [sock.recv(10) for _ in range(sent + 1)] == [b"%d" % n for n in range(sent + 1)]
@@ -466,6 +477,62 @@ def test_a_kernel_that_cannot_cut_up_is_asked_once(netns: KernelEnd, driver: typ
             assert netpoll_send_udp_batch(np, [b"a", b"b"]) == 2
             assert [sock.recv(10), sock.recv(10)] == [b"a", b"b"]
         assert len(asked) == 1
+
+
+def test_threads_share_a_ring(netns: KernelEnd) -> None:
+    """Two senders and the loop, over few descriptors: everything arrives once, each sender's in order."""
+    sock = netns.udp(6666)
+    sock.setsockopt(socket.SOL_SOCKET, 33, 1 << 24)  # SO_RCVBUFFORCE
+    with stack(AfPacketRingDevice(Net(), OURS, tx_ring=32, tx_coalesce=8)) as ours:
+        np = ours.client()
+        senders = [threading.Thread(target=send_numbered, args=(np, who, 2000)) for who in (b"a", b"b")]
+        for sender in senders:
+            sender.start()
+        while any(sender.is_alive() for sender in senders):
+            ours.loop.run_once(0.01)
+        ours.loop.run_once(0)
+        assert np.stats.sent == 4000
+        got = [sock.recv(10) for _ in range(4000)]
+        for who in (b"a", b"b"):
+            assert [m for m in got if m.startswith(who)] == [b"%s%d" % (who, n) for n in range(2000)]
+
+
+def send_numbered(np: Netpoll, who: bytes, count: int) -> None:
+    for n in range(count):
+        netpoll_send_udp(np, b"%s%d" % (who, n))
+
+
+def test_closing_under_a_sending_thread_harms_nobody(netns: KernelEnd, driver: type[AfPacketDevice]) -> None:
+    assert netns
+    errors: list[BaseException] = []
+
+    def send_on() -> None:
+        try:
+            while not done.is_set():
+                netpoll_send_udp(np, b"x")
+        except BaseException as error:
+            errors.append(error)
+
+    done = threading.Event()
+    with stack(driver(Net(), OURS)) as ours:
+        np = ours.client()
+        thread = threading.Thread(target=send_on)
+        thread.start()
+        for _ in range(20):
+            dev_close(ours.dev)
+            dev_open(ours.dev)
+        done.set()
+        thread.join()
+    assert errors == []
+    assert np.stats.dropped + np.stats.sent > 0
+
+
+def test_coalesced_frames_leave_when_the_device_is_closed(netns: KernelEnd) -> None:
+    sock = netns.udp(6666)
+    with stack(AfPacketRingDevice(Net(), OURS, tx_coalesce=100)) as ours:
+        netpoll_send_udp(ours.client(), b"x")
+        dev_close(ours.dev)
+        assert sock.recv(10) == b"x"
 
 
 def test_coalesced_frames_leave_by_the_loop(netns: KernelEnd) -> None:

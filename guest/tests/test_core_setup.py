@@ -14,6 +14,7 @@ from guest.netpoll.netdevice import (
     NetdevError,
     NetdevEvent,
     NetDevice,
+    dev_change_name,
     dev_close,
     dev_open,
     register_netdev,
@@ -54,6 +55,13 @@ def test_what_is_given_is_kept() -> None:
     np = Netpoll(net, dev_name="wire0", remote_ip=PEER, local_ip=PEER + 7, local_mac=b"\2\0\0\0\0\7")
     netpoll_setup(np)
     assert (np.local_ip, np.local_mac) == (PEER + 7, b"\2\0\0\0\0\7")
+
+
+def test_an_unspecified_address_is_the_devices() -> None:
+    net, _, _ = stack()
+    np = client(net, local_ip=ipaddress.ip_address("0.0.0.0"))
+    netpoll_setup(np)
+    assert np.local_ip == SENDER.ip
 
 
 @pytest.mark.parametrize(
@@ -193,6 +201,14 @@ def test_a_mac_that_was_given_is_not_changed_by_the_device() -> None:
     dev.dev_addr = b"\2\0\0\0\0\x08"
     net.call_netdevice_notifiers(NetdevEvent.CHANGEADDR, dev)
     assert np.local_mac == b"\2\0\0\0\0\7"
+
+
+def test_a_new_name_is_followed() -> None:
+    wire = wired()
+    dev_change_name(wire.a, "wire7")
+    assert wire.tx.dev_name == "wire7"
+    assert wire.net.dev_get_by_name("wire7") is wire.a
+    assert wire.net.dev_get_by_name("wire0") is None
 
 
 def test_cleanup_leaves_nothing_behind() -> None:

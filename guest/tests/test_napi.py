@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+from collections.abc import Sequence
 
 import pytest
 
-from guest.netpoll import Net
+from guest.netpoll import Net, Netpoll, netpoll_cleanup, netpoll_poll, netpoll_send_udp, netpoll_setup
 from guest.netpoll.context import ContextError, Level
-from guest.netpoll.drivers.loopback import wire_pair
+from guest.netpoll.core import NetpollInfo
+from guest.netpoll.drivers.loopback import LoopbackDevice, wire_pair
 from guest.netpoll.loop import Loop, LoopTimeout
 from guest.netpoll.napi import (
     NETDEV_BUDGET,
@@ -22,10 +24,19 @@ from guest.netpoll.napi import (
     netif_rx_complete,
     netif_rx_schedule,
 )
-from guest.netpoll.netdevice import NET_RX_DROP, NetDevice, dev_close, dev_open, register_netdev
+from guest.netpoll.netdevice import (
+    NET_RX_DROP,
+    NetDevice,
+    NetdevTx,
+    dev_close,
+    dev_open,
+    netif_stop_queue,
+    netif_wake_queue,
+    register_netdev,
+)
 from guest.netpoll.poll import netpoll_poll_dev
-from guest.netpoll.skbuff import SkBuff
-from guest.tests.wired import wired
+from guest.netpoll.skbuff import DropReason, SkBuff
+from guest.tests.wired import RECEIVER, SENDER, Wired, wired
 
 FRAME = b"\xff" * 12 + bytes(48)
 
@@ -162,6 +173,82 @@ def test_a_slaves_frame_is_its_masters(napi: bool) -> None:
         (netif_receive_skb if napi else netif_rx)(SkBuff(FRAME, slave))
     do_softirq(net.context)
     assert seen == [master]
+
+
+class Bond(Master):
+    """A bond whose frames leave through its active slave, and that polls all of them."""
+
+    def __init__(self, net: Net, slaves: Sequence[LoopbackDevice]) -> None:
+        super().__init__(net, "bond0", slaves[0].dev_addr)
+        self.active = slaves[0]
+        self.slaves = slaves
+        for slave in slaves:
+            slave.master = self
+
+    def hard_start_xmit(self, skb: SkBuff) -> NetdevTx:
+        status = NetdevTx.BUSY if self.active.xoff else self.active.hard_start_xmit(skb)
+        if status is NetdevTx.BUSY:
+            netif_stop_queue(self)
+        return status
+
+    def poll_controller(self) -> None:
+        for slave in self.slaves:
+            netpoll_poll_dev(slave)
+        if not self.active.xoff:
+            netif_wake_queue(self)
+
+
+def bonded(napi: bool) -> tuple[Wired, Netpoll, list[bytes]]:
+    """A bond over one end of a wire, with a client that answers."""
+    wire = wired(napi=napi)
+    netpoll_cleanup(wire.rx)
+    bond = Bond(wire.net, [wire.b])
+    register_netdev(bond)
+    heard: list[bytes] = []
+
+    def answer(np: Netpoll, _source: int, data: bytes) -> None:
+        heard.append(data)
+        if data == b"stop":
+            wire.b.cable.hold = True
+            netif_stop_queue(wire.b)
+        netpoll_send_udp(np, data)
+
+    np = Netpoll(wire.net, "bonded", rx_hook=answer, dev_name="bond0", local_port=6666, remote_port=6665)
+    np.local_ip, np.remote_ip, np.remote_mac = RECEIVER.ip, SENDER.ip, wire.a.dev_addr
+    netpoll_setup(np)
+    wire.b.npinfo = NetpollInfo(wire.b)  # as slave_enable_netpoll() does
+    return wire, np, heard
+
+
+@pytest.mark.parametrize("napi", [True, False], ids=["NAPI", "non-NAPI"])
+def test_netpoll_on_the_master_hears_of_its_slaves_frames(napi: bool) -> None:
+    wire, np, heard = bonded(napi)
+    netpoll_send_udp(wire.tx, b"ping")
+    wire.interrupts()
+    assert heard == [b"ping"]
+    assert np.stats.sent == 1
+
+
+@pytest.mark.parametrize("napi", [True, False], ids=["NAPI", "non-NAPI"])
+def test_also_after_a_crash_when_no_softirq_runs(napi: bool) -> None:
+    wire, np, heard = bonded(napi)
+    netpoll_send_udp(wire.tx, b"ping")
+    wire.net.context.crash()
+    netpoll_poll(np)
+    assert heard == [b"ping"]
+
+
+@pytest.mark.parametrize("napi", [True, False], ids=["NAPI", "non-NAPI"])
+def test_an_answer_over_the_master_from_the_slaves_own_poll_is_recursion(napi: bool) -> None:
+    """Else the hook would poll in vain for a second, with the slave's poll routine under it."""
+    wire, np, heard = bonded(napi)
+    dropped: list[SkBuff] = []
+    np.drop = dropped.append
+    netpoll_send_udp(wire.tx, b"stop")
+    wire.interrupts()
+    assert heard == [b"stop"]
+    assert [skb.drop_reason for skb in dropped] == [DropReason.RECURSION]
+    assert wire.time.now == 0
 
 
 # -- the loop -----------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ PACKET_VNET_HDR = 15
 PACKET_QDISC_BYPASS = 20
 PACKET_IGNORE_OUTGOING = 23
 PACKET_MR_PROMISC = 1
+PACKET_MR_ALLMULTI = 2
 PACKET_ADD_MEMBERSHIP = 1
 ETH_P_ALL = 0x0003
 SO_SNDBUFFORCE = 32
@@ -102,7 +103,7 @@ class AfPacketDevice(KernelLink):
         """Open the socket on the interface, which is brought up; raises NetdevError."""
         self.open_link()
         try:
-            self._sock = self._open_socket()
+            self._sock = self.open_socket()
         except OSError as error:
             self.close_link()
             raise NetdevError(error.errno or errno.EIO, f"{self.name}: {error.strerror}") from error
@@ -113,7 +114,7 @@ class AfPacketDevice(KernelLink):
         self._wait_for_room = False
         self.xoff = not self.carrier
 
-    def _open_socket(self) -> socket.socket:
+    def open_socket(self) -> socket.socket:
         """Bound last, so that no frame of another interface is ever queued."""
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         try:
@@ -145,9 +146,8 @@ class AfPacketDevice(KernelLink):
         for option, wanted in ((PACKET_QDISC_BYPASS, self.qdisc_bypass), (PACKET_IGNORE_OUTGOING, True)):
             if wanted:
                 _set_if_known(sock, option)
-        if self.promisc:
-            request = _MREQ.pack(self.ifindex, PACKET_MR_PROMISC, 0, b"")
-            sock.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, request)
+        mode = PACKET_MR_PROMISC if self.promisc else PACKET_MR_ALLMULTI  # neighbour discovery and LACP are multicast
+        sock.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, _MREQ.pack(self.ifindex, mode, 0, b""))
 
     def stop(self) -> None:
         """Close the socket; the interface stays as it is."""
@@ -183,7 +183,7 @@ class AfPacketDevice(KernelLink):
 
         A kernel before 6.2 does not know how (EINVAL): then nobody is told again that this device can.
         """
-        self.doorbell()
+        self.flush_xmit()
         sock, offset = self._gso_sock, 34 if skb.protocol == ETH_P_IP else 54
         if sock is None:
             return NETDEV_TX_BUSY
@@ -196,6 +196,9 @@ class AfPacketDevice(KernelLink):
             return NETDEV_TX_BUSY
         skb.users = 0
         return NETDEV_TX_OK
+
+    def flush_xmit(self) -> None:
+        """Let go what hard_start_xmit() still holds back; xmit_lock held."""
 
     def send_failed(self, skb: SkBuff, error: OSError) -> NetdevTx:
         """Stop the queue as the errno asks; a frame that can never be sent is counted and freed."""

@@ -28,9 +28,10 @@ from guest.netpoll.netdevice import (
     NETDEV_TX_BUSY,
     NETDEV_TX_OK,
     Net,
-    NetdevError,
     NetdevTx,
     netif_stop_queue,
+    netif_tx_lock,
+    netif_tx_unlock,
     netif_wake_queue,
 )
 from guest.netpoll.skbuff import CHECKSUM_NONE, CHECKSUM_UNNECESSARY, PACKET_OUTGOING, SkBuff, kfree_skb
@@ -52,6 +53,7 @@ VLAN_HLEN = 4
 BLOCK_SIZE = 1 << 16
 MAX_RING = 1 << 16  # descriptors
 LOOK_AHEAD = 64
+LOCK_PATIENCE = 1.0  # seconds for a CPU that may have died with xmit_lock
 RX_ROOM = 128  # tpacket2_hdr, sockaddr_ll, alignment and headroom before a received frame
 TX_DATA = 32  # TPACKET2_HDRLEN - sizeof(struct sockaddr_ll): where a frame to send starts
 
@@ -110,17 +112,16 @@ class AfPacketRingDevice(AfPacketDevice):
         for option, count in ((PACKET_RX_RING, self.rx_ring), (PACKET_TX_RING, self.tx_ring)):
             sock.setsockopt(SOL_PACKET, option, _REQ.pack(block, count // per_block, self._size, count))
 
-    def open(self) -> None:
-        """As af_packet's, and the rings mapped; raises NetdevError (ENOMEM when they are too large)."""
-        super().open()
-        assert self._sock is not None
+    def open_socket(self) -> socket.socket:
+        """As af_packet's, and its rings mapped; raises OSError (ENOMEM when they are too large)."""
+        sock = super().open_socket()
         try:
             octets = (self.rx_ring + self.tx_ring) * self._size
-            self._map = mmap.mmap(self._sock.fileno(), octets, mmap.MAP_SHARED | mmap.MAP_POPULATE)
-        except OSError as error:
-            self.stop()
-            raise NetdevError(error.errno or errno.EIO, f"{self.name}: rings: {error.strerror}") from error
-        self._words = memoryview(self._map).cast("I")
+            ring = mmap.mmap(sock.fileno(), octets, mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        except BaseException:
+            sock.close()
+            raise
+        self._words = memoryview(ring).cast("I")
         self._tx_at = self._tx_start = self.rx_ring * self._size
         self._tx_end = self._tx_start + self.tx_ring * self._size
         self._max_len = self.mtu + ETH_HLEN + VLAN_HLEN
@@ -128,14 +129,18 @@ class AfPacketRingDevice(AfPacketDevice):
         self._rx_at = self._tx_unrung = 0
         self._tx_refused = False
         self._look_for_free()
+        self._map = ring  # last: who polls meanwhile finds no rings rather than half of them
+        return sock
 
     def stop(self) -> None:
-        """Unmap the rings and close; what the NIC has not sent yet is its own affair."""
+        """Ring for what waits, unmap the rings, close; what the NIC has not sent yet is its own affair."""
+        if self._map is not None and self.present:
+            self.flush_xmit()
         self._count_missed()
+        ring, self._map = self._map, None
         self._words.release()
-        if self._map is not None:
-            self._map.close()
-            self._map = None
+        if ring is not None:
+            ring.close()
         super().stop()
 
     def _count_missed(self) -> None:
@@ -193,7 +198,15 @@ class AfPacketRingDevice(AfPacketDevice):
 
     def doorbell(self) -> None:
         """Have the kernel send what was written and not rung for."""
-        if self._tx_unrung or self._tx_refused:
+        if (self._tx_unrung or self._tx_refused) and netif_tx_lock(self, LOCK_PATIENCE):
+            try:
+                self.flush_xmit()
+            finally:
+                netif_tx_unlock(self)
+
+    def flush_xmit(self) -> None:
+        """The same, xmit_lock held."""
+        if self._map is not None and (self._tx_unrung or self._tx_refused):
             self._ring_doorbell()
 
     def _ring_doorbell(self) -> bool:
@@ -242,12 +255,22 @@ class AfPacketRingDevice(AfPacketDevice):
         return True
 
     def clean_tx(self, timer: bool) -> None:
-        """Ring for what waits; wake the queue if the next descriptor is free again."""
-        if self._map is None or not self.running:
+        """Ring for what waits; wake the queue if the next descriptor is free again.
+
+        A CPU that transmits meanwhile does the first by itself, and comes here again if it is stopped.
+        """
+        if not (self.xoff or self._tx_unrung) or not self.carrier or not netif_tx_lock(self, 0):
             return
-        if self.carrier and (timer or not self._retry_set or self.net.trapped):
-            self.doorbell()
-        if self.xoff and self.carrier and not self._tx_refused and self._look_for_free():
+        wake = False
+        try:
+            if self._map is None:
+                return
+            if timer or not self._retry_set or self.net.trapped:
+                self.flush_xmit()
+            wake = self.xoff and self.running and not self._tx_refused and self._look_for_free() > 0
+        finally:
+            netif_tx_unlock(self)
+        if wake:
             self._wait_for_room = False
             netif_wake_queue(self)
 

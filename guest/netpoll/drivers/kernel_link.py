@@ -19,6 +19,7 @@ from guest.netpoll.netdevice import (
     NetdevError,
     NetdevEvent,
     NetDevice,
+    dev_change_name,
     netif_carrier_off,
     netif_carrier_on,
     netif_device_detach,
@@ -83,21 +84,32 @@ class KernelLink(NetDevice):
         self.kernel_flags = link.flags
         self.type = ARPHRD_ETHER if link.hardware in _ETHERNET_LIKE else link.hardware
         self.flags = self.flags & ~IFF_NOARP | link.flags & IFF_NOARP
-        self._follow(link.address, link.mtu)
-        self.addresses = rtnetlink.addresses(self.ifindex)
+        self._follow(link)
+        self.addresses = self.ip_addresses()
         if link.carrier:
             netif_carrier_on(self)
         else:
             netif_stop_queue(self)
             netif_carrier_off(self)
 
-    def _follow(self, address: bytes, mtu: int) -> None:
-        """Tell listeners of a new MAC address or MTU."""
-        if address and address != self.dev_addr:
+    def ip_addresses(self) -> list[rtnetlink.Interface]:
+        """Our IP addresses: the interface's."""
+        return rtnetlink.addresses(self.ifindex)
+
+    def hardware_address(self, link: rtnetlink.Link) -> bytes:
+        """Our MAC address, given the interface's."""
+        return link.address or self.dev_addr
+
+    def _follow(self, link: rtnetlink.Link) -> None:
+        """Tell listeners of a new name, MAC address or MTU."""
+        if link.name and link.name != self.name:
+            dev_change_name(self, link.name)
+        address = self.hardware_address(link)
+        if address != self.dev_addr:
             self.dev_addr = address
             self.net.call_netdevice_notifiers(NetdevEvent.CHANGEADDR, self)
-        if mtu != self.mtu:
-            self.mtu = mtu
+        if link.mtu != self.mtu:
+            self.mtu = link.mtu
             self.net.call_netdevice_notifiers(NetdevEvent.CHANGEMTU, self)
 
 

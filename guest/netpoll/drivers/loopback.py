@@ -7,7 +7,7 @@ driver, in its poll or interrupt routine; so a sender whom nobody polls for runs
 
 The driver is written after tg3: the interrupt routine masks the device and schedules NAPI, poll handles
 link, TX and RX. With napi=False it is an old driver: the interrupt routine does all that itself and
-hands frames to netif_rx(). An eventfd is the interrupt line.
+hands frames to netif_rx(). An eventfd is the interrupt line, from when somebody first waits for it.
 """
 
 from __future__ import annotations
@@ -95,8 +95,7 @@ class LoopbackDevice(NetDevice):
         cable.ends.append(self)
 
     def open(self) -> None:
-        """Connect the interrupt line; the first interrupt tells about the link."""
-        self._line = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        """Take over the link's state."""
         self.irq_pending = False
         self.irq_masked = False
         self.carrier = self.cable.up
@@ -114,8 +113,12 @@ class LoopbackDevice(NetDevice):
             os.close(line)
 
     def irq_fds(self) -> Sequence[tuple[int, int]]:
-        """The interrupt line."""
-        return ((self._line, select.EPOLLIN),) if self._line >= 0 else ()
+        """The interrupt line, made now if nobody has asked for it before."""
+        if self._line < 0:
+            if not self.running:
+                return ()
+            self._line = os.eventfd(self.irq_pending, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        return ((self._line, select.EPOLLIN),)
 
     def hard_start_xmit(self, skb: SkBuff) -> NetdevTx:
         """Take one descriptor; without a free one stop the queue and refuse."""
@@ -160,16 +163,18 @@ class LoopbackDevice(NetDevice):
 
     def raise_irq(self) -> None:
         """Assert the interrupt line."""
-        if not self.irq_pending and self._line >= 0:
+        if not self.irq_pending and self.running:
             self.irq_pending = True
-            os.eventfd_write(self._line, 1)
+            if self._line >= 0:
+                os.eventfd_write(self._line, 1)
 
     def interrupt(self) -> None:
         """Acknowledge; then everything (non-NAPI), or mask and schedule the poll (NAPI)."""
         if self.irq_pending:
             self.irq_pending = False
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._line)
+            if self._line >= 0:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._line)
         if not self.weight:
             self._link_and_tx()
             for _ in range(len(self.rx_ring)):

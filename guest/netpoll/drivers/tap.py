@@ -25,10 +25,7 @@ from guest.netpoll.netdevice import (
     NETDEV_TX_OK,
     Net,
     NetdevError,
-    NetdevEvent,
     NetdevTx,
-    netif_carrier_off,
-    netif_carrier_on,
     netif_device_detach,
     netif_stop_queue,
     netif_wake_queue,
@@ -86,20 +83,13 @@ class TapDevice(KernelLink):
         if fd >= 0:
             os.close(fd)
 
-    def read_link(self) -> None:
-        """The kernel's end: its MTU is ours too; whether it is up is our carrier."""
-        link = rtnetlink.link(self.ifindex)
-        self.kernel_flags = link.flags
-        turned = link.address[:5] + bytes([link.address[5] ^ 1]) if len(link.address) == 6 else bytes(6)
-        self.dev_addr = self.own_addr or turned
-        if link.mtu != self.mtu:
-            self.mtu = link.mtu
-            self.net.call_netdevice_notifiers(NetdevEvent.CHANGEMTU, self)
-        if link.carrier:
-            netif_carrier_on(self)
-        else:
-            netif_stop_queue(self)
-            netif_carrier_off(self)
+    def hardware_address(self, link: rtnetlink.Link) -> bytes:
+        """Not the kernel's."""
+        return self.own_addr or link.address[:5] + bytes([link.address[5] ^ 1])
+
+    def ip_addresses(self) -> list[rtnetlink.Interface]:
+        """Not the kernel's: whatever was put into `addresses`."""
+        return self.addresses
 
     def stop(self) -> None:
         """Detach from the tap."""
