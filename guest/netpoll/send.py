@@ -183,9 +183,11 @@ def _send_run(np: Netpoll, dev: NetDevice, run: list[bytes]) -> int:
 def netpoll_send_skb(np: Netpoll, skb: SkBuff) -> int:
     """Send a framed skb on skb.dev; takes it. NET_XMIT_SUCCESS or NET_XMIT_DROP. Any context."""
     dev = skb.dev
-    if dev is None or not dev.running or dev.npinfo is None:
+    if dev is None or not dev.running:
         return _drop(np, skb, DropReason.NOT_RUNNING)
-    npinfo: NetpollInfo = dev.npinfo  # type: ignore[assignment]  # see poll_napi()
+    npinfo: NetpollInfo | None = dev.npinfo  # type: ignore[assignment]  # see poll_napi()
+    if npinfo is None:
+        return _drop(np, skb, DropReason.NOT_RUNNING)
     me = smp_processor_id()
     if dev.xmit_lock_owner == me or (npinfo.poll_owner == me and dev.net.era_recursion):
         return _drop(np, skb, DropReason.RECURSION)

@@ -34,7 +34,7 @@ def test_every_row_is_measured(netns: KernelEnd) -> None:
     assert len(calls) == 3
     goals = {row.what: (row.against, row.goal) for row in rows if row.goal}
     assert goals == {
-        "netpoll_send_udp, rings, doorbell for 32": ("somebody else", 5.0),
+        "netpoll_send_udp, rings, doorbell for 64": ("somebody else", 5.0),
         "batches of 100, rings, cut up by the kernel": ("socket.sendto", 2.0),
         "rx_hook, rings": ("socket.recvfrom", 1.0),
     }

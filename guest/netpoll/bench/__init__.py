@@ -18,6 +18,6 @@ from guest.netpoll.bench.transmit import transmit
 __all__ = ["Case", "Path", "Row", "layers", "memory", "receive", "run", "transmit"]
 
 
-def run(path: Path, competitors: Mapping[str, tuple[Case, float]] | None = None, rounds: int = 60) -> list[Row]:
+def run(path: Path, competitors: Mapping[str, tuple[Case, float]] | None = None, rounds: int = 300) -> list[Row]:
     """Every table. `competitors` send as well: name -> (case, the factor that our rings should be faster by)."""
     return [*transmit(path, competitors or {}, rounds), *receive(path, rounds), *layers(path, rounds)]

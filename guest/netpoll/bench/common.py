@@ -23,8 +23,8 @@ from guest.netpoll.send import netpoll_send_udp
 
 MESSAGE = bytes(range(100))
 BATCH = 100
-COALESCE = 32
-SLICE = 1000  # frames of one case in one round
+COALESCE = 64
+SLICE = 200  # frames of one case in one round: short enough for some slices to be undisturbed
 DRAIN = 200  # frames that a receiver finds waiting: as many as a UDP socket's default buffer holds
 Case = Callable[[int], None]
 
@@ -62,7 +62,7 @@ class Row:
         return self.ratio >= self.goal
 
 
-def by_turns(cases: Mapping[str, Case], frames: int = SLICE, rounds: int = 60) -> dict[str, float]:
+def by_turns(cases: Mapping[str, Case], frames: int = SLICE, rounds: int = 300) -> dict[str, float]:
     """Microseconds a frame of each case's best slice."""
     best = dict.fromkeys(cases, float("inf"))
     for _ in range(rounds):
