@@ -15,6 +15,11 @@ from harness.nic.tg3 import offload
 from harness.nic.tg3.status import HostCoalescing
 from harness.vfio_user.errors import DmaFault
 
+# Plain numbers: an IntFlag's `&` costs as much as a DMA read.
+_KEEP_TAG, _IPV6 = int(RxMode.KEEP_VLAN_TAG), int(RxMode.IPV6_CSUM_ENABLE)
+_END, _VLAN, _IP_CSUM = int(RxFlag.END), int(RxFlag.VLAN), int(RxFlag.IP_CSUM)
+_L4_CSUM, _IS_TCP = int(RxFlag.TCPUDP_CSUM), int(RxFlag.IS_TCP)
+
 
 class Receive:
     """`ring()`: the return ring's address. `values()`: the register file."""
@@ -45,15 +50,15 @@ class Receive:
         """Put a frame into the next buffer; there is room."""
         values, memory = self._values(), self._bus.memory
         mode = values[Reg.MAC_RX_MODE >> 2]
-        frame, tci = (frame, None) if mode & RxMode.KEEP_VLAN_TAG else offload.untag(frame)
+        frame, tci = (frame, None) if mode & _KEEP_TAG else offload.untag(frame)
         base = values[Reg.RCVDBDI_STD_BD_HOST_ADDR_HIGH >> 2] << 32 | values[Reg.RCVDBDI_STD_BD_HOST_ADDR_LOW >> 2]
         try:
             high, low, idx_len, *_, opaque = RX_BD.unpack(
                 memory.read(base + self._std_consumer * RX_BD.size, RX_BD.size)
             )
             memory.write(high << 32 | low, frame[: idx_len & 0xFFFF])
-            flags, sums = _checked(frame, bool(mode & RxMode.IPV6_CSUM_ENABLE))
-            flags |= RxFlag.END | (RxFlag.VLAN if tci is not None else 0)
+            flags, sums = _checked(frame, bool(mode & _IPV6))
+            flags |= _END | (_VLAN if tci is not None else 0)
             done = RX_BD.pack(high, low, idx_len & ~0xFFFF | len(frame) + FCS, flags, sums, tci or 0, 0, opaque)
             memory.write(self._ring() + self._producer * RX_BD.size, done)
         except DmaFault:
@@ -69,9 +74,9 @@ def _checked(frame: bytes, ipv6: bool) -> tuple[int, int]:
     """Checksum flags and the word of sums of a return descriptor."""
     flags = sums = 0
     if frame[12:14] == b"\x08\x00" and len(frame) >= 34:
-        flags, sums = RxFlag.IP_CSUM, offload.ip_sum(frame) << 16
+        flags, sums = _IP_CSUM, offload.ip_sum(frame) << 16
     found = offload.received_sums(frame)
     if found is None or (found[0] == 6 and not ipv6):
         return flags, sums
-    flags |= RxFlag.TCPUDP_CSUM | (RxFlag.IS_TCP if found[1] == offload.TCP else 0)
+    flags |= _L4_CSUM | (_IS_TCP if found[1] == offload.TCP else 0)
     return flags, sums | found[2]

@@ -18,6 +18,8 @@ from harness.nic.bus import Bus
 from harness.nic.tg3.faults import Faults
 from harness.vfio_user.errors import DmaFault
 
+_ENABLE, _LINK, _MASKED = int(HostccMode.ENABLE), int(MacStatus.LNKSTATE_CHANGED), int(MiscHostCtrl.MASK_PCI_INT)
+_UPDATED, _UPDATED_LINK = int(Status.UPDATED), int(Status.UPDATED | Status.LINK_CHG)
 PROMPT = 200e-6  # seconds: a coalescing delay up to this is over by the time we have done a burst
 
 
@@ -72,7 +74,7 @@ class HostCoalescing:
             self.update()
 
     def _enabled(self) -> bool:
-        return bool(self._values()[Reg.HOSTCC_MODE >> 2] & HostccMode.ENABLE)
+        return bool(self._values()[Reg.HOSTCC_MODE >> 2] & _ENABLE)
 
     def update(self) -> None:
         """Write the status block and interrupt."""
@@ -97,13 +99,13 @@ class HostCoalescing:
         memory.store16(base + StatusBlock.RX_STD_CONSUMER, self.rx_std_consumer)
         memory.store16(base + StatusBlock.RX_PRODUCER, self.rx_producer)
         memory.store16(base + StatusBlock.TX_CONSUMER, self._tx_written)
-        link = values[Reg.MAC_STATUS >> 2] & values[Reg.MAC_EVENT >> 2] & MacStatus.LNKSTATE_CHANGED
-        memory.store32(base + StatusBlock.STATUS, Status.UPDATED | (Status.LINK_CHG if link else 0))
+        link = values[Reg.MAC_STATUS >> 2] & values[Reg.MAC_EVENT >> 2] & _LINK
+        memory.store32(base + StatusBlock.STATUS, _UPDATED_LINK if link else _UPDATED)
         memory.store32(base + StatusBlock.TAG, self.tag)
 
     def fire(self) -> None:
         """Interrupt, if the driver has armed it and nothing masks it."""
-        if not self._armed or self._values()[Reg.TG3PCI_MISC_HOST_CTRL >> 2] & MiscHostCtrl.MASK_PCI_INT:
+        if not self._armed or self._values()[Reg.TG3PCI_MISC_HOST_CTRL >> 2] & _MASKED:
             return
         self._armed = False
         if self._faults.strikes("no-interrupts"):
