@@ -320,6 +320,13 @@ async def _host(case: Case, action: Host) -> None:
     elif action.op == "np_send":
         shape = {key: value for key, value in action.args.items() if key != "background"}
         case.endpoints.start_send(**shape)
+    elif action.op == "np_frames":
+        await asyncio.to_thread(case.endpoints.frames, **action.args)
+    elif action.op in ("np_keys", "crash"):
+        if action.op == "crash":
+            case.evidence.add("inject", "crash", how=action.args["how"])
+            case.crashed = True
+        await asyncio.to_thread(case.endpoints.keys, **{k: v for k, v in action.args.items() if k != "how"})
     else:
         raise ValueError(f"the host has no operation {action.op!r}")
 

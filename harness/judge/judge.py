@@ -11,14 +11,19 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from harness.judge import (
+    arp_answered,
     counted,
     delivered,
     dropped,
+    echoed,
     event,
     failover,
     invariants,
     lost_only_while_down,
+    not_received,
     parity,
+    polled,
+    pressed,
     queued_delivered,
 )
 from harness.judge.consistency import errors
@@ -37,6 +42,11 @@ CHECKS: dict[str, Callable[[Any, Seen], CheckResult]] = {
     "lost_only_while_down": lost_only_while_down.check,
     "failover": failover.check,
     "counted": counted.check,
+    "polled": polled.check,
+    "not_received": not_received.check,
+    "arp_answered": arp_answered.check,
+    "echoed": echoed.check,
+    "pressed": pressed.check,
 }
 """Each key of `Expect` and the function that checks it."""
 

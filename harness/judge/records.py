@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from harness.judge.told import Answer, Counters, Echo, Key, Keys, Passed, Strange
+
 Event = dict[str, Any]
 Flow = tuple[str, int, str, int]  # source ip and port, destination ip and port
 
@@ -48,6 +50,7 @@ class Frame(NamedTuple):
     csum: str | None
     ip_csum: str | None
     smac: str | None
+    ethertype: int = 0
 
 
 class Range(NamedTuple):
@@ -158,6 +161,13 @@ class Records:
     looks: list[Look] = field(default_factory=list)
     silent: list[Name] = field(default_factory=list)  # the agent did not answer
     timeouts: list[Timeout] = field(default_factory=list)
+    counters: list[Counters] = field(default_factory=list)
+    strange: list[Strange] = field(default_factory=list)
+    passed: list[Passed] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    echoes: list[Echo] = field(default_factory=list)
+    keys: list[Keys] = field(default_factory=list)
+    pressed: list[Key] = field(default_factory=list)
     guest_events: int = 0
 
 
@@ -231,14 +241,14 @@ def _frame(records: Records, item: _Item) -> None:
     out, event, flow = item.one_of("dir", "out", "in") == "out", item.event, None
     if event.get("sport") is not None:
         flow = (item.word("sip"), item.whole("sport"), item.word("dip"), item.whole("dport"))
-    frame = Frame(item.t, item.word("nic"), out, flow, item.may("csum"), item.may("ip_csum"), item.may("smac"))
-    records.frames.append(frame)
+    sums = item.may("csum"), item.may("ip_csum")
+    ethertype = item.whole("ethertype") if "ethertype" in event else 0  # not even that long
+    records.frames.append(Frame(item.t, item.word("nic"), out, flow, *sums, item.may("smac"), ethertype))
 
 
 def _arrival(records: Records, item: _Item) -> None:
-    event = item.event
     text = item.may("text")
-    seq = None if event.get("seq") is None else item.whole("seq")
+    seq = _seq(item)
     ok = item.flag("ok") if text is None else True
     arrival = Arrival(item.t, item.word("endpoint"), item.may("label"), seq, ok, item.may("why") or "", text)
     records.arrivals.append(arrival)
@@ -268,6 +278,25 @@ def _done(records: Records, item: _Item) -> None:
         records.errors.append(f"a send failed in the agent: {error}")
     else:
         records.done.append(Done(item.t, item.word("endpoint"), item.word("label"), item.whole("count")))
+
+
+def _counters(item: _Item) -> Counters:
+    values = item.event.get("values")
+    if not isinstance(values, dict) or not all(type(value) is int for value in values.values()):
+        raise item.wrong("values", "whole numbers by name")
+    return Counters(item.t, item.word("endpoint"), values)
+
+
+def _seq(item: _Item) -> int | None:
+    return None if item.event.get("seq") is None else item.whole("seq")
+
+
+def _strange(item: _Item) -> Strange:
+    return Strange(item.t, item.word("endpoint"), item.word("label"), item.word("what"), item.whole("count"))
+
+
+def _echo(item: _Item) -> Echo:
+    return Echo(item.t, item.word("endpoint"), item.may("label"), _seq(item), item.flag("sent"), item.flag("inside"))
 
 
 def _start(records: Records, item: _Item) -> None:
@@ -319,6 +348,13 @@ _EITHER_SIDE: dict[str, Parser] = {
     "rx": _arrival,
     "sending": lambda r, e: r.sending.append(_sending(e)),
     "done": _done,
+    "counters": lambda r, e: r.counters.append(_counters(e)),
+    "frames": lambda r, e: r.strange.append(_strange(e)),
+    "passed": lambda r, e: r.passed.append(Passed(e.t, e.word("endpoint"), e.word("label"), _seq(e), e.flag("ok"))),
+    "arp": lambda r, e: r.answers.append(Answer(e.t, e.word("endpoint"), e.word("ip"), e.word("mac"), e.word("to"))),
+    "echo": lambda r, e: r.echoes.append(_echo(e)),
+    "keys": lambda r, e: r.keys.append(Keys(e.t, e.word("endpoint"), e.word("keys"), e.may("forge"))),
+    "key": lambda r, e: r.pressed.append(Key(e.t, e.word("endpoint"), e.may("key"))),
 }
 _PARSERS |= {(side, kind): parser for side in ("guest", "host") for kind, parser in _EITHER_SIDE.items()}
 

@@ -14,6 +14,7 @@ from ipaddress import ip_address
 
 from harness.judge.lines import KernelLine, kernel_lines
 from harness.judge.records import Event, Flow, Frame, Line, Records, parse
+from harness.judge.strange import without
 from harness.plan.model import EndpointPlan, Plan
 
 PANIC = re.compile(r"Kernel panic - not syncing")
@@ -72,10 +73,10 @@ class Seen:
         return frozenset(nic for device in endpoint.devices for nic in self.behind(device))
 
     def frames_of(self, endpoint: str) -> list[Frame]:
-        """Captured frames that `endpoint` sent, in order of capture time."""
+        """Captured frames that `endpoint` sent for its peer, in order of capture time."""
         flow, out = self.flow(endpoint), self.plan.endpoint(endpoint).at == "guest"
-        own = [frame for frame in self.records.frames if frame.flow == flow and frame.out == out]
-        return sorted(own, key=lambda frame: frame.t)
+        own = sorted((f for f in self.records.frames if f.flow == flow and f.out == out), key=lambda frame: frame.t)
+        return without(own, flow, (each for each in self.records.strange if each.endpoint == endpoint))
 
 
 def look(plan: Plan, events: Iterable[Event]) -> Seen:

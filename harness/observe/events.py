@@ -40,7 +40,13 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | guest, host | rx    | endpoint, label, seq, ok, why (sequence payloads; seq is null for a foreign one); or endpoint, text (anything else, latin-1 decoded) |
 | guest, host | sending | endpoint, label, count, size, seed: a send begins |
 | guest, host | done  | endpoint, label, count: a send finished |
-| guest, host | counters | endpoint, values {name: int} |
+| guest, host | counters | endpoint, values {name: int}: its NetpollStats, and its device's counters with `dev_` before them |
+| guest, host | frames | endpoint, label, what, count: these frames, which are not for the peer's client, have been handed over |
+| guest, host | passed | endpoint, label, seq, ok, why: such a frame came out behind netpoll, at the protocol stack |
+| guest, host | arp   | endpoint, ip, mac, to: it heard `mac` answer `to` that it has `ip` |
+| guest, host | echo  | endpoint, label, seq, sent, inside: its rx_hook sent a datagram back; `inside` the poll or interrupt routine |
+| host    | keys      | endpoint, keys, forge: sysrq keys were sent, with somebody else's ip, port or mac where `forge` says so |
+| guest   | key       | endpoint, key, why: about to be pressed; or null, a datagram was refused |
 
 Guest events carry `guest_t` (the guest's CLOCK_MONOTONIC) besides; their `t` is that clock translated with the offset measured
 when the control channel opened. A numbered /dev/kmsg line reads `npt LABEL SEQ FILL` with SEQ in decimal without padding,

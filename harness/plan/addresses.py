@@ -9,6 +9,7 @@ from __future__ import annotations
 from harness.scenario.model import Bond, Endpoint, Scenario
 
 IFNAMSIZ = 16  # linux/if.h, with the terminating NUL
+STRANGER_MAC = "52:54:00:73:74:01"  # ("st"), for senders that are nobody
 GUEST_PORT, HOST_PORT = 6665, 6666  # netconsole's defaults: drivers/net/netconsole.c, alloc_param_target()
 
 
@@ -60,3 +61,10 @@ def nics_behind(scenario: Scenario, device: str) -> tuple[str, ...]:
     """The NIC itself, or all slaves of the bond."""
     bond: Bond | None = scenario.guest.bonds.get(device)
     return bond.slaves if bond else (device,)
+
+
+def nobody(scenario: Scenario) -> dict[str, str | int]:
+    """IP address, port and MAC that no endpoint of the testcase has (RFC 5737 TEST-NET-3)."""
+    ips, ports = ({of(scenario, name) for name in scenario.endpoints} for of in (ip_of, port_of))
+    ip = next(ip for ip in (f"203.0.113.{number}" for number in range(254, 0, -1)) if ip not in ips)
+    return {"ip": ip, "port": next(port for port in range(40000, 65536) if port not in ports), "mac": STRANGER_MAC}

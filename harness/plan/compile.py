@@ -6,12 +6,14 @@ same plan, byte for byte.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from harness.plan.addresses import ip_of, mac_of, nic_mac, nics_behind, port_of, tap_name
 from harness.plan.model import EndpointPlan, MachinePlan, NicPlan, Plan, Stage, StreamPlan
 from harness.plan.nics import DRIVERS, MODELS
 from harness.plan.setup import setup_stage
-from harness.plan.steps import step_stage
-from harness.scenario.model import Endpoint, Guest, KnownBug, Scenario, Send
+from harness.plan.steps import step_stage, strange_stream
+from harness.scenario.model import Endpoint, Frames, Guest, KnownBug, Scenario, Send
 
 ROOT_PORT, PCI_BRIDGE = "rp{}", "pb0"  # buses of the q35 base machine
 
@@ -103,7 +105,13 @@ def _endpoint(scenario: Scenario, name: str) -> EndpointPlan:
         extended=mine.extended or peer.extended,
         on_drop=mine.on_drop,
         bond_mode=bond.mode if bond and mine.at == "host" else None,
-        expects=_expects(scenario, mine.peer),
+        expects=_expects(scenario, name),
+        strange=tuple(strange_stream(*each) for each in _strange(scenario, mine.peer)),
+        driver=mine.driver,
+        sndbuf=mine.sndbuf,
+        echo=mine.echo,
+        trap=mine.trap,
+        sysrq=mine.sysrq,
     )
 
 
@@ -111,11 +119,19 @@ def _devices(scenario: Scenario, endpoint: Endpoint) -> tuple[str, ...]:
     return (endpoint.device,) if endpoint.at == "guest" else nics_behind(scenario, endpoint.device)
 
 
-def _expects(scenario: Scenario, peer: str) -> tuple[StreamPlan, ...]:
+def _expects(scenario: Scenario, name: str) -> tuple[StreamPlan, ...]:
     """The streams of our stack at the other end; the kernel's messages are text and say their label themselves."""
+    peer = scenario.endpoints[name].peer
     if scenario.endpoints[peer].stack == "kernel":
         return ()
-    return tuple(_stream(step.send) for step in scenario.steps if step.send and step.send.from_ == peer)
+    senders = (peer, name) if scenario.endpoints[peer].echo else (peer,)
+    return tuple(_stream(step.send) for step in scenario.steps if step.send and step.send.from_ in senders)
+
+
+def _strange(scenario: Scenario, sender: str) -> Iterator[tuple[int, Frames]]:
+    for number, step in enumerate(scenario.steps, 1):
+        if step.frames is not None and step.frames.from_ == sender:
+            yield number, step.frames
 
 
 def _stream(send: Send) -> StreamPlan:

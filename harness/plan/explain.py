@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, assert_never
 
 from harness.plan.model import Action, AddTap, Ask, Await, Device, EndpointPlan, Host, NicPlan, Plan, Qmp, Serve
@@ -59,11 +59,27 @@ def _nic(nic: NicPlan) -> str:
 
 
 def _endpoint(endpoint: EndpointPlan) -> str:
-    stack = "kernel netconsole" if endpoint.stack == "kernel" else f"our stack, drop routine: {endpoint.on_drop}"
+    stack = "kernel netconsole" if endpoint.stack == "kernel" else ", ".join(_ours(endpoint))
     behind = f", behind a bond of mode {endpoint.bond_mode}" if endpoint.bond_mode else ""
     extended = ", extended headers" if endpoint.extended else ""
     options = endpoint.options("+".join(endpoint.devices))
     return f"{endpoint.id} -> {endpoint.peer}: {endpoint.at}, {stack}{behind}{extended}, {options}"
+
+
+_HOOKS: tuple[tuple[str, Callable[[EndpointPlan], bool]], ...] = (
+    ("sends back what it is sent", lambda endpoint: endpoint.echo),
+    ("traps", lambda endpoint: endpoint.trap),
+    ("presses sysrq keys", lambda endpoint: endpoint.sysrq),
+)
+
+
+def _ours(endpoint: EndpointPlan) -> Iterator[str]:
+    yield f"our stack, drop routine: {endpoint.on_drop}"
+    if endpoint.driver != "af_packet":
+        yield f"driver: {endpoint.driver}"
+    if endpoint.sndbuf is not None:
+        yield f"socket buffer: {endpoint.sndbuf} bytes"
+    yield from (word for word, is_so in _HOOKS if is_so(endpoint))
 
 
 def _action(action: Action) -> str:

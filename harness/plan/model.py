@@ -53,7 +53,8 @@ class EndpointPlan(Frozen):
     all slaves for a bond, joined by our own bonding device); on the guest exactly one NIC or bond id.
 
     `extended`: the messages of this flow carry netconsole's extended header (set at both ends). `expects`: the
-    datagram streams that the peer's stack will send here, in the order of the steps; none from the kernel's netconsole."""
+    datagram streams that the peer's stack will send here, in the order of the steps, and one's own where the peer echoes; none
+    from the kernel's netconsole. `strange`: the payloads of frames that will come here and are not for this client."""
 
     id: str
     at: Literal["guest", "host"]
@@ -70,6 +71,12 @@ class EndpointPlan(Frozen):
     on_drop: Literal["record", "queue"] = "record"
     bond_mode: str | None = None  # mode of the guest's bond, for a host endpoint behind one
     expects: tuple[StreamPlan, ...] = Field(default=(), strict=False)
+    strange: tuple[StreamPlan, ...] = Field(default=(), strict=False)
+    driver: Literal["af_packet", "ring"] = "af_packet"
+    sndbuf: int | None = None
+    echo: bool = False
+    trap: bool = False
+    sysrq: bool = False
 
     def options(self, dev: str) -> str:
         """The option string of netpoll_parse_options for this endpoint on interface `dev`."""

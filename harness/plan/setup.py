@@ -16,6 +16,14 @@ from harness.scenario.model import Bond, Scenario
 
 BIND, CARRIER = 30.0, 30.0  # seconds; under emulation a NIC binds in 0.7 s and an e1000 has carrier after 2.3 s
 
+OURS = {
+    "strange",
+    "driver",
+    "sndbuf",
+    "echo",
+    "trap",
+    "sysrq",
+}  # of an endpoint's plan: of no use to the kernel's netconsole
 DEVICE_PREFIX = "nic-"  # before a NIC's id in QEMU, whose own ids (rp0, pb0...) an author cannot know
 
 
@@ -92,5 +100,6 @@ def _open(nics: Sequence[NicPlan], endpoints: Sequence[EndpointPlan]) -> Iterato
             yield Host(op="np_open", args={**endpoint.model_dump(mode="json"), "taps": listens})
     for endpoint in endpoints:
         if endpoint.at == "guest":
-            op = "netconsole_open" if endpoint.stack == "kernel" else "np_open"
-            yield Ask(op=op, args=endpoint.model_dump(mode="json"))
+            kernel = endpoint.stack == "kernel"
+            args = endpoint.model_dump(mode="json", exclude=OURS if kernel else None)
+            yield Ask(op="netconsole_open" if kernel else "np_open", args=args)

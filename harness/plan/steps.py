@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from harness.plan.model import Action, Ask, Await, Device, Host, Qmp, Stage
+from harness.plan.addresses import nobody
+from harness.plan.model import Action, Ask, Await, Device, Host, Qmp, Stage, StreamPlan
 from harness.plan.nics import MODELS
 from harness.plan.setup import device_id
 from harness.scenario.model import (
     ChannelName,
     Crash,
     Fault,
+    Frames,
     InjectLink,
+    Keys,
     Run,
     Scenario,
     Send,
@@ -32,16 +35,19 @@ from harness.scenario.model import (
 PANIC_END = "end Kernel panic"  # kernel/panic.c, panic(): its last line
 LAST_WORDS = 3.0  # seconds from the serial console's last line to the wire's; under emulation it is a millisecond
 START = 15.0  # seconds until a sender has begun
+ANSWER = 5.0  # seconds beyond the time that a command was given, in which the agent says that it ran out
+STRANGE_SIZE, STRANGE_SEED = (64, 512), 1 << 48  # of frames that are not for the client; authors' seeds are small
+CRASH_KEY = "c"  # drivers/tty/sysrq.c: sysrq_crash_op
 SLOWEST = 200.0  # messages a second that even a software-emulated guest keeps up with
 
 
 def step_stage(number: int, step: Step, scenario: Scenario) -> Stage:
     """Stage `number` (1 for the first step)."""
-    title, actions = _translate(step, scenario)
+    title, actions = _translate(number, step, scenario)
     return Stage(step=number, title=title, actions=actions)
 
 
-def _translate(step: Step, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
+def _translate(number: int, step: Step, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
     if step.send is not None:
         return _send(step.send, scenario)
     if step.inject is not None:
@@ -50,11 +56,15 @@ def _translate(step: Step, scenario: Scenario) -> tuple[str, tuple[Action, ...]]
         return _fault(step.fault)
     if step.wait is not None:
         return _wait(step.wait)
+    if step.frames is not None:
+        return _frames(number, step.frames, scenario)
+    if step.keys is not None:
+        return _keys(step.keys, scenario)
     if step.crash is not None:
         return _crash(step.crash, scenario)
     if step.run is not None:
         return _run(step.run, scenario.guest.channel)
-    raise ValueError("a step has exactly one of send, inject, wait, crash, run; the loader rejects others")
+    raise ValueError("a step has exactly one key; the loader rejects others")
 
 
 def _send(send: Send, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
@@ -126,12 +136,38 @@ def _wait(wait: Wait) -> tuple[str, tuple[Action, ...]]:
     return f"wait for {title}", (action,)
 
 
+def _frames(number: int, frames: Frames, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
+    stream = strange_stream(number, frames).model_dump(mode="json")
+    args = {"endpoint": frames.from_, "what": frames.kind, "stream": stream, "other": nobody(scenario)}
+    return f"{frames.count} frames {frames.kind} from {frames.from_}", (Host(op="np_frames", args=args),)
+
+
+def strange_stream(number: int, frames: Frames) -> StreamPlan:
+    """The payloads of step `number`: the seed of each step is its own, so that each frame can be told from every other."""
+    low, high = STRANGE_SIZE
+    return StreamPlan(
+        label=frames.label or frames.kind, count=frames.count, size_low=low, size_high=high, seed=STRANGE_SEED + number
+    )
+
+
+def _keys(keys: Keys, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
+    whose = f", as if from another {keys.forge}" if keys.forge else ""
+    return f"keys {keys.keys} from {keys.from_}{whose}", (Host(op="np_keys", args=_key_args(keys, scenario)),)
+
+
+def _key_args(keys: Keys, scenario: Scenario) -> dict[str, object]:
+    return {"endpoint": keys.from_, "keys": keys.keys, "part": keys.forge, "other": nobody(scenario)}
+
+
 def _crash(crash: Crash, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
     """The crash, then the panic's last line. The agent of a crashed guest cannot answer: nobody waits for it."""
     until = next((expect.parity.until for expect in scenario.expect if expect.parity), PANIC_END)
     trigger: Action = Ask(op="crash", args={"how": crash.how}, within=1)
     if crash.how == "nmi":
         trigger = Qmp(execute="inject-nmi")
+    elif crash.from_ is not None:
+        keys = Keys.model_validate({"from": crash.from_, "keys": CRASH_KEY})
+        trigger = Host(op="crash", args={"how": crash.how, **_key_args(keys, scenario)})
     panic = Await(what="panic", of=until, within=crash.within)
     return f"crash by {crash.how}", (trigger, panic, *_last_words(scenario, until))
 
@@ -144,5 +180,5 @@ def _last_words(scenario: Scenario, until: str) -> tuple[Await, ...]:
 
 
 def _run(run: Run, via: ChannelName) -> tuple[str, tuple[Action, ...]]:
-    args = {"argv": list(run.argv), "may_fail": run.may_fail}
-    return f"run {' '.join(run.argv)}", (Ask(via=via, op="run", args=args, within=run.within),)
+    args = {"argv": list(run.argv), "within": run.within, "may_fail": run.may_fail}
+    return f"run {' '.join(run.argv)}", (Ask(via=via, op="run", args=args, within=run.within + ANSWER),)

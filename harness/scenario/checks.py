@@ -33,6 +33,9 @@ def check(scenario: Scenario, known_kernels: Collection[str] | None = None) -> I
         yield from _device(scenario, name, endpoint)
         yield from _peer(scenario, name, endpoint)
         yield from _stack(name, endpoint)
+        yield from _ours(name, endpoint)
+        yield from _hooks(scenario, name, endpoint)
+    yield from _drivers(scenario)
     yield from _addresses(scenario)
     yield from check_steps(scenario)
     yield from check_expect(scenario)
@@ -177,6 +180,56 @@ def _stack(name: str, endpoint: Endpoint) -> Iterator[Message]:
     if endpoint.stack == "netpoll" and endpoint.extended:
         what = "extended headers are the kernel netconsole's"
         yield Message((*path, "extended"), what, "set it on the endpoint with stack: kernel")
+
+
+OURS = ("driver", "sndbuf", "echo", "trap", "sysrq")  # keys of an endpoint on our stack
+GUESTS = {
+    "sndbuf": "whose queue never stops",
+    "trap": "where nobody is to be trapped",
+    "sysrq": "whose keys nobody is to press",
+}
+
+
+def _ours(name: str, endpoint: Endpoint) -> Iterator[Message]:
+    """Keys that only our stack has, some of them only in the guest."""
+    for key in OURS:
+        if key not in endpoint.model_fields_set:
+            continue
+        path: Path = ("endpoints", name, key)
+        if endpoint.stack == "kernel":
+            yield Message(
+                path, f"{key!r} is a key of our stack, not of the kernel's netconsole", "remove it", on_key=True
+            )
+        elif endpoint.at == "host" and key in GUESTS:
+            what = f"{name!r} is on a tap of the host, {GUESTS[key]}"
+            yield Message(path, what, "set it at the guest's endpoint", on_key=True)
+    if endpoint.driver == "ring" and endpoint.sndbuf is not None:
+        what = "a ring holds what its descriptors hold, whatever the socket's buffer"
+        yield Message(("endpoints", name, "sndbuf"), what, "remove it, or the driver", on_key=True)
+
+
+def _hooks(scenario: Scenario, name: str, endpoint: Endpoint) -> Iterator[Message]:
+    peer = scenario.endpoints.get(endpoint.peer)
+    if endpoint.echo and peer is not None and peer.echo and endpoint.at == "host":
+        what = f"{name!r} and its peer {endpoint.peer!r} would send each datagram back for ever"
+        yield Message(("endpoints", name, "echo"), what, "let one of them echo")
+    if endpoint.echo and endpoint.sysrq:
+        yield Message(
+            ("endpoints", name, "echo"), "keys are pressed, not sent back", "give each an endpoint of its own"
+        )
+
+
+def _drivers(scenario: Scenario) -> Iterator[Message]:
+    """Endpoints of one side on one device share its driver."""
+    first: dict[tuple[str, str], str] = {}
+    for name, endpoint in scenario.endpoints.items():
+        if endpoint.stack == "kernel":
+            continue
+        other = first.setdefault((endpoint.at, endpoint.device), name)
+        for key in ("driver", "sndbuf"):
+            if getattr(endpoint, key) != getattr(scenario.endpoints[other], key):
+                what = f"{name!r} shares {endpoint.device!r} with {other!r}, which has another {key}"
+                yield Message(("endpoints", name, key), what, "give both the same")
 
 
 def _addresses(scenario: Scenario) -> Iterator[Message]:

@@ -22,12 +22,18 @@ from harness.scenario.document import Path
 from harness.scenario.errors import suggest
 from harness.scenario.messages import Message
 from harness.scenario.model import (
+    ArpAnswered,
     Counted,
     Delivered,
     Dropped,
+    Echoed,
     Failover,
+    Frames,
     LostOnlyWhileDown,
+    NotReceived,
     Parity,
+    Polled,
+    Pressed,
     QueuedDelivered,
     SawEvent,
     Scenario,
@@ -176,6 +182,97 @@ def _failover(scenario: Scenario, path: Path, expect: Failover) -> Found:
         yield from _sends(scenario, path, "from", expect.from_, 1)
 
 
+def _counted(scenario: Scenario, path: Path, name: str) -> Found:
+    if _crashes(scenario):
+        what = f"the counters of {name!r} are asked for at the end, when a step has crashed the guest"
+        yield Message(path, what, "crash in another testcase")
+
+
+def _polled(scenario: Scenario, path: Path, expect: Polled) -> Found:
+    at = (*path, "by")
+    unknown = list(unknown_endpoint(scenario, at, expect.by))
+    yield from unknown
+    if unknown:
+        return
+    endpoint = scenario.endpoints[expect.by]
+    if endpoint.stack == "kernel":
+        yield Message(at, f"{expect.by!r} is the kernel's netconsole, which counts no polls", "use stack: netpoll")
+    elif endpoint.at == "host":
+        yield Message(
+            at, f"{expect.by!r} is on a tap of the host, whose queue never stops", "name the guest's endpoint"
+        )
+    yield from _sends(scenario, path, "by", expect.by, expect.at_least)
+    yield from _counted(scenario, path, expect.by)
+
+
+def _strange(scenario: Scenario, path: Path, key: str, name: str, at_least: int, kind: str | None = None) -> Found:
+    """The steps send enough frames that are not for `name`."""
+    unknown = list(unknown_endpoint(scenario, (*path, key), name))
+    yield from unknown
+    if unknown:
+        return
+    total = sum(each.count for each in _frames_to(scenario, name) if kind in (None, each.kind))
+    what = f"frames {kind}" if kind else "strange frames"
+    if not total:
+        remedy = f"add a step `- frames: {{from: {scenario.endpoints[name].peer}, kind: {kind or '...'}}}`"
+        yield Message((*path, key), f"no step sends {what} to {name!r}", remedy)
+    elif at_least > total:
+        said = f"at least {at_least} are asked for, but the steps send {total} {what} to {name!r}"
+        yield Message(path, said, "send more, or ask for fewer")
+
+
+def _frames_to(scenario: Scenario, name: str) -> Iterator[Frames]:
+    peer = scenario.endpoints[name].peer
+    return (step.frames for step in scenario.steps if step.frames and step.frames.from_ == peer)
+
+
+def _not_received(scenario: Scenario, path: Path, expect: NotReceived) -> Found:
+    yield from _strange(scenario, path, "at", expect.at, expect.at_least)
+    if expect.at not in scenario.endpoints:
+        return
+    peer = scenario.endpoints[expect.at].peer
+    last = max((n for n, step in enumerate(scenario.steps) if step.frames and step.frames.from_ == peer), default=None)
+    after = scenario.steps[last + 1 :] if last is not None else scenario.steps
+    if last is not None and not any(step.send and step.send.from_ == peer for step in after):
+        what = f"nothing is sent to {expect.at!r} after the frames, so nothing shows that it was listening"
+        yield Message((*path, "at"), what, f"add a step `- send: {{from: {peer}, ...}}` after them")
+    if expect.fate == "eaten":
+        yield from _counted(scenario, path, expect.at)
+
+
+def _arp_answered(scenario: Scenario, path: Path, expect: ArpAnswered) -> Found:
+    yield from _strange(scenario, path, "by", expect.by, expect.at_least, "arp-request")
+
+
+def _echoed(scenario: Scenario, path: Path, expect: Echoed) -> Found:
+    unknown = list(unknown_endpoint(scenario, (*path, "by"), expect.by))
+    yield from unknown
+    if unknown:
+        return
+    endpoint = scenario.endpoints[expect.by]
+    if not endpoint.echo:
+        yield Message((*path, "by"), f"{expect.by!r} sends nothing back", f"write echo: true at endpoint {expect.by!r}")
+    elif endpoint.peer in scenario.endpoints:
+        yield from _sends(scenario, path, "by", endpoint.peer, expect.at_least)
+
+
+def _pressed(scenario: Scenario, path: Path, expect: Pressed) -> Found:
+    at = (*path, "at")
+    unknown = list(unknown_endpoint(scenario, at, expect.at))
+    yield from unknown
+    if unknown:
+        return
+    endpoint = scenario.endpoints[expect.at]
+    if not endpoint.sysrq:
+        yield Message(at, f"{expect.at!r} presses no keys", f"write sysrq: true at endpoint {expect.at!r}")
+        return
+    own = [step.keys.forge is None for step in scenario.steps if step.keys and step.keys.from_ == endpoint.peer]
+    own += [True for step in scenario.steps if step.crash and step.crash.from_ == endpoint.peer]  # always the last
+    if not own or not own[-1]:
+        what = f"the last keys are not from {endpoint.peer!r}, so nothing shows that {expect.at!r} was listening"
+        yield Message(at, what, f"add a step `- keys: {{from: {endpoint.peer}, keys: h}}` at the end")
+
+
 _CHECKS: dict[type[Frozen], Callable[[Scenario, Path, Any], Found]] = {
     Delivered: _delivered,
     Parity: _parity,
@@ -185,4 +282,9 @@ _CHECKS: dict[type[Frozen], Callable[[Scenario, Path, Any], Found]] = {
     QueuedDelivered: _queued_delivered,
     LostOnlyWhileDown: _lost_only_while_down,
     Failover: _failover,
+    Polled: _polled,
+    NotReceived: _not_received,
+    ArpAnswered: _arp_answered,
+    Echoed: _echoed,
+    Pressed: _pressed,
 }

@@ -19,7 +19,9 @@ from harness.scenario.messages import Message
 from harness.scenario.model import (
     Crash,
     Fault,
+    Frames,
     InjectLink,
+    Keys,
     Run,
     Scenario,
     Send,
@@ -43,15 +45,17 @@ class Story:
 
     scenario: Scenario
     sends: dict[str, Send] = field(default_factory=dict)  # by label
+    strange: dict[str, Frames] = field(default_factory=dict)  # by label
     running: dict[str, int] = field(default_factory=dict)  # background sends nobody has waited for
     down: dict[str, int] = field(default_factory=dict)  # links that are down
     faults: dict[str, list[str]] = field(default_factory=dict)  # by NIC: what is wrong with it
     crashed: int | None = None
 
     def sent_to(self, endpoint: str) -> int:
-        """How many numbered messages the peer of `endpoint` has been told to send."""
+        """How many numbered messages the peer of `endpoint` has been told to send, or to send back."""
         peer = self.scenario.endpoints[endpoint].peer
-        return sum(send.count for send in self.sends.values() if send.from_ == peer)
+        senders = (peer, endpoint) if self.scenario.endpoints[peer].echo else (peer,)
+        return sum(send.count for send in self.sends.values() if send.from_ in senders)
 
 
 Found = Iterator[Message]
@@ -123,7 +127,10 @@ def _send(story: Story, index: int, path: Path, send: Send) -> Found:
         if peer is not None and peer.stack == "kernel":
             what = f"{send.from_!r} sends to {endpoint.peer!r}, but the kernel's netconsole receives nothing"
             yield Message((*path, "from"), what, "give the guest's endpoint stack: netpoll")
-    if label in story.sends:
+        if endpoint.echo:
+            what = f"{send.from_!r} sends back what it is sent, so its own messages cannot be told from those"
+            yield Message((*path, "from"), what, "send from another endpoint")
+    if label in story.sends or label in story.strange:
         yield Message((*path, "label"), f"a send called {label!r} comes before", "give this one a label of its own")
     yield from _same_stream(story, path, send)
     story.sends.setdefault(label, send)
@@ -287,8 +294,63 @@ def _wait_event(_story: Story, _index: int, _path: Path, _wait: WaitEvent) -> Fo
     yield from ()
 
 
+def to_our_guest(scenario: Scenario, path: Path, sender: str, what: str) -> Found:
+    """`sender` is a host's endpoint, and its peer is our stack in the guest."""
+    yield from unknown_endpoint(scenario, path, sender)
+    endpoint = scenario.endpoints.get(sender)
+    peer = scenario.endpoints.get(endpoint.peer) if endpoint else None
+    if endpoint is not None and endpoint.at == "guest":
+        yield Message(path, f"{sender!r} is in the guest; {what} come from the host", "name the host's endpoint")
+    elif endpoint is not None and peer is not None and peer.stack == "kernel":
+        said = f"the peer of {sender!r} is the kernel's netconsole, which receives nothing"
+        yield Message(path, said, f"give {endpoint.peer!r} stack: netpoll")
+
+
+def _frames(story: Story, _index: int, path: Path, frames: Frames) -> Found:
+    yield from to_our_guest(story.scenario, (*path, "from"), frames.from_, "strange frames")
+    yield from _alive(story, path, "the guest is to be sent frames")
+    label = frames.label or frames.kind
+    if label in story.sends or label in story.strange:
+        what = f"frames called {label!r} come before" if label in story.strange else f"a send is called {label!r} too"
+        yield Message((*path, "label"), what, "give these a label of their own")
+    story.strange.setdefault(label, frames)
+
+
+def takes_keys(scenario: Scenario, path: Path, sender: str) -> Found:
+    """The peer of `sender` is a client that presses keys."""
+    yield from to_our_guest(scenario, path, sender, "keys")
+    endpoint = scenario.endpoints.get(sender)
+    peer = scenario.endpoints.get(endpoint.peer) if endpoint else None
+    if (
+        endpoint is not None
+        and peer is not None
+        and endpoint.at == "host"
+        and peer.stack == "netpoll"
+        and not peer.sysrq
+    ):
+        yield Message(path, f"{endpoint.peer!r} presses no keys", f"write sysrq: true at endpoint {endpoint.peer!r}")
+
+
+def _keys(story: Story, _index: int, path: Path, keys: Keys) -> Found:
+    yield from takes_keys(story.scenario, (*path, "from"), keys.from_)
+    yield from _alive(story, path, "keys are to be pressed")
+    if "c" in keys.keys and keys.forge is None:
+        remedy = f"write a step `- crash: {{how: sysrq-wire, from: {keys.from_}}}`"
+        yield Message((*path, "keys"), "the letter c crashes the guest", remedy)
+
+
+def _wire(story: Story, path: Path, crash: Crash) -> Found:
+    if crash.how == "sysrq-wire" and crash.from_ is None:
+        yield Message(path, "nobody is named who sends the letter c", "add from: and a host's endpoint")
+    elif crash.how == "sysrq-wire" and crash.from_ is not None:
+        yield from takes_keys(story.scenario, (*path, "from"), crash.from_)
+    elif crash.from_ is not None:
+        yield Message((*path, "from"), f"a crash by {crash.how} comes from no endpoint", "remove it")
+
+
 def _crash(story: Story, index: int, path: Path, crash: Crash) -> Found:
     yield from _alive(story, path, "a second crash")
+    yield from _wire(story, path, crash)
     if crash.how == "nmi" and str(story.scenario.guest.sysctl.get("kernel.unknown_nmi_panic", 1)) == "0":
         what = "kernel.unknown_nmi_panic is 0, so this NMI crashes nothing"
         yield Message(("guest", "sysctl", "kernel.unknown_nmi_panic"), what, "remove it: the plan sets it to 1")
@@ -310,6 +372,8 @@ _CHECKS: dict[type[Frozen], Callable[[Story, int, Path, Any], Found]] = {
     WaitReceived: _wait_received,
     WaitSent: _wait_sent,
     WaitStopped: _wait_dropped,
+    Frames: _frames,
+    Keys: _keys,
     Crash: _crash,
     Run: _run,
 }

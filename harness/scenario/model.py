@@ -17,6 +17,9 @@ Mac = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$"
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 VerdictWord = Literal["PASS", "FAIL", "INCONCLUSIVE", "ERROR"]
+FrameKind = Literal[
+    "wrong-port", "wrong-address", "wrong-peer", "bad-udp-checksum", "bad-ip-checksum", "fragment", "arp-request"
+]
 ChannelName = Literal["agent", "qemu-guest-agent", "ssh"]  # harness.testbed.channels
 BondMode = Literal["balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb"]
 
@@ -62,7 +65,14 @@ class Endpoint(Frozen):
     ip: str | None = None
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     extended: bool = False  # kernel netconsole only: extended headers
-    on_drop: Literal["record", "queue"] = "record"  # our stack only: what the drop routine does
+    on_drop: Literal["record", "queue"] = "record"  # our stack only, as all that follows: what the drop routine does
+    driver: Literal["af_packet", "ring"] = (
+        "af_packet"  # a call a frame, or TPACKET rings with the fewest TX descriptors
+    )
+    sndbuf: Annotated[int, Field(ge=1, le=1 << 30)] | None = None  # bytes; the kernel doubles it, to 4608 at least
+    echo: bool = False  # its rx_hook sends each datagram back
+    trap: bool = False  # netpoll_set_trap(): ARP is answered, and whatever is not netpoll's is eaten
+    sysrq: bool = False  # its rx_hook hands letters to /proc/sysrq-trigger, from its peer only
 
 
 class Send(Frozen):
@@ -136,8 +146,26 @@ class WaitStopped(Frozen):
     within: Seconds = 30
 
 
+class Frames(Frozen):
+    """Raw frames from a host endpoint that its peer's client must leave alone; `kind` says what is wrong with them."""
+
+    from_: Id = Field(alias="from")
+    kind: FrameKind
+    count: Annotated[int, Field(ge=1, le=1000)] = 10
+    label: Id | None = None  # default: the kind
+
+
+class Keys(Frozen):
+    """Letters to a guest endpoint with `sysrq: true`, as one datagram. `forge`: with somebody else's address, port or MAC."""
+
+    from_: Id = Field(alias="from")
+    keys: Annotated[str, StringConstraints(pattern=r"^[chlmpqstw]{1,8}$")]  # whose answer on the console is known
+    forge: Literal["ip", "port", "mac"] | None = None
+
+
 class Crash(Frozen):
-    how: Literal["sysrq-c", "nmi"]
+    how: Literal["sysrq-c", "nmi", "sysrq-wire"]
+    from_: Id | None = Field(default=None, alias="from")  # sysrq-wire only: the host endpoint that sends the letter c
     within: Seconds = 30  # until the console shows the end of the panic
 
 
@@ -184,6 +212,8 @@ class Step(Frozen):
     inject: InjectLink | None = None
     fault: Fault | None = None
     wait: Wait | None = None
+    frames: Frames | None = None
+    keys: Keys | None = None
     crash: Crash | None = None
     run: Run | None = None
 
@@ -258,6 +288,45 @@ class Failover(Frozen):
     within: Seconds = 5
 
 
+class Polled(Frozen):
+    """The queue of `by` stopped while it sent, and netpoll polled and tried again until each message was gone: at least
+    `at_least` sends did so, no message was dropped for want of retries, and every one arrived at the peer."""
+
+    by: Id
+    at_least: Annotated[int, Field(ge=1)] = 1
+
+
+class NotReceived(Frozen):
+    """Of the `frames` that were sent to `at`, at least `at_least` in all, none reached its rx_hook. `fate`: each was passed on to
+    the protocol stack, once and unanswered; or eaten, because the endpoint traps. Whatever was sent to it properly arrived."""
+
+    at: Id
+    fate: Literal["passed_on", "eaten"] = "passed_on"
+    at_least: Annotated[int, Field(ge=1)] = 1
+
+
+class ArpAnswered(Frozen):
+    """Each ARP request for the address of `by`, at least `at_least`, is answered once, with its MAC, to who asked."""
+
+    by: Id
+    at_least: Annotated[int, Field(ge=1)] = 1
+
+
+class Echoed(Frozen):
+    """Each datagram that `by` was sent came back once, byte-exact and in order, sent from inside its rx_hook. Not reached
+    unless at least `at_least` were sent in the receive path."""
+
+    by: Id
+    in_order: bool = True
+    at_least: Annotated[int, Field(ge=1)] = 1
+
+
+class Pressed(Frozen):
+    """The console acknowledges each key that the peer of `at` sent, once and in order, and none that came from anybody else."""
+
+    at: Id
+
+
 class Counted(Frozen):
     """The model of `nic` counted `what` at least `at_least` times: a fault's name (how often it struck) or something that the
     device did. Not reached otherwise: it says whether a case has provoked what it is about."""
@@ -278,6 +347,11 @@ class Expect(Frozen):
     lost_only_while_down: LostOnlyWhileDown | None = None
     failover: Failover | None = None
     counted: Counted | None = None
+    polled: Polled | None = None
+    not_received: NotReceived | None = None
+    arp_answered: ArpAnswered | None = None
+    echoed: Echoed | None = None
+    pressed: Pressed | None = None
 
 
 class KnownBug(Frozen):

@@ -32,7 +32,7 @@ ROWS = [
         "on where a word is expected",
         "{how: sysrq-c}",
         "{how: on}",
-        "21:18: one of sysrq-c, nmi is expected here, but YAML reads on as true; write one of them",
+        "21:18: one of sysrq-c, nmi, sysrq-wire is expected here, but YAML reads on as true; write one of them",
     ),
     row(
         "yes where text is expected",
