@@ -31,7 +31,7 @@ from harness.testbed import symbols
 from harness.testbed.channels import Channel, ChannelName, Login
 from harness.testbed.channels.doors import open_channel
 from harness.testbed.channels.requests import perform
-from harness.testbed.errors import GuestSilent, TestbedError
+from harness.testbed.errors import GuestSilent, QmpRefused, TestbedError, Unable
 from harness.testbed.machine import Machine, Observers
 from harness.testbed.qemu import Channels, Memory
 from harness.testbed.qmp import Qmp as QmpSession
@@ -47,6 +47,7 @@ from harness.testbed.template import (
     restore,
 )
 
+NO_SUCH_DEVICE = "is not a valid device model name"  # qemu: system/qdev-monitor.c, qdev_get_device_class()
 GARBAGE_LIMIT = 100  # remarks about an ill-behaved guest that are worth keeping
 
 
@@ -106,6 +107,8 @@ async def conduct(job: Job) -> None:
             what=f"the case did not end within {job.plan.timeout:g} s; it was at {where[0]}",
             hint="raise `timeout`, or look at what it waited for in evidence.jsonl",
         )
+    except Unable as error:
+        evidence.add("run", "unable", what=f"{error.what}; {error.hint}")
     except TestbedError as error:
         evidence.add("run", "error", what=f"{where[0]}: {error.what}", hint=error.hint)
     except Exception as error:
@@ -271,7 +274,13 @@ async def _qmp(case: Case, action: Qmp) -> None:
     arguments = dict(action.arguments)
     if action.socket_of is not None:
         arguments["socket"] = {"type": "unix", "path": case.served[action.socket_of].path}
-    await case.machine.alive(session.execute(action.execute, arguments, fd), 30, f"QEMU's answer to {action.execute}")
+    answer = session.execute(action.execute, arguments, fd)
+    try:
+        await case.machine.alive(answer, 30, f"QEMU's answer to {action.execute}")
+    except QmpRefused as error:
+        if action.socket_of is not None and NO_SUCH_DEVICE in error.what:
+            raise Unable("this QEMU has no vfio-user-pci", "QEMU 10.1 or newer has it, and the image's own") from error
+        raise
     seconds = round(case.evidence.clock.now() - began, 6)
     case.evidence.add("qmp", "reply", execute=action.execute, arguments=action.arguments, seconds=seconds)
     if action.link is not None:

@@ -57,6 +57,8 @@ def judge(plan: Plan, events: Iterable[Event]) -> Verdict:
         seen = look(plan, events)
     except EvidenceError as error:
         return Verdict(case=plan.case, word="ERROR", why=str(error), checks=(), errors=(str(error),))
+    if unable := seen.records.unable:
+        return Verdict(case=plan.case, word="INCONCLUSIVE", why=unable[0].name, checks=(), errors=())
     checks = (*(_check(expect, seen) for expect in plan.expect), *invariants.checks(seen))
     faults = tuple(errors(seen))
     word, why = _word(checks, faults)

@@ -141,6 +141,7 @@ class Records:
     ended: float | None = None
     last: float = 0.0  # the latest time of any event
     errors: list[str] = field(default_factory=list)
+    unable: list[Name] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     console: list[Line] = field(default_factory=list)
     qmp: list[Name] = field(default_factory=list)
@@ -322,6 +323,7 @@ _PARSERS: dict[tuple[str, str], Parser] = {
     ("run", "start"): _start,
     ("run", "end"): _end,
     ("run", "error"): _error,
+    ("run", "unable"): lambda r, e: r.unable.append(Name(e.t, e.word("what"))),
     ("run", "timing"): _timing,
     ("run", "silent"): lambda r, e: r.silent.append(Name(e.t, e.word("what"))),
     ("console", "line"): lambda r, e: r.console.append(Line(e.t, e.word("text"))),

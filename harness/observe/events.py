@@ -11,6 +11,7 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | run     | stage     | step, title |
 | run     | end       | |
 | run     | error     | what, hint: the testbed failed, not the kernel |
+| run     | unable    | what: this testbed cannot do what the case needs; inconclusive |
 | run     | timing    | what, seconds |
 | run     | silent    | what: the agent did not answer; where the CPUs are follows as `qmp stuck`, and no further step |
 | run     | garbage   | text: something from the guest that is no answer and no event |

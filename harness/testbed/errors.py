@@ -6,7 +6,8 @@ TestbedError
 ├── QemuDied      QEMU ended or never answered: its command, exit status and last output are in the message
 ├── QmpRefused    QEMU refused a command: a wrong property, a device that this QEMU lacks
 ├── GuestSilent   the agent never answered: the console's tail is in the message
-└── GuestRefused  the guest answered that it could not: its own words are in the message
+├── GuestRefused  the guest answered that it could not: its own words are in the message
+└── Unable        nothing is broken, this testbed only cannot do what the case needs: the case is inconclusive
 """
 
 from __future__ import annotations
@@ -48,3 +49,7 @@ class GuestSilent(TestbedError):
 
 class GuestRefused(TestbedError):
     pass
+
+
+class Unable(TestbedError):
+    """Not broken, but too old or too small for this case: inconclusive."""
