@@ -6,8 +6,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from harness.plan.model import Plan
+from harness.run import Bench, load
 
 KERNELS = ["debian-6.1", "debian-5.10", "debian-6.12", "debian-backports"]
 
@@ -26,3 +30,14 @@ def test_the_kernels_own_driver_is_content(kernel: str) -> None:
         assert found[tso] == {"out": True, "in": True}, tso
     assert "PASS" in found["self-test"]
     assert not [remark for remark in found["remarks"] if "defect" in remark or "violation" in remark]
+
+
+@pytest.mark.guest
+@pytest.mark.netns
+def test_a_qemu_that_lacks_the_device_makes_the_case_inconclusive(bench: Bench, testcases: Path) -> None:
+    """As QEMU before 10.1 does, this one refuses a device that it does not have."""
+    plan = load([testcases / "tg3" / "receives.yaml"], bench.options)[0]
+    said = plan.model_dump_json(by_alias=True).replace('"driver":"vfio-user-pci"', '"driver":"vfio-user-of-old"')
+    verdict, _ = bench.run(Plan.model_validate_json(said))
+    assert verdict.word == "INCONCLUSIVE"
+    assert "no vfio-user-pci" in verdict.why
