@@ -9,7 +9,7 @@ only told.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from guest.client import Client, Emit
@@ -77,7 +77,6 @@ class Endpoints:
     def _serve(self) -> None:
         if self._thread is None:
             self._loop = Loop(self._net)
-            self._net.irq_sync = _one_at_a_time(self._loop.irq_sync)
             self._thread = threading.Thread(target=self._run, args=(self._loop,), name="netpoll", daemon=True)
             self._thread.start()
 
@@ -132,14 +131,3 @@ class Endpoints:
         for endpoint in self._endpoints.values():
             endpoint.close()
         self._loop.close()
-
-
-def _one_at_a_time(sync: Callable[[NetDevice], None]) -> Callable[[NetDevice], None]:
-    """The loop follows a device's descriptors when its interrupt is masked or its queue stops; senders that poll do both."""
-    lock = threading.RLock()
-
-    def locked(dev: NetDevice) -> None:
-        with lock:
-            sync(dev)
-
-    return locked

@@ -51,9 +51,9 @@ def _bad_ip_checksum(frame: bytearray) -> None:
 
 
 def _bad_udp_checksum(frame: bytearray) -> None:
-    """Never 0, which would say that there is none."""
+    """Never 0, which would say that there is none; neither 0xFFFF, which is the same in one's complement."""
     check = _check(frame, UDP_CHECK)
-    _set_check(frame, UDP_CHECK, check ^ (0x5555 if check != 0x5555 else 0x3333))
+    _set_check(frame, UDP_CHECK, next(bad for bad in (check ^ 0x5555, check ^ 0x3333) if bad % 65535))
 
 
 def _check(frame: bytearray, at: int) -> int:
