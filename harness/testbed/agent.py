@@ -18,8 +18,25 @@ from harness.testbed.errors import GuestRefused, GuestSilent
 
 LINE_LIMIT = 4 << 20  # bytes; a batch of events of a long send is some 100 KiB
 KINDS = frozenset(
-    ["carrier", "nic", "bond", "run", "kmsg", "sent", "dropped", "queued", "late", "rx", "sending", "done", "counters"]
-    + ["passed", "echo", "key", "arp"]
+    [
+        "carrier",
+        "nic",
+        "bond",
+        "run",
+        "kmsg",
+        "sent",
+        "dropped",
+        "queued",
+        "late",
+        "rx",
+        "sending",
+        "done",
+        "counters",
+        "passed",
+        "echo",
+        "key",
+        "arp",
+    ]
 )  # harness.observe.events
 OnEvent = Callable[[str, float, Mapping[str, Any]], None]  # kind, guest's CLOCK_MONOTONIC, further keys
 
