@@ -10,6 +10,7 @@ import errno
 import fcntl
 import ipaddress
 import os
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -245,6 +246,27 @@ def test_we_do_not_hear_ourselves_nor_our_own_machine(netns: KernelEnd, driver: 
         assert seen == [b"\xff" * 12 + bytes(48)]
 
 
+class Master(NetDevice):
+    """Takes over what its slave receives."""
+
+    frames = 0
+
+    def skb_bond(self, slave: NetDevice, skb: SkBuff) -> bool:
+        self.frames += 1
+        return super().skb_bond(slave, skb)
+
+
+def test_every_frame_of_a_slave_goes_through_its_master(netns: KernelEnd, driver: type[AfPacketDevice]) -> None:
+    """Also one whose sk_buff was the master's before, and came back."""
+    peer = netns.raw(THEIRS)
+    with stack(driver(Net(), OURS)) as ours:
+        dev_open(ours.dev)
+        ours.dev.master = master = Master(ours.net, "bond0")
+        for _ in range(5):
+            peer.send(b"\xff" * 12 + bytes(48))
+        ours.loop.run_until(lambda: master.frames == 5, 5, "five frames at the master")
+
+
 # -- links and devices that go ------------------------------------------------------------------------
 
 
@@ -401,6 +423,7 @@ def test_a_nic_that_takes_no_more_stops_the_queue_and_nothing_is_lost(
             sent += 1
         assert ours.dev.xoff
         assert ours.dev.stats["tx_stopped"] >= 1
+        assert not any(events & select.EPOLLOUT for _, events in ours.dev.irq_fds())  # it would be ready at once
         taken = [frame[42:] for frame in read_all(fd) if frame[12:14] == b"\x08\x00"]
         assert taken == [b"%d" % n for n in range(len(taken))]
         assert sent - len(taken) in (0, *range(1, 256))  # what is in our ring is still ours

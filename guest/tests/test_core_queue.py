@@ -71,6 +71,17 @@ def test_a_direct_send_does_not_overtake_what_is_queued() -> None:
     assert (wire.tx.stats.sent, wire.tx.stats.late) == (1, 2)
 
 
+def test_nor_when_the_queue_is_open_again_and_the_worker_has_not_run_yet() -> None:
+    wire = wired(tx_ring=64, drop=netpoll_queue)
+    cut(wire)
+    netpoll_send_udp(wire.tx, b"first")
+    wire.a.cable.set_link(True)
+    wire.interrupts()
+    assert not wire.a.xoff
+    netpoll_send_udp(wire.tx, b"second")
+    assert [frame[42:] for frame in wire.b.rx_ring] == [b"first", b"second"]
+
+
 def test_two_devices_do_not_hold_each_other_up() -> None:
     """2.6.12 had one queue for all."""
     wire = wired(tx_ring=64, drop=netpoll_queue)

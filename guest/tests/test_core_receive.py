@@ -11,6 +11,7 @@ from guest.netpoll.core import RxHook
 from guest.netpoll.drivers.loopback import LoopbackDevice
 from guest.netpoll.frame import Endpoints, make_frame
 from guest.netpoll.netdevice import IFF_NOARP
+from guest.netpoll.rx import MAX_FLOWS
 from guest.netpoll.skbuff import PACKET_OTHERHOST, SkBuff, eth_type_trans, skb_get
 from guest.netpoll.wire import arp, checksum, ethernet, icmpv6, ipv4, ipv6, udp, vlan
 from guest.tests.wired import RECEIVER, SENDER, Wired, wired
@@ -87,10 +88,12 @@ CONSUMED = {
 @pytest.mark.parametrize("napi", [True, False], ids=["NAPI", "non-NAPI"])
 @pytest.mark.parametrize("case", CONSUMED)
 def test_consumed(case: str, napi: bool) -> None:
+    """The second time the flow is known, and takes the short way."""
     wire = wired(napi=napi)
-    assert inject(wire, CONSUMED[case]) == []
-    assert wire.payloads() == [b"" if case == "empty payload" else b"data"]
-    assert wire.rx.stats.received == 1
+    for _ in range(2):
+        assert inject(wire, CONSUMED[case]) == []
+    assert wire.payloads() == [b"" if case == "empty payload" else b"data"] * 2
+    assert wire.rx.stats.received == 2
 
 
 def put_len(frame: bytearray, total: int) -> bytearray:
@@ -117,7 +120,8 @@ PASSED_ON = {
     "later fragment": put(frame4(), 20, b"\x00\x01"),
     "udp length short": put(frame4(), 38, b"\x00\x0b"),
     "udp length long": put(frame4(), 38, b"\x00\x0d"),
-    "udp length under 8": put(put_len(frame4(), 27), 38, b"\x00\x07"),
+    "udp length under 8": put(put_len(frame4(), 27), 38, b"\x00\x07\x00\x00"),  # without a checksum to catch it
+    "both lengths beyond the frame": put(put_len(frame4(), 33), 38, b"\x00\x0d\x00\x00"),
     "udp checksum": put(frame4(), 40, b"\xde\xad"),
     "payload changed": put(frame4(), 42, b"D"),
     "another address": put(frame4(), 33, b"\x03", fix_udp=True),
@@ -126,10 +130,14 @@ PASSED_ON = {
 }
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["new flow", "known flow"])
 @pytest.mark.parametrize("case", PASSED_ON)
-def test_passed_on(case: str) -> None:
+def test_passed_on(case: str, known: bool) -> None:
     """2.6.12 took the wrong checksums and the fragments for its own."""
     wire = wired()
+    if known:
+        inject(wire, CONSUMED["plain"])
+        wire.got.clear()
     assert inject(wire, PASSED_ON[case]) == [PASSED_ON[case]]
     assert wire.got == []
 
@@ -160,8 +168,11 @@ def test_a_checksum_that_the_device_vouches_for_is_not_computed() -> None:
     assert wire.payloads() == [b"data"]
 
 
-def test_a_shared_frame_is_left_alone() -> None:
+@pytest.mark.parametrize("known", [False, True], ids=["new flow", "known flow"])
+def test_a_shared_frame_is_left_alone(known: bool) -> None:
     wire = wired()
+    if known:
+        inject(wire, CONSUMED["plain"])
     skb = SkBuff(bytes(frame4()))
     eth_type_trans(skb, wire.b)
     assert not wire.info(wire.b).netpoll_rx(skb_get(skb))
@@ -246,10 +257,21 @@ def test_every_client_that_matches_gets_the_frame() -> None:
 def test_cleanup_of_one_leaves_the_other() -> None:
     heard: list[bytes] = []
     wire = wired()
+    inject(wire, CONSUMED["plain"])
     listener(wire, lambda _np, _source, data: heard.append(data))
+    inject(wire, CONSUMED["plain"])
     netpoll_cleanup(wire.rx)
     inject(wire, CONSUMED["plain"])
-    assert (wire.got, heard) == ([], [b"data"])
+    assert (wire.payloads(), heard) == ([b"data"] * 2, [b"data"] * 2)
+
+
+def test_flows_are_remembered_up_to_a_bound() -> None:
+    """Nobody fills our memory by sending from every port."""
+    wire = wired()
+    for port in range(1, 2 * MAX_FLOWS):
+        inject(wire, put(frame4(), 34, port.to_bytes(2, "big"), fix_udp=True))
+    assert wire.rx.stats.received == 2 * MAX_FLOWS - 1
+    assert len(wire.info(wire.b).flows) <= MAX_FLOWS
 
 
 def test_a_hook_may_clean_its_own_client_up() -> None:
