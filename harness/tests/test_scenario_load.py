@@ -154,9 +154,9 @@ HOSTILE = [
 def test_hostile_files_are_refused_quickly(tmp_path: Path, raw: bytes, said: str) -> None:
     file = tmp_path / "case.yaml"
     file.write_bytes(raw)
-    began = time.monotonic()
+    began = time.process_time()  # of this process: others may be busy
     _, found = lint([file])
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert any(said in problem for problem in found), found
 
 
