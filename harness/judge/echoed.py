@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from harness.judge.align import align
 from harness.judge.delivery import delivery
 from harness.judge.dropped import named
-from harness.judge.messages import Key
+from harness.judge.messages import Key, unfinished
 from harness.judge.model import CheckResult
 from harness.judge.seen import Seen
 from harness.judge.words import cut, many
@@ -30,6 +30,7 @@ class _Echoes:
     twice: tuple[Key, ...]
     disordered: tuple[Key, ...]
     damaged: int
+    stopped: tuple[str, ...]  # sends that never finished
 
 
 def check(expect: Echoed, seen: Seen) -> CheckResult:
@@ -70,6 +71,7 @@ def _echoes(expect: Echoed, seen: Seen) -> _Echoes:
         twice=tuple(given[place] for _, place in found.duplicated),
         disordered=tuple(given[place] for place in found.reordered) if expect.in_order else (),
         damaged=sum(not each.ok for each in home) + len(there.damaged),
+        stopped=tuple(each.label for each in unfinished(seen, peer)),
     )
 
 
@@ -81,4 +83,5 @@ def _problems(expect: Echoed, found: _Echoes) -> list[str]:
         "came back out of order": found.disordered,
     }
     said = [f"{what}: {named(every)}" for what, every in lists.items() if every]
-    return said + ([f"{many(found.damaged, 'datagram')} damaged on the way"] if found.damaged else [])
+    said += [f"{many(found.damaged, 'datagram')} damaged on the way"] if found.damaged else []
+    return said + [f"the sender stopped in the middle of {label}" for label in found.stopped]

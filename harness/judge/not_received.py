@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.judge.delivery import delivery
 from harness.judge.dropped import named
-from harness.judge.messages import Key, messages
+from harness.judge.messages import Key, messages, unfinished
 from harness.judge.model import CheckResult
 from harness.judge.records import Frame
 from harness.judge.seen import Seen
@@ -38,6 +38,10 @@ def check(expect: NotReceived, seen: Seen) -> CheckResult:
         *_listed("reached the rx_hook", leaked),
         *(_passed_on(expect, seen, sent) if expect.fate == "passed_on" else _eaten(expect, seen, sent)),
         *_listed("sent properly and lost", _lost(expect, seen)),
+        *(
+            f"the sender stopped in the middle of {each.label}"
+            for each in unfinished(seen, seen.plan.endpoint(expect.at).peer)
+        ),
     ]
     return CheckResult(
         check="not_received",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from guest.netpoll.skbuff import DropReason
 from harness.judge.delivery import delivery
 from harness.judge.dropped import named
-from harness.judge.messages import Key
+from harness.judge.messages import Key, unfinished
 from harness.judge.model import CheckResult
 from harness.judge.seen import Seen
 from harness.judge.told import Counters
@@ -29,12 +29,13 @@ def check(expect: Polled, seen: Seen) -> CheckResult:
         return CheckResult(check="polled", about=about, reached=False, held=None, why=missing or "")
     given_up = _given_up(expect, seen)
     lost = [message.key for message in delivery(seen, expect.by, seen.plan.endpoint(expect.by).peer).lost]
+    stopped = [each.label for each in unfinished(seen, expect.by)]
     return CheckResult(
         check="polled",
         about=about,
         reached=True,
-        held=not given_up and not lost,
-        why=_why(counters, given_up, lost),
+        held=not (given_up or lost or stopped),
+        why=_why(counters, given_up, lost, stopped),
         findings=tuple(_findings(given_up, lost)),
         numbers=_numbers(counters) | {"lost": len(lost), "given_up": len(given_up)},
     )
@@ -60,11 +61,13 @@ def _given_up(expect: Polled, seen: Seen) -> list[Key]:
     return [(each.label, each.seq) for each in both if each.endpoint == expect.by and each.why == why]
 
 
-def _why(counters: Counters, given_up: list[Key], lost: list[Key]) -> str:
+def _why(counters: Counters, given_up: list[Key], lost: list[Key], stopped: list[str]) -> str:
     if given_up:
         return f"the queue stayed stopped through all retries: {named(given_up)} dropped"
     if lost:
         return f"lost although the queue was polled open: {named(lost)}"
+    if stopped:
+        return f"the sender stopped in the middle of {', '.join(stopped)}"
     value = counters.values.get
     return (
         f"the queue stopped {many(value('dev_tx_stopped', 0), 'time')}; {many(value('retried', 0), 'message')} left after "
