@@ -22,6 +22,7 @@ FILLED_BY_LOADER = ("params",)
 PATTERNS = {
     r"^[a-z][a-z0-9_-]{0,14}$": "use a-z, 0-9, _ and -, a letter first, at most 15 characters",
     r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$": "write six pairs of lower-case hex digits in quotes, like '52:54:00:12:34:56'",
+    r"^[chlmpqstw]{1,8}$": "use letters of h l m p q s t w, whose answer on the console is known, and c to forge or to crash",
     r"^[A-Z][A-Z0-9_]+$": "write a QMP event in capitals, like GUEST_PANICKED",
     r"^[a-z0-9][a-z0-9_./-]*$": "use a-z, 0-9, _ . / and -, a letter or digit first",
 }
