@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from harness.judge.told import Answer, Counters, Echo, Key, Keys, Passed, Strange
 
+MAX_NUMBERS = 10_000_000  # as many as a testcase can ask for in one send
+
 Event = dict[str, Any]
 Flow = tuple[str, int, str, int]  # source ip and port, destination ip and port
 
@@ -170,6 +172,7 @@ class Records:
     keys: list[Keys] = field(default_factory=list)
     pressed: list[Key] = field(default_factory=list)
     guest_events: int = 0
+    numbers: int = 0  # messages that ranges and totals speak of
 
 
 class _Item:
@@ -255,11 +258,19 @@ def _arrival(records: Records, item: _Item) -> None:
     records.arrivals.append(arrival)
 
 
-def _range(item: _Item) -> Range:
+def _range(records: Records, item: _Item) -> Range:
     found = Range(item.t, item.word("endpoint"), item.word("label"), item.whole("first"), item.whole("last"))
     if not 0 <= found.first <= found.last:
         raise item.wrong("last", f"at least `first` ({found.first})")
+    _count(records, item, "last", found.last - found.first + 1)
     return found
+
+
+def _count(records: Records, item: _Item, key: str, messages: int) -> None:
+    """Checks look at each message by itself, so a guest that speaks of endlessly many must not be believed."""
+    records.numbers += max(messages, 0)
+    if records.numbers > MAX_NUMBERS:
+        raise item.wrong(key, f"no more than {MAX_NUMBERS} messages in a case")
 
 
 def _handled(records: list[Handled], item: _Item) -> None:
@@ -292,7 +303,8 @@ def _seq(item: _Item) -> int | None:
     return None if item.event.get("seq") is None else item.whole("seq")
 
 
-def _strange(item: _Item) -> Strange:
+def _strange(records: Records, item: _Item) -> Strange:
+    _count(records, item, "count", item.whole("count"))
     return Strange(item.t, item.word("endpoint"), item.word("label"), item.word("what"), item.whole("count"))
 
 
@@ -334,7 +346,7 @@ _PARSERS: dict[tuple[str, str], Parser] = {
     ("guest", "carrier"): lambda r, e: r.carriers.append(Link(e.t, e.word("nic"), e.flag("up"))),
     ("guest", "bond"): lambda r, e: r.actives.append(Active(e.t, e.word("bond"), e.may("active"))),
     ("wire", "frame"): _frame,
-    ("guest", "kmsg"): lambda r, e: r.kmsg.append(_range(e)),
+    ("guest", "kmsg"): lambda r, e: r.kmsg.append(_range(r, e)),
     ("qmp", "stuck"): lambda r, e: r.looks.append(
         Look(e.t, e.whole("cpu"), e.word("rip"), e.may("where"), e.words("stack"), e.flag("halted"))
     ),
@@ -343,7 +355,7 @@ _PARSERS: dict[tuple[str, str], Parser] = {
     ),
 }
 _EITHER_SIDE: dict[str, Parser] = {
-    "sent": lambda r, e: r.sent.append(_range(e)),
+    "sent": lambda r, e: r.sent.append(_range(r, e)),
     "dropped": lambda r, e: _handled(r.dropped, e),
     "queued": lambda r, e: _handled(r.queued, e),
     "late": lambda r, e: _handled(r.late, e),
@@ -351,7 +363,7 @@ _EITHER_SIDE: dict[str, Parser] = {
     "sending": lambda r, e: r.sending.append(_sending(e)),
     "done": _done,
     "counters": lambda r, e: r.counters.append(_counters(e)),
-    "frames": lambda r, e: r.strange.append(_strange(e)),
+    "frames": lambda r, e: r.strange.append(_strange(r, e)),
     "passed": lambda r, e: r.passed.append(Passed(e.t, e.word("endpoint"), e.word("label"), _seq(e), e.flag("ok"))),
     "arp": lambda r, e: r.answers.append(Answer(e.t, e.word("endpoint"), e.word("ip"), e.word("mac"), e.word("to"))),
     "echo": lambda r, e: r.echoes.append(_echo(e)),
