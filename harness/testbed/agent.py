@@ -113,7 +113,7 @@ class Agent:
                     self._event(kind, stamp, keys)
             else:
                 self._answer(message)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             self._on_garbage(f"{type(error).__name__}: {line[:200]!r}")
 
     def _event(self, kind: object, stamp: object, keys: object) -> None:

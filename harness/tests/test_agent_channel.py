@@ -83,6 +83,8 @@ HOSTILE = {
     "not utf-8": b"\xff\xfe\n",
     "deeply nested": b"[" * 100_000 + b"\n",
     "longer than any line": b"x" * (LINE_LIMIT + 10) + b"\n",
+    "an id without end": b'{"id": 1e999, "result": 1}\n',
+    "a time beyond floats": b'{"events": [["carrier", 1' + b"0" * 400 + b", {}]]}\n",
     "not a number as time": b'{"events": [["carrier", NaN, {}]]}\n',
 }
 
