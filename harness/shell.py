@@ -47,6 +47,7 @@ from harness.testbed.process import die_with
 _JOB: TypeAdapter[Job] = TypeAdapter(Job)
 STDIN, STDOUT = 0, 1
 OK, TESTBED_FAILED, INTERRUPTED = 0, 3, 130  # of harness.cli.Exit
+SETTLE = 60.0  # seconds
 COMMAND_SECONDS = 600.0  # for a command that comes from a file instead of from a person
 
 
@@ -136,7 +137,6 @@ async def session(job: Job) -> int:
         async with _brought_up(job, evidence) as (case, ssh):
             commands = Commands(case.plan, partial(_step, case), lambda: case.crashed, screen.say, hidden)
             hidden.clear()
-            screen.say(f"{case.plan.case}: its guest is yours. :help tells the commands, :quit ends.")
             work = _on_a_terminal if os.isatty(STDIN) else _line_by_line
             await case.machine.alive(work(case, ssh, screen, commands), 1e9, "the end of the session")
             await commands.stop()
@@ -176,7 +176,7 @@ async def _brought_up(job: Job, evidence: Evidence) -> AsyncIterator[tuple[Case,
         ssh = case.channels["ssh"]
         assert isinstance(ssh, Ssh)
         yield case, ssh
-        await settle(case)
+        await case.machine.alive(settle(case), SETTLE, "the last of the evidence")
 
 
 async def _step(case: Case, stage: Stage) -> None:
@@ -222,6 +222,7 @@ async def _on_a_terminal(case: Case, ssh: Ssh, screen: Screen, commands: Command
     threading.Thread(target=_receive, args=(shell, loop, screen, ended), daemon=True).start()
     with _as_it_was():
         tty.setraw(STDIN, termios.TCSADRAIN)
+        screen.say(_welcome(case))
         loop.add_reader(STDIN, keys)
         loop.add_signal_handler(signal.SIGWINCH, resized)
         ticking = asyncio.create_task(_tick(screen))
@@ -232,7 +233,11 @@ async def _on_a_terminal(case: Case, ssh: Ssh, screen: Screen, commands: Command
             loop.remove_reader(STDIN)
             loop.remove_signal_handler(signal.SIGWINCH)
             shell.close()
-    screen.say("")
+            screen.guest(b"\r\n")  # so that what we say from here on stands below the guest's last prompt
+
+
+def _welcome(case: Case) -> str:
+    return f"{case.plan.case}: its guest is yours. :help tells the commands, :quit ends."
 
 
 def _send(shell: paramiko.Channel, typed: queue.SimpleQueue[bytes]) -> None:
@@ -261,6 +266,7 @@ async def _tick(screen: Screen) -> None:
 
 async def _line_by_line(case: Case, ssh: Ssh, screen: Screen, commands: Commands) -> None:
     """Without a terminal: each line to its end before the next, so that a file of them is a script."""
+    screen.say(_welcome(case))
     while line := await asyncio.to_thread(sys.stdin.readline):
         text = line.strip()
         if text.startswith(":"):

@@ -17,7 +17,10 @@ ETHERTYPES: Mapping[int, str] = {0x0800: "IPv4", 0x0806: "ARP", 0x86DD: "IPv6", 
 def line_of(event: Event) -> str | None:
     """None for events that are not shown."""
     teller = TELLERS.get((event["src"], event["kind"]))
-    return None if teller is None else f"{event['t']:9.3f} {clean(teller(event))}"
+    if teller is None:
+        return None
+    first, *more = (clean(line) for line in teller(event).split("\n"))
+    return "\n".join([f"{event['t']:9.3f} {first}", *(f"{'':9} {line}" for line in more)])
 
 
 def _frame(event: Event) -> str:

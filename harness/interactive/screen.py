@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 UNFINISHED = 4096  # bytes of a line that are painted again
 WAITING = 200  # lines kept for the end of a full-screen program
-BURST, PAUSE = 20, 0.25  # lines shown at once, seconds until as many more are
+BURST, PAUSE = 120, 0.25  # lines shown at once (a whole panic on console and wire), seconds until as many more are
 ALTERNATE = re.compile(rb"\x1b\[\?(?:1049|1047|47)([hl])")
 CLEAR_LINE = b"\r\x1b[K"
 
@@ -43,9 +43,11 @@ class Screen:
     def guest(self, data: bytes) -> None:
         """Output of the guest's shell, or the echo of a command: as it is."""
         self._write(data)
-        for mode in ALTERNATE.findall(data):
-            self.full = mode == b"h"
-        self._line = (self._line + data).rpartition(b"\n")[2][-UNFINISHED:]
+        line = self._line + data
+        for switch in ALTERNATE.finditer(line):  # in the whole line: it may have come in two pieces
+            self.full = switch[1] == b"h"
+        line = ALTERNATE.split(line)[-1]  # painting it again must not switch again
+        self._line = line.rpartition(b"\n")[2][-UNFINISHED:]
         if not self.full:
             while self._waiting:
                 self._show(self._waiting.popleft())

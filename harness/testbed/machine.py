@@ -153,6 +153,8 @@ class Machine:
         dead = asyncio.ensure_future(self.died.wait())
         try:
             await asyncio.wait({work, dead}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+            if work.done() and isinstance(work.exception(), QemuDied):
+                await asyncio.wait({dead}, timeout=1)  # a socket may close before the process has ended
             if self.died.is_set():
                 raise self.post_mortem()
             if not work.done():
