@@ -30,7 +30,7 @@ def bond_handle_frame(bond: Bond, dev: NetDevice, skb: SkBuff) -> bool:
     if slave.port is not None and skb.protocol == ETH_P_SLOW and data[:6] == SLOW_MULTICAST:
         bond_3ad_lacpdu_recv(bond, slave, skb)
         return False
-    if slave.inactive and not (bond.mode is Mode.ALB and not data[0] & 1):
+    if slave.inactive and not (bond.mode is Mode.ALB and data and not data[0] & 1):
         bond.stats["rx_inactive"] += 1
         return False
     skb.dev = bond
