@@ -4,12 +4,14 @@ segmentation offload, survives a link flap and being loaded again, and can be un
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import images
 from harness.plan.model import Plan
 from harness.run import Bench, load
 
@@ -20,7 +22,11 @@ KERNELS = ["debian-6.1", "debian-5.10", "debian-6.12", "debian-backports"]
 @pytest.mark.netns
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_kernels_own_driver_is_content(kernel: str) -> None:
-    command = ["unshare", "-n", sys.executable, "-m", "harness.tests.tg3_guest", kernel]
+    builder = images.Builder()  # here, where there is a network
+    images.ensure_qemu(builder)
+    images.ensure_guest(images.ensure_kernel(kernel, builder), builder)
+    own_network = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    command = [*own_network, sys.executable, "-m", "harness.tests.tg3_guest", kernel]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)

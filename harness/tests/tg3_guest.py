@@ -13,13 +13,14 @@ import hashlib
 import json
 import random
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from pyroute2 import IPRoute
 
 from harness.nic.client import ServedNic
 from harness.observe.events import Clock
@@ -119,7 +120,7 @@ async def main(kernel: str) -> dict[str, Any]:
 async def plugged(machine: Machine, outputs: list[dict[str, Any]]) -> dict[str, Any]:
     await machine.alive(machine.agent.synchronise(time.monotonic), 30, "the agent")
     tap = await asyncio.to_thread(open_tap, "tap0")
-    subprocess.run(["ip", "addr", "add", f"{HOST}/24", "dev", "tap0"], check=True)
+    await asyncio.to_thread(_give_address, "tap0")
     remarks: list[str] = []
     nic = ServedNic.start(tap, MAC, lambda event: remarks.append(str(event)) if event["kind"] == "remark" else None)
     try:
@@ -135,6 +136,11 @@ async def plugged(machine: Machine, outputs: list[dict[str, Any]]) -> dict[str, 
         return {**found, "remarks": remarks}
     finally:
         nic.close()
+
+
+def _give_address(interface: str) -> None:
+    with IPRoute() as netlink:
+        netlink.addr("add", index=netlink.link_lookup(ifname=interface)[0], address=HOST, prefixlen=24)
 
 
 if __name__ == "__main__":
