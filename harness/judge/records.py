@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from harness.judge.told import Answer, Counters, Echo, Key, Keys, Passed, Strange
+from harness.scenario.model import FrameKind
 
 MAX_NUMBERS = 10_000_000  # as many as a testcase can ask for in one send
 
@@ -305,7 +306,8 @@ def _seq(item: _Item) -> int | None:
 
 def _strange(records: Records, item: _Item) -> Strange:
     _count(records, item, "count", item.whole("count"))
-    return Strange(item.t, item.word("endpoint"), item.word("label"), item.word("what"), item.whole("count"))
+    what = item.one_of("what", *get_args(FrameKind))
+    return Strange(item.t, item.word("endpoint"), item.word("label"), what, item.whole("count"))
 
 
 def _echo(item: _Item) -> Echo:

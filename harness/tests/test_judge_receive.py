@@ -161,3 +161,33 @@ def test_frames_that_the_testcase_damaged_itself_are_no_bad_checksums_of_the_sen
     one_more = check_of(expect, run(own, frame(0.6, out=False, csum="bad"), AFTER))
     assert one_more.held is False
     assert "bad checksum" in one_more.why
+
+
+HOSTILE: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "an unknown kind of frames": ("host", "frames", {"endpoint": "h", "label": "x", "what": "odd", "count": 1}),
+    "frames without end": ("host", "frames", {"endpoint": "h", "label": "x", "what": "fragment", "count": 10**12}),
+    "passed on without a label": ("guest", "passed", {"endpoint": "g", "label": None, "seq": 1, "ok": True}),
+    "passed on with a name for a number": (
+        "guest",
+        "passed",
+        {"endpoint": "g", "label": "x", "seq": "one", "ok": True},
+    ),
+    "an answer without a MAC": ("host", "arp", {"endpoint": "h", "ip": "10.0.0.1", "mac": None, "to": ""}),
+    "an echo that may have been sent": (
+        "guest",
+        "echo",
+        {"endpoint": "g", "label": "h", "seq": 1, "sent": 1, "inside": True},
+    ),
+    "keys that are a number": ("host", "keys", {"endpoint": "h", "keys": 7, "forge": None}),
+    "a key that is a list": ("guest", "key", {"endpoint": "g", "key": ["h"]}),
+}
+
+
+@pytest.mark.parametrize(("source", "kind", "keys"), HOSTILE.values(), ids=HOSTILE)
+def test_what_the_catalogue_does_not_allow_is_an_error_and_no_exception(
+    source: str, kind: str, keys: dict[str, Any]
+) -> None:
+    for expect in ({"not_received": {"at": "g"}}, {"echoed": {"by": "g"}}, {"pressed": {"at": "g"}}):
+        verdict = judge(plan(expect, reverse=True), run(PORTS, AFTER, event(0.7, source, kind, **keys)))
+        assert verdict.word == "ERROR"
+        assert f"({source} {kind})" in verdict.why

@@ -12,7 +12,7 @@ import pytest
 from harness.frozen import Frozen
 from harness.plan.nics import MODELS
 from harness.scenario.load import load, load_tree
-from harness.scenario.model import WAITS, Scenario
+from harness.scenario.model import WAITS, BondMode, Scenario
 
 HERE = Path(__file__).parent
 TESTCASES = HERE.parents[1] / "testcases"
@@ -28,6 +28,20 @@ NAMES = {
     "drop/netconsole-link-cut",
     "crash/panic",
     "bonding/failover-then-panic",
+    "poll/socket-full",
+    "poll/ring-runs-out",
+    "receive/not-ours",
+    "receive/trapped",
+    "receive/ping-pong",
+    "receive/crossing",
+    "sysrq/panic-by-wire",
+    "sysrq/strangers",
+}
+OVER_BONDS = {
+    "send": ["bonding/modes", "bonding/lacp"],
+    "poll": ["poll/bonds"],
+    "drop": ["drop/bonds", "drop/lacp"],
+    "receive": ["receive/bonds"],
 }
 
 
@@ -39,6 +53,14 @@ def test_all_smoke_testcases_are_there() -> None:
 def test_each_smoke_testcase_runs_on_e1000_and_virtio_net(name: str) -> None:
     models = {nic.model for case in load(TESTCASES / f"{name}.yaml") for nic in case.guest.nics.values()}
     assert models == {"e1000", "virtio-net"}
+
+
+@pytest.mark.parametrize("names", OVER_BONDS.values(), ids=OVER_BONDS)
+def test_sending_polling_dropping_and_receiving_run_over_each_bond_mode(names: list[str]) -> None:
+    cases = [case for name in names for case in load(TESTCASES / f"{name}.yaml")]
+    assert {bond.mode for case in cases for bond in case.guest.bonds.values()} == set(get_args(BondMode))
+    for case in cases:
+        assert {end.device for end in case.endpoints.values()} == set(case.guest.bonds)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
