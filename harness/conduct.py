@@ -173,7 +173,9 @@ def _memory(job: Job) -> AbstractContextManager[tuple[Memory, Sequence[int]]]:
 
 
 def _argv(job: Job, memory: Memory, channels: Channels) -> list[str]:
-    return (boot_argv if job.cold else clone_argv)(job.ingredients, memory, channels)
+    if job.cold:
+        return boot_argv(job.ingredients, memory, channels)
+    return clone_argv(job.ingredients, memory, channels, job.template.folder)
 
 
 def _observers(evidence: Evidence, machine_offset: Callable[[], float]) -> Observers:

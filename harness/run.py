@@ -25,12 +25,14 @@ from harness.judge.judge import judge
 from harness.judge.model import Verdict
 from harness.observe.events import read_evidence
 from harness.plan.compile import compile_plan
-from harness.plan.model import MachinePlan, Plan
+from harness.plan.model import DiskPlan, MachinePlan, Plan
 from harness.report import store
 from harness.scenario.load import load_tree
 from harness.scenario.model import Scenario
 from harness.testbed.accel import Probe, probe
 from harness.testbed.channels import Login
+from harness.testbed.errors import TestbedError
+from harness.testbed.own_guest import OwnGuest
 from harness.testbed.qemu import Accel, Boot
 from harness.testbed.template import Ingredients, ensure
 from harness.zygote import Zygote
@@ -97,7 +99,10 @@ class Bench:
         return self._probe
 
     def ingredients(self, machine: MachinePlan) -> Ingredients:
-        """What the machine's template is made of; builds the images that are missing. Raises images.ImageError."""
+        """What the machine's template is made of; builds the images that are missing. Raises images.ImageError, and
+        TestbedError for a disk or key that is not there."""
+        if machine.disk is not None:
+            return self._own_ingredients(machine, machine.disk)
         kernel = self.kernel(machine.kernel)
         guest = images.ensure_guest(kernel, self._builder)
         qemu = self.qemu()
@@ -109,6 +114,21 @@ class Bench:
             boot=Boot(kernel.vmlinux, guest.initrd),
             image_digest=f"{kernel.digest}-{guest.digest}",
             login=Login("root", guest.client_key, guest.host_key.read_text()),
+        )
+
+    def _own_ingredients(self, machine: MachinePlan, disk: DiskPlan) -> Ingredients:
+        """For a guest that we did not build; our kernel only tells whether KVM runs."""
+        qemu = self.qemu()
+        own = OwnGuest(Path(disk.path), qemu.img_argv)
+        return Ingredients(
+            qemu=qemu.argv,
+            qemu_digest=qemu.digest,
+            accel=self.accel(self.kernel(images.DEFAULT_KERNEL)).accel,
+            machine=machine,
+            boot=None,
+            image_digest=own.identity(),
+            login=login_of(disk),
+            own=own,
         )
 
     def kernel(self, name: str) -> images.Kernel:
@@ -154,6 +174,20 @@ def bench(options: Options, say: Say) -> Iterator[Bench]:
         yield made
     finally:
         made.close()
+
+
+def login_of(disk: DiskPlan) -> Login:
+    """Raises TestbedError for keys that are not there."""
+    host_key = disk.host_key
+    try:
+        if " " not in host_key.strip():
+            host_key = Path(host_key).read_text()
+        Path(disk.key).open().close()
+    except OSError as error:
+        raise TestbedError(
+            f"{error.filename}: {error.strerror}", "guest.ssh takes paths relative to the testcase's folder"
+        ) from error
+    return Login(disk.user, Path(disk.key), host_key)
 
 
 def is_path(kernel: str) -> bool:

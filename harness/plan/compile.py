@@ -7,13 +7,14 @@ same plan, byte for byte.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePath
 
 from harness.plan.addresses import ip_of, mac_of, nic_mac, nics_behind, port_of, tap_name
-from harness.plan.model import EndpointPlan, MachinePlan, NicPlan, Plan, Stage, StreamPlan
+from harness.plan.model import DiskPlan, EndpointPlan, MachinePlan, NicPlan, Plan, Stage, StreamPlan
 from harness.plan.nics import DRIVERS, MODELS
 from harness.plan.setup import setup_stage
 from harness.plan.steps import step_stage, strange_stream
-from harness.scenario.model import Endpoint, Frames, Guest, KnownBug, Scenario, Send
+from harness.scenario.model import Endpoint, Frames, Guest, GuestSsh, KnownBug, Scenario, Send
 
 ROOT_PORT, PCI_BRIDGE = "rp{}", "pb0"  # buses of the q35 base machine
 
@@ -39,7 +40,7 @@ def compile_plan(scenario: Scenario, source: str) -> Plan:
         case=scenario.case,
         source=source,
         scenario=scenario,
-        machine=machine_plan(scenario.guest),
+        machine=machine_plan(scenario.guest, PurePath(source.rpartition(":")[0]).parent),
         nics=nics,
         endpoints=endpoints,
         stages=stages,
@@ -49,10 +50,22 @@ def compile_plan(scenario: Scenario, source: str) -> Plan:
     )
 
 
-def machine_plan(guest: Guest) -> MachinePlan:
+def machine_plan(guest: Guest, folder: PurePath | None = None) -> MachinePlan:
+    """`folder`: where the testcase is, and what its paths are relative to."""
+    if guest.disk is not None and guest.ssh is not None:
+        disk = _disk(guest.disk, guest.ssh, folder or PurePath())
+        return MachinePlan(
+            kernel=guest.disk, machine=guest.machine, memory=guest.memory, smp=guest.smp, cmdline="", disk=disk
+        )
     return MachinePlan(
         kernel=guest.kernel, machine=guest.machine, memory=guest.memory, smp=guest.smp, cmdline=" ".join(CMDLINE)
     )
+
+
+def _disk(disk: str, ssh: GuestSsh, folder: PurePath) -> DiskPlan:
+    """A public key has two words at least, a path is taken to have one."""
+    host_key = ssh.host_key if " " in ssh.host_key.strip() else str(folder / ssh.host_key)
+    return DiskPlan(path=str(folder / disk), user=ssh.user, key=str(folder / ssh.key), host_key=host_key)
 
 
 def known_bug(scenario: Scenario) -> KnownBug | None:

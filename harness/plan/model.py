@@ -15,6 +15,15 @@ from harness.frozen import Frozen
 from harness.scenario.model import ChannelName, Expect, KnownBug, Scenario
 
 
+class DiskPlan(Frozen):
+    """A guest that we did not build. Paths as they are to be opened; `host_key` is a public key or the path of one."""
+
+    path: str
+    user: str
+    key: str
+    host_key: str
+
+
 class MachinePlan(Frozen):
     """What a RAM template is made of: two cases with equal MachinePlans are restored from the same template."""
 
@@ -23,6 +32,7 @@ class MachinePlan(Frozen):
     memory: int  # MiB
     smp: int
     cmdline: str  # the guest kernel's command line
+    disk: DiskPlan | None = None  # boots by itself; `kernel` and `cmdline` are its own then
 
 
 class NicPlan(Frozen):

@@ -26,6 +26,7 @@ FAMILY = 4  # netpoll endpoints of a testcase speak IPv4 for now
 def check(scenario: Scenario, known_kernels: Collection[str] | None = None) -> Iterator[Message]:
     """Every contradiction in the scenario."""
     yield from _kernel(scenario, known_kernels)
+    yield from _disk(scenario)
     yield from _nics(scenario)
     yield from _macs(scenario)
     yield from _bonds(scenario)
@@ -67,6 +68,20 @@ def _kernel(scenario: Scenario, known: Collection[str] | None) -> Iterator[Messa
     kernel = scenario.guest.kernel
     if known is not None and kernel not in known:
         yield Message(("guest", "kernel"), f"unknown kernel {kernel!r}", suggest(kernel, sorted(known), "kernels"))
+
+
+def _disk(scenario: Scenario) -> Iterator[Message]:
+    guest = scenario.guest
+    if guest.disk is not None and "kernel" in guest.model_fields_set:
+        yield Message(("guest", "kernel"), "a disk boots its own kernel", "leave out `kernel`, or `disk`", on_key=True)
+    if guest.disk is not None and guest.ssh is None:
+        yield Message(
+            ("guest", "disk"), "nobody knows how to log in", "add `ssh: {key: ..., host_key: ...}`", on_key=True
+        )
+    if guest.disk is None and guest.ssh is not None:
+        yield Message(
+            ("guest", "ssh"), "the guest that we build has keys of its own", "add `disk`, or remove it", on_key=True
+        )
 
 
 def _nics(scenario: Scenario) -> Iterator[Message]:

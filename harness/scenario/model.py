@@ -42,6 +42,14 @@ class Bond(Frozen):
     options: dict[str, str | int] = {}  # further sysfs options of the bonding driver, e.g. lacp_rate
 
 
+class GuestSsh(Frozen):
+    """How a guest that we did not build is reached. Paths are relative to the testcase's folder."""
+
+    user: str = "root"
+    key: str  # path of the private key
+    host_key: str  # `ssh-ed25519 AAAA...`, or the path of a .pub file
+
+
 class Guest(Frozen):
     """The machine. `nics` and `bonds` share one space of names; an endpoint's `device` names one of them."""
 
@@ -52,6 +60,10 @@ class Guest(Frozen):
     nics: Annotated[dict[Id, Nic], Field(min_length=1, max_length=8)]
     bonds: dict[Id, Bond] = {}
     channel: ChannelName = "agent"  # what sets bonds up and runs commands; events come from our agent in any case
+    disk: str | None = (
+        None  # a qcow2 or raw image that boots by itself, instead of `kernel` and the guest that we build
+    )
+    ssh: GuestSsh | None = None  # with `disk`, and only there
     sysctl: dict[str, str | int] = {}  # e.g. kernel.unknown_nmi_panic: 1
 
 

@@ -37,6 +37,14 @@ class Boot:
 
 
 @dataclass(frozen=True)
+class Disk:
+    """An overlay over the image of a guest that we did not build."""
+
+    path: Path
+    snapshot: bool  # the overlay stays as it is, too
+
+
+@dataclass(frozen=True)
 class Channels:
     """Descriptors of socket pairs that QEMU inherits; the numbers stay the same in the child. The last two serve
     `harness.testbed.channels` and lie idle unless somebody opens one."""
@@ -54,9 +62,11 @@ def machine_argv(
     accel: Accel,
     memory: Memory,
     channels: Channels,
-    boot: Boot | None = None,
+    start: Boot | Disk | None = None,
+    disk: Disk | None = None,
 ) -> list[str]:
-    """The whole command. With `boot` the guest starts from its kernel, without it waits for `migrate-incoming`."""
+    """The whole command. With `start` the guest starts from its kernel or disk, without it waits for `migrate-incoming`; `disk`:
+    what a clone has in the place of the disk that its template started from."""
     pairs: list[tuple[str, str]] = [
         ("-machine", f"{plan.machine},accel={accel},memory-backend=ram,usb=off"),
         ("-cpu", "host" if accel == "kvm" else "max"),
@@ -79,9 +89,11 @@ def machine_argv(
     ]
     if plan.machine == "q35":
         pairs += _q35_buses()
-    if boot is not None:
-        pairs += [("-kernel", str(boot.kernel)), ("-initrd", str(boot.initrd)), ("-append", plan.cmdline)]
-    else:
+    if (drive := start if isinstance(start, Disk) else disk) is not None:
+        pairs += _drive(drive)
+    if isinstance(start, Boot):
+        pairs += [("-kernel", str(start.kernel)), ("-initrd", str(start.initrd)), ("-append", plan.cmdline)]
+    elif start is None:
         pairs += [("-incoming", "defer")]
     flat = [word for pair in pairs for word in pair]
     return [*qemu, "-nodefaults", "-no-user-config", "-display", "none", *flat]
@@ -91,6 +103,15 @@ def _port(chardev: str, fd: int, name: str) -> list[tuple[str, str]]:
     return [
         ("-chardev", f"socket,id={chardev},fd={fd}"),
         ("-device", f"virtserialport,chardev={chardev},name={name}"),
+    ]
+
+
+def _drive(disk: Disk) -> list[tuple[str, str]]:
+    """`snapshot`: writes go to a file that has no name and ends with QEMU."""
+    snapshot = "on" if disk.snapshot else "off"
+    return [
+        ("-drive", f"if=none,id=disk,format=qcow2,file={_escaped(str(disk.path))},snapshot={snapshot}"),
+        ("-device", "virtio-blk-pci,id=vblk,drive=disk,addr=0x1a"),
     ]
 
 

@@ -20,18 +20,19 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.observe.events import Clock
 from harness.plan.model import MachinePlan
-from harness.testbed import symbols
+from harness.testbed import own_guest, symbols
 from harness.testbed.channels import Login
 from harness.testbed.errors import GuestSilent, TestbedError
 from harness.testbed.machine import Machine, Observers
-from harness.testbed.qemu import Accel, Boot, Channels, Memory, machine_argv
+from harness.testbed.own_guest import OwnGuest
+from harness.testbed.qemu import Accel, Boot, Channels, Disk, Memory, machine_argv
 
 VERSION = 2  # of what this module makes; a change makes every older template stale
 KEEP, UNUSED = 8, 3600.0  # templates, seconds: what `prune` leaves
@@ -52,14 +53,15 @@ class Ingredients:
     qemu_digest: str
     accel: Accel
     machine: MachinePlan
-    boot: Boot
+    boot: Boot | None  # None: from the disk of `own`
     image_digest: str  # of kernel and guest image together
     login: Login | None = None  # how the guest is reached over ssh
+    own: OwnGuest | None = None  # a guest that we did not build
 
     def digest(self) -> str:
         """The template's name in the cache."""
         host_cpu = _host_cpu() if self.accel == "kvm" else ""
-        shape = machine_argv((), self.machine, self.accel, Memory("", False), Channels(0, 0, 0, 0, 0))
+        shape = clone_argv(replace(self, qemu=()), Memory("", False), Channels(0, 0, 0, 0, 0))
         parts = [VERSION, self.qemu_digest, host_cpu, shape, self.machine.model_dump(), self.image_digest]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -161,7 +163,6 @@ async def _make(work: Path, ingredients: Ingredients, say: Callable[[str], None]
     )
     with (work / "ram").open("wb") as ram:
         ram.truncate(machine.memory << 20)
-    argv_of = partial(boot_argv, ingredients, Memory(str(work / "ram"), True))
     panicked: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def console_line(_t: float, text: str) -> None:
@@ -169,27 +170,58 @@ async def _make(work: Path, ingredients: Ingredients, say: Callable[[str], None]
             panicked.set_result(text)
 
     quiet = Observers(lambda *_: None, console_line, lambda *_: None)
-    async with Machine.start(argv_of, quiet, Clock.start(), work / "console.log") as guest:
-        deadline = BOOT_DEADLINE[ingredients.accel]
-        try:
-            asked = guest.agent.ask("hello", within=deadline)
-            hello = await guest.alive(_unless(asked, panicked), deadline + 1, "the agent's first answer")
-        except GuestSilent as silent:
-            raise GuestSilent(
-                f"{silent.what}\n{guest.console.tail(25)}",
-                "the guest's console is above; has the kernel virtio_console?",
-            ) from silent
-        packed = await guest.alive(guest.agent.ask("kallsyms", within=60), 61, "the kernel's symbols")
-        (work / "kallsyms").write_text(symbols.unpack(str(packed["packed"])))
-        await guest.qmp.execute("stop")
-        await guest.qmp.execute("migrate-set-capabilities", CAPABILITIES)
-        await guest.qmp.execute("migrate", {"uri": f"file:{work / 'state'}"})
-        await _migration(guest, 60, "the saved device state")
+    with _to_boot(work, ingredients) as (argv_of, inherit):
+        start = Machine.start(argv_of, quiet, Clock.start(), work / "console.log", inherit)
+        async with start as guest:
+            hello = await _moved_in(guest, ingredients, inherit, panicked)
+            await _save(guest, work)
     seconds = time.monotonic() - began
     (work / "template.json").write_text(
         json.dumps({"hello": hello, "seconds": round(seconds, 2), "machine": machine.model_dump()})
     )
     say(f"template ready in {seconds:.1f} s: Linux {hello['release']}")
+
+
+@contextlib.contextmanager
+def _to_boot(work: Path, ingredients: Ingredients) -> Iterator[tuple[Callable[[Channels], list[str]], Sequence[int]]]:
+    """The command of the machine that is to become a template, and the descriptors that it inherits."""
+    memory = Memory(str(work / "ram"), True)
+    if ingredients.own is None:
+        yield partial(boot_argv, ingredients, memory), ()
+        return
+    ingredients.own.overlay(work)
+    with own_guest.door(work) as folder_fd:
+        management = own_guest.management_argv(ingredients.machine.machine, folder_fd)
+        yield lambda channels: [*boot_argv(ingredients, memory, channels, work), *management], (folder_fd,)
+
+
+async def _moved_in(
+    guest: Machine, ingredients: Ingredients, inherit: Sequence[int], panicked: asyncio.Future[str]
+) -> Mapping[str, Any]:
+    """The agent's first answer; into a guest that we did not build it has to be brought."""
+    deadline = BOOT_DEADLINE[ingredients.accel]
+    if ingredients.own is not None and ingredients.login is not None:
+        patience = own_guest.PATIENCE[ingredients.accel]
+        await _unless(own_guest.move_in(guest, ingredients.login, inherit[0], patience), panicked)
+    try:
+        asked = guest.agent.ask("hello", within=deadline)
+        hello: Mapping[str, Any] = await guest.alive(_unless(asked, panicked), deadline + 1, "the agent's first answer")
+        return hello
+    except GuestSilent as silent:
+        raise GuestSilent(
+            f"{silent.what}\n{guest.console.tail(25)}",
+            "the guest's console is above; has the kernel virtio_console?",
+        ) from silent
+
+
+async def _save(guest: Machine, work: Path) -> None:
+    """Stop the machine for good and put all but its memory into files; that is in one already."""
+    packed = await guest.alive(guest.agent.ask("kallsyms", within=60), 61, "the kernel's symbols")
+    (work / "kallsyms").write_text(symbols.unpack(str(packed["packed"])))
+    await guest.qmp.execute("stop")
+    await guest.qmp.execute("migrate-set-capabilities", CAPABILITIES)
+    await guest.qmp.execute("migrate", {"uri": f"file:{work / 'state'}"})
+    await _migration(guest, 60, "the saved device state")
 
 
 async def _unless(answer: Coroutine[Any, Any, Any], panicked: asyncio.Future[str]) -> Any:
@@ -202,9 +234,15 @@ async def _unless(answer: Coroutine[Any, Any, Any], panicked: asyncio.Future[str
     raise GuestSilent(f"the guest panicked while it booted: {panicked.result()}")
 
 
-def boot_argv(ingredients: Ingredients, memory: Memory, channels: Channels) -> list[str]:
-    """The command of a machine that boots: a template in the making, or a case without one."""
-    return machine_argv(ingredients.qemu, ingredients.machine, ingredients.accel, memory, channels, ingredients.boot)
+def boot_argv(ingredients: Ingredients, memory: Memory, channels: Channels, folder: Path | None = None) -> list[str]:
+    """The command of a machine that boots: a template in the making, or a case without one. `folder`: where the overlay of a
+    guest that we did not build is. Raises TestbedError for such a guest without a folder: only its template boots."""
+    start: Boot | Disk | None = ingredients.boot
+    if start is None:
+        if folder is None:
+            raise TestbedError("a disk of one's own boots for its template only")
+        start = Disk(folder / own_guest.OVERLAY, snapshot=False)
+    return machine_argv(ingredients.qemu, ingredients.machine, ingredients.accel, memory, channels, start)
 
 
 async def _migration(guest: Machine, within: float, what: str) -> None:
@@ -214,9 +252,12 @@ async def _migration(guest: Machine, within: float, what: str) -> None:
         raise TestbedError(f"{what}: QEMU says that it failed: {await guest.qmp.execute('query-migrate')}")
 
 
-def clone_argv(ingredients: Ingredients, memory: Memory, channels: Channels) -> list[str]:
-    """The command of a clone."""
-    return machine_argv(ingredients.qemu, ingredients.machine, ingredients.accel, memory, channels)
+def clone_argv(
+    ingredients: Ingredients, memory: Memory, channels: Channels, folder: Path = Path("TEMPLATE")
+) -> list[str]:
+    """The command of a clone. `folder`: the template's."""
+    disk = None if ingredients.own is None else Disk(folder / own_guest.OVERLAY, snapshot=True)
+    return machine_argv(ingredients.qemu, ingredients.machine, ingredients.accel, memory, channels, disk=disk)
 
 
 async def restore(guest: Machine, template: Template) -> None:
