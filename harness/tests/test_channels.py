@@ -10,16 +10,18 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import paramiko
 import pytest
 
 from harness.observe.events import Clock
-from harness.plan.compile import compile_plan
+from harness.plan.compile import compile_plan, machine_plan
 from harness.plan.model import Ask
 from harness.run import Bench, load
 from harness.scenario.errors import ScenarioErrors
 from harness.scenario.load import load as scenario_of
+from harness.scenario.model import Guest, Nic
 from harness.testbed import template
 from harness.testbed.channels import Channel, ChannelName, Login, bond
 from harness.testbed.channels.agent import CHUNK
@@ -27,6 +29,7 @@ from harness.testbed.channels.doors import open_channel
 from harness.testbed.channels.guest_agent import GuestAgent, synchronise
 from harness.testbed.errors import GuestRefused, GuestSilent, TestbedError
 from harness.testbed.machine import Machine, Observers
+from harness.testbed.qemu import Boot
 from harness.testbed.template import Ingredients, clone_argv, clone_memory, restore
 
 CHANNELS: tuple[ChannelName, ...] = ("agent", "qemu-guest-agent", "ssh")
@@ -78,6 +81,8 @@ def test_programs(on_a_guest: Callable[[Work], None], name: ChannelName) -> None
             assert (ran.rc, ran.out, ran.err) == (3, "out\n", "err\n")
             with pytest.raises(GuestRefused, match="status 3: err"):
                 ran.checked()
+            killed = await channel.run(["sh", "-c", "kill -KILL $$"])
+            assert killed.rc == (-1 if name == "ssh" else -9)
             spaced = await channel.run(["printf", "%s|", "two words", "$HOME", "'quoted'", "", "*"])
             assert spaced.out == "two words|$HOME|'quoted'||*|"
             assert (await channel.run(["cat"])).out == "", "a program must find its input at its end"
@@ -96,7 +101,9 @@ def test_programs(on_a_guest: Callable[[Work], None], name: ChannelName) -> None
 
 @pytest.mark.guest
 @pytest.mark.parametrize("name", CHANNELS)
-def test_files(on_a_guest: Callable[[Work], None], name: ChannelName) -> None:
+def test_files(on_a_guest: Callable[[Work], None], name: ChannelName, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("channels", "channels.ssh"):
+        monkeypatch.setattr(f"harness.testbed.{module}.FILE_LIMIT", 1 << 20)
     data = random.Random(7).randbytes(2 * CHUNK + 12345)
 
     async def work(guest: Machine, ingredients: Ingredients) -> None:
@@ -116,6 +123,8 @@ def test_files(on_a_guest: Callable[[Work], None], name: ChannelName) -> None:
                 await channel.put("/no/folder/file", b"x")
             with pytest.raises(GuestRefused):  # EINVAL of the file itself, after it was opened
                 await channel.put("/sys/class/net/bonding_masters", b"nonsense")
+            with pytest.raises(GuestRefused, match="longer than 1 MiB"):
+                await channel.get("/dev/zero")
             assert (await channel.run(["echo", "alive"])).out == "alive\n"
 
     on_a_guest(work)
@@ -279,6 +288,16 @@ def test_ssh_to_a_guest_that_has_crashed_ends(on_a_guest: Callable[[Work], None]
 
 # -- without a guest
 
+
+def test_a_guest_with_other_keys_is_another_template() -> None:
+    """An image that was pruned and built again is the same but for its keys; a template of the old one shows the old ones."""
+    machine = machine_plan(Guest(nics={"n0": Nic(model="e1000")}))
+    boot = Boot(Path("vmlinux"), Path("initrd"))
+    one = Ingredients(("qemu",), "d", "tcg", machine, boot, "image", Login("root", Path("key"), "ssh-ed25519 AAAA"))
+    assert one.digest() == replace(one, login=Login("root", Path("elsewhere/key"), "ssh-ed25519 AAAA")).digest()
+    assert one.digest() != replace(one, login=Login("root", Path("key"), "ssh-ed25519 BBBB")).digest()
+
+
 TWO_NICS = """
 about: a bond over another channel
 guest:
@@ -355,6 +374,49 @@ def test_the_guest_agents_handshake_leaves_the_port_empty(how: str) -> None:
         return ours.recv(100)
 
     assert asyncio.run(both()) == b"next\n"
+
+
+NONSENSE: dict[str, dict[str, Any]] = {
+    "no pid": {"guest-exec": {}},
+    "a pid that is a word": {"guest-exec": {"pid": "1"}},
+    "a list": {"guest-exec": [1]},
+    "nothing": {"guest-exec": None},
+    "a status that is a word": {"guest-exec": {"pid": 1}, "guest-exec-status": "exited"},
+    "a status without an end": {"guest-exec": {"pid": 1}, "guest-exec-status": {"exited": 1}},
+    "an end without a status": {"guest-exec": {"pid": 1}, "guest-exec-status": {"exited": True}},
+    "output that is not base64": {
+        "guest-exec": {"pid": 1},
+        "guest-exec-status": {"exited": True, "exitcode": 0, "out-data": "***"},
+    },
+}
+
+
+@pytest.mark.parametrize("answered", NONSENSE.values(), ids=NONSENSE.keys())
+def test_a_guest_agent_that_answers_nonsense_is_refused(answered: dict[str, Any]) -> None:
+    async def guest(sock: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=sock)
+        decoder, pending = json.JSONDecoder(), ""
+        while data := await reader.read(4096):  # qemu.qmp ends its requests with nothing
+            pending += data.lstrip(b"\xff").decode()
+            request, end = decoder.raw_decode(pending)
+            pending = pending[end:].lstrip()
+            if request["execute"] == "guest-sync-delimited":
+                writer.write(b'\xff{"return": %d}\n' % request["arguments"]["id"])
+                continue
+            reply = {"return": answered.get(request["execute"], {}), "id": request["id"]}
+            writer.write(json.dumps(reply).encode() + b"\n")
+
+    async def both() -> None:
+        ours, theirs = socket.socketpair()
+        other = asyncio.create_task(guest(theirs))
+        channel = GuestAgent(ours)
+        await channel.open(within=5)
+        with pytest.raises(GuestRefused, match="qemu-guest-agent gave a"):
+            await channel.run(["true"], within=5)
+        await channel.close()
+        await other
+
+    asyncio.run(both())
 
 
 def test_a_port_that_closes_is_no_handshake() -> None:

@@ -16,20 +16,24 @@ emulation).
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from harness.testbed.errors import GuestRefused
+
+Entry = TypeVar("Entry", int, str, bool)
+FILE_LIMIT = 64 << 20  # bytes; what a guest claims to be a file may have no end
 
 ChannelName = Literal["agent", "qemu-guest-agent", "ssh"]
 
 
 @dataclass(frozen=True)
 class Ran:
-    """A program that ended in the guest. `rc`: its exit status, or minus the signal that ended it. Output is text with what is
-    not UTF-8 replaced, and may be cut after 64 KiB."""
+    """A program that ended in the guest. `rc`: its exit status, or minus the signal that ended it (over ssh -1, whichever it
+    was). Output is text with what is not UTF-8 replaced, and is cut after 64 KiB."""
 
     argv: tuple[str, ...]
     rc: int
@@ -52,6 +56,29 @@ class Login:
     host_key: str
 
 
+def entry(answer: Any, key: str, kind: type[Entry], whose: str) -> Entry:
+    """An entry of a guest's answer. Raises GuestRefused when it is not there or of another kind: guests are not to be trusted."""
+    found = answer.get(key) if isinstance(answer, dict) else None
+    if not isinstance(found, kind) or isinstance(found, bool) is not (kind is bool):
+        raise GuestRefused(f"{whose} gave an answer without a proper {key!r}: {str(answer)[:200]}")
+    return found
+
+
+def unpacked(answer: Any, key: str, whose: str) -> bytes:
+    """The same for bytes in base64."""
+    try:
+        return base64.b64decode(entry(answer, key, str, whose), validate=True)
+    except ValueError as error:
+        raise GuestRefused(f"{whose} gave a {key!r} that is not base64") from error
+
+
+def bounded(data: bytes, path: str) -> bytes:
+    """What was read so far. Raises GuestRefused when it is more than a file may be."""
+    if len(data) > FILE_LIMIT:
+        raise GuestRefused(f"{path} is longer than {FILE_LIMIT >> 20} MiB")
+    return data
+
+
 class Channel(Protocol):
     """Every method raises GuestSilent when the guest does not answer in time and GuestRefused when it answers that it cannot."""
 
@@ -69,7 +96,7 @@ class Channel(Protocol):
         """Write a whole file, of /sys too; what was there is gone. `mode`: its permissions, None for the guest's own choice."""
 
     async def get(self, path: str, within: float = 15) -> bytes:
-        """Read a whole file, of /proc and /sys too."""
+        """Read a whole file, of /proc and /sys too; FILE_LIMIT bytes at most."""
 
     async def close(self) -> None:
         """Let go. The guest goes on."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from typing import Any
 
 from harness.testbed.agent import Agent, AgentRefused
-from harness.testbed.channels import ChannelName, Ran
+from harness.testbed.channels import ChannelName, Ran, bounded, entry, unpacked
 from harness.testbed.errors import GuestSilent
 
+OUR = "our agent in the guest"
 CHUNK = 256 << 10  # bytes of a file in one request; the agent's and our limit for a line are far above
 
 
@@ -31,12 +31,13 @@ class AgentChannel:
     async def run(self, argv: Sequence[str], within: float = 15) -> Ran:
         args = {"argv": list(argv), "within": within, "may_fail": True}
         try:
-            done: dict[str, Any] = await self._agent.ask("run", args, within + 5)  # the agent ends it in time by itself
+            done = await self._agent.ask("run", args, within + 5)  # the agent ends it in time by itself
         except AgentRefused as refused:
             if "TimeoutExpired" in refused.what:
                 raise GuestSilent(f"{list(argv)} did not end within {within:g} s; it was killed") from None
             raise
-        return Ran(tuple(argv), int(done["rc"]), str(done["out"]), str(done["err"]))
+        rc, (out, err) = entry(done, "rc", int, OUR), (entry(done, key, str, OUR) for key in ("out", "err"))
+        return Ran(tuple(argv), rc, out, err)
 
     async def put(self, path: str, data: bytes, mode: int | None = None, within: float = 15) -> None:
         for start in range(0, max(len(data), 1), CHUNK):
@@ -48,9 +49,9 @@ class AgentChannel:
         data = b""
         while True:
             answer = await self._agent.ask("file_read", {"path": path, "offset": len(data), "size": CHUNK}, within)
-            if not (part := base64.b64decode(answer["data"])):
+            if not (part := unpacked(answer, "data", OUR)):
                 return data
-            data += part
+            data = bounded(data + part, path)
 
     async def close(self) -> None:
         pass

@@ -17,13 +17,14 @@ import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
-from harness.testbed.channels import ChannelName, Ran
+from harness.testbed.channels import ChannelName, Ran, bounded, entry, unpacked
 from harness.testbed.errors import GuestRefused, GuestSilent
 
+ITS = "qemu-guest-agent"
 DELIMITER = b"\xff"  # never part of valid JSON; flushes the parsers of both ends
 CHUNK = 256 << 10  # bytes of a file in one request
 ASK_AGAIN = (0.005, 0.1)  # seconds between two questions whether a program has ended: at first, at most
@@ -70,21 +71,21 @@ class GuestAgent:
     async def run(self, argv: Sequence[str], within: float = 15) -> Ran:
         program, *arguments = argv
         request = {"path": program, "arg": arguments, "capture-output": True}
-        pid = int((await self.execute("guest-exec", request, within))["pid"])
+        pid = entry(await self.execute("guest-exec", request, within), "pid", int, ITS)
         try:
             async with asyncio.timeout(within):
                 status = await self._ended(pid)
         except TimeoutError:
             await self.execute("guest-exec", {"path": "kill", "arg": ["-KILL", str(pid)]})
             raise GuestSilent(f"{list(argv)} did not end within {within:g} s; it was killed") from None
-        rc = -int(status["signal"]) if "signal" in status else int(status["exitcode"])
-        return Ran(tuple(argv), rc, _text(status.get("out-data", "")), _text(status.get("err-data", "")))
+        rc = -entry(status, "signal", int, ITS) if "signal" in status else entry(status, "exitcode", int, ITS)
+        return Ran(tuple(argv), rc, _text(status, "out-data"), _text(status, "err-data"))
 
     async def _ended(self, pid: int) -> Mapping[str, Any]:
         pause, longest = ASK_AGAIN
         while True:
-            status = cast(Mapping[str, Any], await self.execute("guest-exec-status", {"pid": pid}))
-            if status["exited"]:
+            status: Mapping[str, Any] = await self.execute("guest-exec-status", {"pid": pid})
+            if entry(status, "exited", bool, ITS):
                 return status
             await asyncio.sleep(pause)  # the protocol has no event for it
             pause = min(pause * 2, longest)
@@ -94,9 +95,9 @@ class GuestAgent:
             for start in range(0, max(len(data), 1), CHUNK):
                 part = data[start : start + CHUNK]
                 arguments = {"handle": handle, "buf-b64": base64.b64encode(part).decode()}
-                wrote = await self.execute("guest-file-write", arguments, within)
-                if wrote["count"] != len(part):
-                    raise GuestRefused(f"qemu-guest-agent wrote {wrote['count']} of {len(part)} bytes to {path}")
+                answer = await self.execute("guest-file-write", arguments, within)
+                if (count := entry(answer, "count", int, ITS)) != len(part):
+                    raise GuestRefused(f"qemu-guest-agent wrote {count} of {len(part)} bytes to {path}")
             # The agent's file is buffered: what a file of /sys thinks of the data is heard only here.
             await self.execute("guest-file-flush", {"handle": handle}, within)
         if mode is not None:
@@ -107,8 +108,8 @@ class GuestAgent:
         async with _opened(self, path, "r", within) as handle:
             while True:
                 part = await self.execute("guest-file-read", {"handle": handle, "count": CHUNK}, within)
-                data += base64.b64decode(part["buf-b64"])
-                if part["eof"] or not part["count"]:
+                data = bounded(data + unpacked(part, "buf-b64", ITS), path)
+                if entry(part, "eof", bool, ITS) or not entry(part, "count", int, ITS):
                     return data
 
     async def close(self) -> None:
@@ -155,8 +156,9 @@ def _is_reply(line: bytes, number: int) -> bool:
         return False
 
 
-def _text(packed: str) -> str:
-    return base64.b64decode(packed)[:OUTPUT_LIMIT].decode(errors="replace")
+def _text(status: Mapping[str, Any], key: str) -> str:
+    """A program without output has none in its status."""
+    return unpacked(status, key, ITS)[:OUTPUT_LIMIT].decode(errors="replace") if key in status else ""
 
 
 def _short(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import TypeVar
 import paramiko
 from paramiko.ssh_exception import IncompatiblePeer
 
-from harness.testbed.channels import ChannelName, Login, Ran
+from harness.testbed.channels import FILE_LIMIT, ChannelName, Login, Ran, bounded
 from harness.testbed.errors import GuestRefused, GuestSilent, TestbedError
 
 OUTPUT_LIMIT = 64 << 10  # bytes kept of a program's output, as our own agent does
@@ -73,7 +73,7 @@ class Ssh:
         deadline = time.monotonic() + within
         with contextlib.closing(self.transport.open_session(timeout=within)) as session:
             session.settimeout(within)
-            session.exec_command(shlex.join(argv))
+            session.exec_command(f"exec {shlex.join(argv)}")  # so that a signal to it is one to us
             session.shutdown_write()
             out, err = _drained(session, deadline)
             if not session.status_event.wait(deadline - time.monotonic()):
@@ -92,7 +92,7 @@ class Ssh:
     async def get(self, path: str, within: float = 15) -> bytes:
         def read() -> bytes:
             with self._files(within).open(path, "rb") as file:
-                return file.read()
+                return bounded(file.read(FILE_LIMIT + 1), path)
 
         return await _in_thread(read, f"{path} read over SFTP within {within:g} s", path)
 
