@@ -22,9 +22,10 @@ from harness.bench import stack, turnaround
 from harness.judge.model import Verdict
 from harness.plan.explain import explain
 from harness.plan.model import Plan
-from harness.report import store, terminal
+from harness.report import nics, store, terminal
 from harness.run import Bench, Options, bench, is_path, load, results_folder
 from harness.scenario.errors import ScenarioErrors
+from harness.selection import selected
 from harness.testbed.errors import TestbedError
 from harness.testbed.qemu import Channels, Memory
 from harness.testbed.template import clone_argv, prune
@@ -93,6 +94,9 @@ def make_parser() -> argparse.ArgumentParser:
 
     again = _add(commands, "judge", _judge, "judge saved evidence again")
     again.add_argument("folder", type=Path, nargs="+", help="a case's folder, or a results folder")
+
+    seen = _add(commands, "nics", _nics, "print docs/nics.md: what a run of testcases/nics saw of each NIC model")
+    seen.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="results folder of a run, or a case's")
 
     speed = _add(commands, "bench", _bench, "measure speed, as ratios against a peer in the same run")
     speed.add_argument("what", choices=["turnaround", "stack"])
@@ -194,7 +198,12 @@ def _run(args: argparse.Namespace) -> int:
     forwarded += ["--mirror", args.mirror] if args.mirror else []
     forwarded += ["--inconclusive-fails"] if args.strict else []
     named = args.paths or [str(TESTCASES)]
-    status = pytest.main([*named, *forwarded, *args.rest])
+    arguments = [*named, *forwarded, *args.rest]
+    wanted = selected(arguments)
+    with bench(options, _say) as ready:
+        for plan in _one_per_machine([plan for plan in plans if plan.case in wanted]):
+            ready.prepare(plan)
+    status = pytest.main(arguments)
     return _exit_of(status, options.results)
 
 
@@ -259,6 +268,11 @@ def _judge(args: argparse.Namespace) -> int:
             for line in terminal.verdict_lines(verdict, case):
                 print(line)
     return _worst(words)
+
+
+def _nics(args: argparse.Namespace) -> int:
+    print(nics.page([case for folder in args.results for case in store.cases(folder)]), end="")
+    return Exit.HELD
 
 
 def _images(args: argparse.Namespace) -> int:

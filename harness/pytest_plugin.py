@@ -20,6 +20,7 @@ from harness.plan.model import Plan
 from harness.report import terminal
 from harness.run import Bench, Options, load, results_folder
 from harness.scenario.errors import ScenarioErrors
+from harness.scenario.model import MARKS
 from harness.testbed.errors import TestbedError
 
 PER_WORKER = 512 << 20  # bytes
@@ -52,6 +53,8 @@ def pytest_configure(config: pytest.Config) -> None:
         mirror=config.getoption("--mirror"),
     )
     config.stash[VERDICTS] = []
+    for mark, meaning in MARKS.items():
+        config.addinivalue_line("markers", f"{mark}: {meaning}")
     if config.pluginmanager.hasplugin("xdist"):
         config.pluginmanager.register(_Workers(config.stash[OPTIONS]), "netpoll-harness-workers")
 
@@ -118,6 +121,8 @@ class CaseItem(pytest.Item):
         super().__init__(**kwargs)
         self._plan = plan
         self._outcome: tuple[Verdict, Path] | None = None
+        for mark in plan.scenario.marks:
+            self.add_marker(mark)
 
     def setup(self) -> None:
         bench = _bench(self.config)

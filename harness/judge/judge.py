@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.judge import (
     arp_answered,
+    carrier_follows,
     counted,
     delivered,
     dropped,
@@ -37,6 +38,7 @@ CHECKS: dict[str, Callable[[Any, Seen], CheckResult]] = {
     "delivered": delivered.check,
     "parity": parity.check,
     "event": event.check,
+    "carrier_follows": carrier_follows.check,
     "dropped": dropped.check,
     "queued_delivered": queued_delivered.check,
     "lost_only_while_down": lost_only_while_down.check,

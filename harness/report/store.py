@@ -105,6 +105,14 @@ def read_verdict(folder: Path) -> Verdict:
     return _read(folder / VERDICT, Verdict)
 
 
+def read_versions(folder: Path) -> dict[str, str]:
+    """What the case ran on: kernel, qemu, accel and more. Raises StoreError."""
+    try:
+        return {str(key): str(value) for key, value in json.loads((folder / VERSIONS).read_bytes()).items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise StoreError(f"{folder / VERSIONS}: {error}") from error
+
+
 def _read(path: Path, model: type[Model]) -> Model:
     try:
         return model.model_validate_json(path.read_bytes())

@@ -23,6 +23,7 @@ from harness.scenario.errors import suggest
 from harness.scenario.messages import Message
 from harness.scenario.model import (
     ArpAnswered,
+    CarrierFollows,
     Counted,
     Delivered,
     Dropped,
@@ -127,6 +128,20 @@ def _event(scenario: Scenario, path: Path, expect: SawEvent) -> Found:
         yield Message(
             path, "GUEST_PANICKED follows a crash, but no step crashes the guest", "add a step `- crash: ...`"
         )
+
+
+def _carrier_follows(scenario: Scenario, path: Path, expect: CarrierFollows) -> Found:
+    """That the guest cannot see the link is what `seen: false` is about."""
+    at = (*path, "link")
+    unknown = list(unknown_nic(scenario, at, expect.link))
+    yield from unknown
+    if unknown:
+        return
+    if not any(step.inject and step.inject.link == expect.link for step in scenario.steps):
+        what = f"no step cuts the link of {expect.link!r}"
+        yield Message(at, what, f"add a step `- inject: {{link: {expect.link}, state: down}}`")
+    if expect.seen:
+        yield from unseen_link(scenario, at, expect.link)
 
 
 def _drop_flow(scenario: Scenario, path: Path, by: str, link: str, at_least: int, back_up: bool) -> Found:
@@ -278,6 +293,7 @@ _CHECKS: dict[type[Frozen], Callable[[Scenario, Path, Any], Found]] = {
     Parity: _parity,
     SawEvent: _event,
     Counted: _device_counted,
+    CarrierFollows: _carrier_follows,
     Dropped: _dropped,
     QueuedDelivered: _queued_delivered,
     LostOnlyWhileDown: _lost_only_while_down,

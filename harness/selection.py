@@ -1,0 +1,31 @@
+"""Which cases a pytest command line chooses, asked of pytest itself before anything is fetched or booted for a case that will not run.
+
+In: the arguments that the run will be given. Out: names of cases. Rule: pytest decides; whatever selects (-k, -m, --lf, FILE::CASE,
+a plugin's option) counts here as it will count there. What is wrong with the arguments is left for the run to say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+
+import pytest
+
+
+class _Listener:
+    """Takes the names of what is left after every deselection."""
+
+    def __init__(self) -> None:
+        self.names: frozenset[str] = frozenset()
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.names = frozenset(item.name for item in session.items)
+
+
+def selected(arguments: Sequence[str]) -> frozenset[str]:
+    """Names of the tests that `pytest ARGUMENTS` would run; none when it would not even start."""
+    listener = _Listener()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        pytest.main([*arguments, "--collect-only", "-q"], plugins=[listener])
+    return listener.names
