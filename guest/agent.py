@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from guest import modules
 from guest.endpoint import Endpoints
 from guest.links import Link, LinkMonitor, driver_of, set_mtu, set_up
 from guest.numbered import numbered_line, size_of
@@ -139,6 +140,11 @@ class Agent:
         with open(path, "rb") as file:
             file.seek(offset)
             return {"data": base64.b64encode(file.read(size)).decode()}
+
+    # -- modules
+
+    def op_module(self, name: str, parameters: dict[str, str | int | bool]) -> dict[str, str]:
+        return modules.load(name, parameters)
 
     # -- links
 

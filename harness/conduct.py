@@ -310,6 +310,17 @@ async def _ask(case: Case, action: Ask) -> None:
         case.evidence.add("run", "silent", what=silent.what)
         await _where_is_it(case, silent.what)
         raise Silent from silent
+    if action.op == "module":
+        case.kallsyms = await _fresh_symbols(case)
+
+
+async def _fresh_symbols(case: Case) -> Path:
+    """A module that was loaded anew does not lie where the template's names say."""
+    answer = case.machine.agent.ask("kallsyms", within=60)
+    packed = await case.machine.alive(answer, 61, "the kernel's symbols")
+    path = case.folder / "kallsyms"
+    path.write_text(symbols.unpack(str(packed["packed"])))
+    return path
 
 
 async def _ask_via(case: Case, action: Ask) -> None:

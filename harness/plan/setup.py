@@ -33,6 +33,10 @@ def device_id(nic: str) -> str:
 
 def setup_stage(scenario: Scenario, nics: Sequence[NicPlan], endpoints: Sequence[EndpointPlan]) -> Stage:
     actions = (
+        *(
+            Ask(op="module", args={"name": name, "parameters": dict(given)})
+            for name, given in scenario.guest.modules.items()
+        ),
         *(action for nic in nics for action in plug(nic, scenario.guest.nics[nic.id].properties, endpoints)),
         *(Ask(op="nic_wait", args={"id": nic.id, "mac": nic.mac, "driver": nic.driver}, within=BIND) for nic in nics),
         *(ask for name, bond in scenario.guest.bonds.items() for ask in _bond(name, bond, scenario)),

@@ -14,6 +14,7 @@ from harness.frozen import Frozen
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,14}$")]
 Mac = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
+ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,55}$")]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 VerdictWord = Literal["PASS", "FAIL", "INCONCLUSIVE", "ERROR"]
@@ -65,6 +66,9 @@ class Guest(Frozen):
     )
     ssh: GuestSsh | None = None  # with `disk`, and only there
     sysctl: dict[str, str | int] = {}  # e.g. kernel.unknown_nmi_panic: 1
+    modules: dict[
+        ModuleName, dict[str, str | int | bool]
+    ] = {}  # loaded anew with these parameters, before any NIC is there
 
 
 class Endpoint(Frozen):
