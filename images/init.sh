@@ -31,7 +31,10 @@ for word in $(cat /proc/cmdline); do
 done
 
 # The channel to the host first, then what every guest gets. Absent in this kernel is no error: it may be built in.
-modprobe -q -a virtio_pci virtio_console configfs pvpanic pvpanic-pci qemu_fw_cfg
+modprobe -q -a virtio_pci virtio_console configfs qemu_fw_cfg
+# One pvpanic, or a panic would be told twice: the PCI device (Linux 5.13), else the ISA one, whose driver had another name before.
+modprobe -q -a pvpanic-pci
+[ -d /sys/bus/pci/drivers/pvpanic-pci ] || modprobe -q -a pvpanic-mmio pvpanic
 for module in $asked; do
     modprobe "$module" || say "module $module is not there"
 done

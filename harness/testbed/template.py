@@ -34,7 +34,7 @@ from harness.testbed.machine import Machine, Observers
 from harness.testbed.own_guest import OwnGuest
 from harness.testbed.qemu import Accel, Boot, Channels, Disk, Memory, machine_argv
 
-VERSION = 2  # of what this module makes; a change makes every older template stale
+VERSION = 3  # of what this module makes; a change makes every older template stale
 KEEP, UNUSED = 8, 3600.0  # templates, seconds: what `prune` leaves
 BOOT_DEADLINE = {"kvm": 60.0, "tcg": 180.0}  # seconds to the agent's first answer
 CAPABILITIES = {
