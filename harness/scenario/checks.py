@@ -7,7 +7,8 @@ one subject and assumes nothing of the others, so that every error is found in o
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import combinations
 
 from harness.plan.addresses import ip_of, nic_mac, port_of
 from harness.plan.nics import MODELS
@@ -16,7 +17,7 @@ from harness.scenario.checks_steps import check_steps
 from harness.scenario.document import Path
 from harness.scenario.errors import suggest
 from harness.scenario.messages import Message
-from harness.scenario.model import Bond, Endpoint, Scenario
+from harness.scenario.model import Bond, Endpoint, KnownBug, Scenario
 
 PLANNED = ("driver", "id", "netdev", "mac", "bus", "romfile")  # device_add arguments that the plan decides
 BOND_KEYS = ("mode", "slaves", "miimon")
@@ -42,8 +43,8 @@ def check(scenario: Scenario, known_kernels: Collection[str] | None = None) -> I
     yield from check_expect(scenario)
 
 
-def check_known_bugs(scenarios: Sequence[Scenario]) -> Iterator[Message]:
-    """`known_bugs` of one file, against all its combinations."""
+def check_known_bugs(scenarios: Sequence[Scenario], known_kernels: Collection[str] | None = None) -> Iterator[Message]:
+    """`known_bugs` of one file, against all its combinations. A kernel need not be among them: --kernel may name it."""
     facts = [{"kernel": scenario.guest.kernel, **scenario.params} for scenario in scenarios]
     bugs = scenarios[0].known_bugs if scenarios else ()
     for index, bug in enumerate(bugs):
@@ -53,15 +54,37 @@ def check_known_bugs(scenarios: Sequence[Scenario]) -> Iterator[Message]:
         for key in unknown:
             path: Path = ("known_bugs", index, "when", key)
             yield Message(path, f"{key!r} is no axis of the matrix", suggest(key, facts[0], "there are"), on_key=True)
-        if not unknown and not any(bug.when.items() <= case.items() for case in facts):
+        yield from _bug_kernel(index, bug, facts, known_kernels)
+        if not unknown and not any(_applies(bug, case) for case in facts):
             yield Message(
                 ("known_bugs", index, "when"), "no combination of the matrix is like this", "correct the values"
             )
     for case in facts:
-        both = [index for index, bug in enumerate(bugs) if bug.when.items() <= case.items()]
-        if len(both) > 1:
+        applying = [index for index, bug in enumerate(bugs) if _applies(bug, case)]
+        both = next((pair for pair in combinations(applying, 2) if _same_kernel(bugs[pair[0]], bugs[pair[1]])), None)
+        if both:
             what = f"two known bugs apply to one combination, this one and number {both[0] + 1}"
             yield Message(("known_bugs", both[1], "when"), what, "narrow one of them")
+
+
+def _applies(bug: KnownBug, case: Mapping[str, str]) -> bool:
+    """Whatever the kernel: the command line can choose another than the testcase does."""
+    return all(case.get(key) == value for key, value in bug.when.items() if key != "kernel")
+
+
+def _same_kernel(one: KnownBug, other: KnownBug) -> bool:
+    kernels = [bug.when["kernel"] for bug in (one, other) if "kernel" in bug.when]
+    return len(set(kernels)) < 2
+
+
+def _bug_kernel(
+    index: int, bug: KnownBug, facts: Sequence[Mapping[str, str]], known: Collection[str] | None
+) -> Iterator[Message]:
+    kernel = bug.when.get("kernel")
+    if kernel is None or known is None or kernel in known or any(case["kernel"] == kernel for case in facts):
+        return
+    path: Path = ("known_bugs", index, "when", "kernel")
+    yield Message(path, f"unknown kernel {kernel!r}", suggest(kernel, sorted(known), "kernels"))
 
 
 def _kernel(scenario: Scenario, known: Collection[str] | None) -> Iterator[Message]:

@@ -96,7 +96,7 @@ def _load_file(file: FilePath, known_kernels: Collection[str] | None, root: File
             _report(document, combination, check(scenario, known_kernels))
             scenarios.append(scenario)
     if not document.problems:
-        for message in check_known_bugs(scenarios):
+        for message in check_known_bugs(scenarios, known_kernels):
             place = document.place(message.path)
             document.problem(place.key if message.on_key else place.value, message.what, message.remedy)
     if document.problems:

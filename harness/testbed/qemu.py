@@ -78,7 +78,10 @@ def machine_argv(
         ),
         ("-action", "panic=none,reboot=shutdown"),
         ("-device", "pvpanic-pci,id=pvpanic,addr=0x1c"),
-        ("-device", "pvpanic,id=pvpanic-isa"),  # Linux before 5.13 has a driver for this one only; the guest uses one of them
+        (
+            "-device",
+            "pvpanic,id=pvpanic-isa",
+        ),  # Linux before 5.13 has a driver for this one only; the guest uses one of them
         ("-chardev", f"socket,id=qmp,fd={channels.qmp}"),
         ("-mon", "chardev=qmp,mode=control"),
         ("-chardev", f"socket,id=console,fd={channels.console}"),

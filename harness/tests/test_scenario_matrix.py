@@ -104,6 +104,23 @@ ROWS = [
         "23:35: PASS is no bug; give the verdict that comes out for now",
     ),
     row(
+        "known bug of an unknown kernel",
+        "expect:",
+        "known_bugs:\n  - {when: {kernel: debian-6.13}, verdict: FAIL, reason: a reason that is long}\nexpect:",
+        "23:21: unknown kernel 'debian-6.13'; did you mean 'debian-6.12'?",
+    ),
+    row(
+        "known bugs of the other kernel, that --kernel may choose",
+        "expect:",
+        "known_bugs:\n  - {when: {kernel: debian-6.12}, verdict: FAIL, reason: a reason that is long}\n  - {when: {kernel: debian-6.1}, verdict: FAIL, reason: a reason that is long}\nexpect:",
+    ),
+    row(
+        "two known bugs at once on one kernel",
+        "expect:",
+        "known_bugs:\n  - {when: {kernel: debian-6.12}, verdict: FAIL, reason: a reason that is long}\n  - {when: {nic: e1000}, verdict: FAIL, reason: a reason that is long}\nexpect:",
+        "24:12: two known bugs apply to one combination, this one and number 1; narrow one of them",
+    ),
+    row(
         "two known bugs at once",
         "expect:",
         "known_bugs:\n  - {when: {nic: e1000}, verdict: FAIL, reason: a reason that is long}\n  - {when: {}, verdict: FAIL, reason: a reason that is long}\nexpect:",
