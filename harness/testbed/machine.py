@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import shlex
 import signal
@@ -28,6 +29,9 @@ from harness.testbed.process import spawn
 from harness.testbed.qemu import Channels
 from harness.testbed.qmp import OnEvent as OnQmpEvent
 from harness.testbed.qmp import Qmp
+
+CONSOLE = "console"  # the name of its input among `Machine.ports`
+CONSOLE_BUFFER = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -67,14 +71,20 @@ class Machine:
     ) -> AsyncIterator[Self]:
         """Spawn QEMU and open its channels; QMP has greeted when this yields. Raises QemuDied."""
         async with contextlib.AsyncExitStack() as stack:
-            pairs = {each.name: socket.socketpair() for each in fields(Channels)}
+            channels = [each.name for each in fields(Channels)]
+            pairs = {name: socket.socketpair() for name in (*channels, CONSOLE)}
             for ours, theirs in pairs.values():
                 stack.callback(ours.close)
                 stack.callback(theirs.close)
             far = {name: theirs.fileno() for name, (_, theirs) in pairs.items()}
-            argv = argv_of(Channels(**far))
+            argv = argv_of(Channels(**{name: far[name] for name in channels}))
+            printed, output = _wide_pipe()
+            stack.callback(os.close, printed)
             stderr = stack.enter_context(tempfile.NamedTemporaryFile(prefix="qemu-", suffix=".err"))  # noqa: SIM115
-            process = _spawn(argv, [*far.values(), *inherit], stderr.fileno())
+            try:
+                process = _spawn(argv, [*far.values(), *inherit], far[CONSOLE], output, stderr.fileno())
+            finally:
+                os.close(output)
             machine = cls(process, argv, Path(stderr.name))
             stack.callback(machine._end)
             for _, theirs in pairs.values():
@@ -83,14 +93,14 @@ class Machine:
             stack.callback(machine._unwatch)
             near = {name: ours for name, (ours, _) in pairs.items()}
             machine.ports = near
-            await machine._open_channels(near["qmp"], near["console"], near["agent"], observers, clock, console_log)
+            await machine._open_channels(near["qmp"], printed, near["agent"], observers, clock, console_log)
             stack.push_async_callback(machine._close_channels)
             yield machine
 
     async def _open_channels(
         self,
         qmp: socket.socket,
-        console: socket.socket,
+        printed: int,
         agent: socket.socket,
         observers: Observers,
         clock: Clock,
@@ -99,9 +109,8 @@ class Machine:
         self.console = Console(console_log, clock.now, observers.console_line)
         self.agent = Agent(observers.guest_event, observers.guest_garbage)
         self.qmp = Qmp(partial(self._on_qmp_event, observers.qmp_event))
-        self._console_socket = console
-        console.setblocking(False)
-        asyncio.get_running_loop().add_reader(console, self._read_console)
+        self._printed = printed
+        asyncio.get_running_loop().add_reader(printed, self._read_console)
         await self.agent.open(agent)
         await self.alive(self.qmp.open(qmp), 20, "QEMU's greeting on QMP")
 
@@ -110,17 +119,17 @@ class Machine:
         await self.agent.close()
         self._read_console()
         with contextlib.suppress(ValueError, OSError):
-            asyncio.get_running_loop().remove_reader(self._console_socket)
+            asyncio.get_running_loop().remove_reader(self._printed)
         self.console.close()
 
     def _read_console(self) -> None:
         while True:
             try:
-                data = self._console_socket.recv(1 << 16)
+                data = os.read(self._printed, 1 << 16)
             except (BlockingIOError, OSError):
                 return
             if not data:
-                asyncio.get_running_loop().remove_reader(self._console_socket)
+                asyncio.get_running_loop().remove_reader(self._printed)
                 return
             self.console.feed(data)
 
@@ -196,9 +205,19 @@ class Machine:
         self.process.wait()
 
 
-def _spawn(argv: Sequence[str], fds: Sequence[int], stderr: int) -> subprocess.Popen[bytes]:
+def _wide_pipe() -> tuple[int, int]:
+    """For the serial console, which is written a byte at a time: a pipe of 1 MiB takes a million of them, a socket pair of the
+    usual size 278. When the reader is late for longer than the guest's UART driver waits (10 ms), what does not fit is lost."""
+    near, far = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(near, False)
+    with contextlib.suppress(OSError):  # what this user may have together is used up: the default of 64 KiB then
+        fcntl.fcntl(far, fcntl.F_SETPIPE_SZ, CONSOLE_BUFFER)
+    return near, far
+
+
+def _spawn(argv: Sequence[str], fds: Sequence[int], stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
     try:
-        return spawn(argv, pass_fds=fds, stderr=stderr)
+        return spawn(argv, pass_fds=fds, stdin=stdin, stdout=stdout, stderr=stderr)
     except OSError as error:
         raise QemuDied(
             f"QEMU cannot be started: {error}", f"look at {argv[0]}, or give another QEMU: --qemu PATH"

@@ -47,10 +47,9 @@ class Disk:
 @dataclass(frozen=True)
 class Channels:
     """Descriptors of socket pairs that QEMU inherits; the numbers stay the same in the child. The last two serve
-    `harness.testbed.channels` and lie idle unless somebody opens one."""
+    `harness.testbed.channels` and lie idle unless somebody opens one. The serial console is QEMU's standard input and output."""
 
     qmp: int
-    console: int
     agent: int
     guest_agent: int
     ssh: int
@@ -78,13 +77,10 @@ def machine_argv(
         ),
         ("-action", "panic=none,reboot=shutdown"),
         ("-device", "pvpanic-pci,id=pvpanic,addr=0x1c"),
-        (
-            "-device",
-            "pvpanic,id=pvpanic-isa",
-        ),  # Linux before 5.13 has a driver for this one only; the guest uses one of them
+        ("-device", "pvpanic,id=pvpanic-isa"),  # the only one with a driver before Linux 5.13; a guest uses one
         ("-chardev", f"socket,id=qmp,fd={channels.qmp}"),
         ("-mon", "chardev=qmp,mode=control"),
-        ("-chardev", f"socket,id=console,fd={channels.console}"),
+        ("-chardev", "stdio,id=console,signal=off"),
         ("-serial", "chardev:console"),
         ("-device", "virtio-serial-pci,id=vser,addr=0x1d"),
         *_port("agent", channels.agent, AGENT_PORT),
