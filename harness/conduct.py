@@ -365,6 +365,8 @@ async def _await(case: Case, action: Await) -> None:
     case.evidence.add("await", "timeout", **keys, within=action.within, seen=progress.seen())
     if action.what == "panic":
         await _where_is_it(case, f"no line with {action.of!r} on the console")
+    elif action.what == "text" and case.crashed:
+        await _where_is_it(case, f"no message with {action.text!r} at {action.of}")
     if action.required:
         raise TestbedError(
             f"{action.what} {action.of} {action.state or ''} did not come within {action.within:g} s ({progress.seen()})",

@@ -97,7 +97,7 @@ def _findings(found: Comparison, seen: Seen) -> list[str]:
 
 def _silence(found: Comparison, seen: Seen) -> list[str]:
     if found.complete:
-        return []
+        return whereabouts(seen.records) if found.lost else []
     last = found.console[-1]
     quiet = seen.records.last - last.t
     return [

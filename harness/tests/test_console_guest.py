@@ -40,7 +40,9 @@ async def listen(ingredients: Ingredients, made: template.Template, folder: Path
         )
         async with started as guest:
             await restore(guest, made)
-            await guest.alive(guest.agent.ask("run", {"argv": ["sh", "-c", f"({TALK}) > /dev/null 2>&1 &"]}), 30, "the answer to run")
+            await guest.alive(
+                guest.agent.ask("run", {"argv": ["sh", "-c", f"({TALK}) > /dev/null 2>&1 &"]}), 30, "the answer to run"
+            )
             time.sleep(deaf)  # the whole harness is kept from running, as a busy host may do
             await guest.alive(last.wait(), 60, "the guest's last line")
     return [text.split("] ", 1)[1] for text in lines if "] late " in text]

@@ -8,7 +8,7 @@ import pytest
 
 from harness.judge.judge import judge
 from harness.judge.records import Event
-from harness.tests.judge_evidence import console, event, plan, run, rx, send
+from harness.tests.judge_evidence import PANIC_LINES, console, crashed, event, plan, run, rx, send
 
 SPIN = "native_queued_spin_lock_slowpath+0x30"
 STACK = ["_raw_spin_lock_irqsave+0x39", "cp_start_xmit+0x2d [8139cp]", "netpoll_send_skb+0x178"]
@@ -59,3 +59,15 @@ def test_a_hang_is_named_by_function() -> None:
 def test_an_error_of_the_testbed_counts_more_than_a_hang() -> None:
     broken = event(21.0, "run", "error", what="QEMU ended by itself", hint="")
     assert judge(plan({"delivered": {"from": "g", "to": "h"}}), run(SILENT, looks(SPIN, SPIN), broken)).word == "ERROR"
+
+
+def test_a_console_that_hangs_after_the_serial_one_is_told_with_its_place() -> None:
+    """As consoles with a thread of their own do: the serial line is complete, the wire is not."""
+    before_end = [each for each in crashed(PANIC_LINES[:4]) if each["kind"] != "end"]
+    verdict = judge(
+        plan({"parity": {"to": "h"}}, stack="kernel", crash=True),
+        [*before_end, *looks(SPIN, SPIN), event(30, "run", "end")],
+    )
+    (check,) = [check for check in verdict.checks if check.check == "parity"]
+    assert verdict.word == "FAIL"
+    assert any(f"CPU 0 was at {SPIN} each of 2 times" in finding for finding in check.findings)
