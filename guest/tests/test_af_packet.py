@@ -584,3 +584,16 @@ def test_coalesced_frames_leave_by_the_loop(netns: KernelEnd) -> None:
             sock.recv(10)
         ours.loop.run_once(0)
         assert [sock.recv(10) for _ in range(5)] == [b"%d" % n for n in range(5)]
+
+
+@pytest.mark.parametrize("size", [8, 32, 64])
+def test_a_small_ring_keeps_what_is_written_and_not_rung_for(netns: KernelEnd, size: int) -> None:
+    """A descriptor whose status word is not published yet is not free, also where the ring is shorter than the look ahead."""
+    sock = netns.udp(6666)
+    messages = [number.to_bytes(2, "big") * 20 for number in range(4 * size)]
+    with stack(AfPacketRingDevice(Net(), OURS, tx_ring=size)) as ours:
+        np = ours.client()
+        for at in range(0, len(messages), 2 * size):  # twice around in one batch, with one doorbell wished for
+            batch = messages[at : at + 2 * size]
+            assert netpoll_send_udp_batch(np, batch) == len(batch)
+            assert [sock.recv(100) for _ in batch] == batch

@@ -191,7 +191,11 @@ class AfPacketRingDevice(AfPacketDevice):
 
     def _look_for_free(self) -> int:
         """Count the free descriptors from _tx_at on, as far as LOOK_AHEAD or the end of the ring."""
-        status = self._status(self._tx_at, min(self._tx_at + LOOK_AHEAD * self._size, self._tx_end))
+        end = min(self._tx_at + LOOK_AHEAD * self._size, self._tx_end)
+        unrung = self._tx_at - self._tx_unrung * self._size  # written, but their status words do not say so yet
+        if unrung < self._tx_start:
+            end = min(end, unrung + self._tx_end - self._tx_start)
+        status = self._status(self._tx_at, end)
         taken = next((at for at, word in enumerate(status) if word != TP_STATUS_AVAILABLE), len(status))
         self._tx_free = taken
         return taken
