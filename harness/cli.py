@@ -188,9 +188,6 @@ def _run(args: argparse.Namespace) -> int:
     """Everything that can be wrong before a guest starts is found first, then it is pytest's run."""
     paths, options = _paths(args), _options(args)
     plans = _chosen(load(paths, options), args.paths)
-    with bench(options, _say) as ready:
-        for plan in _one_per_machine(plans):
-            ready.prepare(plan)
     forwarded = ["--results", str(options.results), "--accel", args.accel]
     forwarded += ["--qemu", str(args.qemu)] if args.qemu else []
     forwarded += ["--kernel", args.kernel] if args.kernel else []
@@ -201,7 +198,9 @@ def _run(args: argparse.Namespace) -> int:
     arguments = [*named, *forwarded, *args.rest]
     wanted = selected(arguments)
     with bench(options, _say) as ready:
-        for plan in _one_per_machine([plan for plan in plans if plan.case in wanted]):
+        chosen = [plan for plan in plans if plan.case in wanted]
+        ready.require(chosen)
+        for plan in _one_per_machine(chosen):
             ready.prepare(plan)
     status = pytest.main(arguments)
     return _exit_of(status, options.results)

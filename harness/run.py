@@ -31,6 +31,7 @@ from harness.scenario.load import load_tree
 from harness.scenario.model import Scenario
 from harness.testbed.accel import Probe, probe
 from harness.testbed.channels import Login
+from harness.testbed.config import Config, read_config, require
 from harness.testbed.errors import TestbedError
 from harness.testbed.own_guest import OwnGuest
 from harness.testbed.qemu import Accel, Boot
@@ -81,6 +82,7 @@ class Bench:
         )
         self._qemu: images.Qemu | None = None
         self._probe: Probe | None = None
+        self._configs: dict[str, Config | None] = {}  # by kernel
 
     def qemu(self) -> images.Qemu:
         """Raises images.ImageError."""
@@ -137,8 +139,19 @@ class Bench:
             return images.kernel_at(Path(name), self.options.modules, self._builder)
         return images.ensure_kernel(name, self._builder)
 
+    def require(self, plans: Sequence[Plan]) -> None:
+        """Raises KernelLacks if a kernel lacks what one of the plans needs, as far as its configuration is known; ImageError."""
+        ours = [plan for plan in plans if plan.machine.disk is None]
+        for name in dict.fromkeys(plan.machine.kernel for plan in ours):
+            kernel = self.kernel(name)
+            if name not in self._configs:
+                self._configs[name] = read_config(kernel.config, kernel.vmlinux)
+            its = [plan for plan in ours if plan.machine.kernel == name]
+            require(its, f"{name} (Linux {kernel.release})", self._configs[name], kernel.modules is not None)
+
     def prepare(self, plan: Plan) -> Job:
         """Images and template for the plan; the folder is chosen by `run`. Raises ImageError or TestbedError."""
+        self.require([plan])
         ingredients = self.ingredients(plan.machine)
         template = asyncio.run(ensure(self.options.cache, ingredients, self._say))
         versions = {

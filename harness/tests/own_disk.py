@@ -65,9 +65,7 @@ done
 echo "somebody else's guest is up"
 while :; do busybox sleep 1000; done
 """
-UDHCPC = (
-    '#!/bin/sh\n[ "$1" = bound ] && ip addr add "$ip/$mask" dev "$interface"\nexit 0\n'
-)
+UDHCPC = '#!/bin/sh\n[ "$1" = bound ] && ip addr add "$ip/$mask" dev "$interface"\nexit 0\n'
 
 
 @dataclass(frozen=True)
