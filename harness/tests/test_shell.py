@@ -29,6 +29,12 @@ WITHIN = 60.0  # seconds for anything that is expected
 COLUMNS, LINES = 101, 31
 
 
+def _as_a_login_starts_it() -> None:
+    """With a terminal of its own, and not deaf to its end, as nohup would make it."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Typist:
     """A person at a terminal that runs `netpoll-harness shell`."""
 
@@ -43,7 +49,7 @@ class Typist:
             stdout=self.slave,
             stderr=self.slave,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_as_a_login_starts_it,
             env={**os.environ, "TERM": "vt100", "NETPOLL_TEST_MARK": marker},
         )
 
@@ -138,8 +144,8 @@ def test_a_session_from_the_first_key_to_the_verdict(typist: Typist, tmp_path: P
 
 def test_the_end_of_the_guests_shell_is_the_end(typist: Typist, tmp_path: Path) -> None:
     typist.expect(READY)
-    typist.type("sleep 1000\r")
-    typist.expect("sleep 1000")
+    typist.type("sh -c 'echo asleep; exec sleep 1000'\r")
+    typist.expect(r"\n(# )?asleep")  # said in the foreground, so that it is nobody else's to be interrupted
     typist.type("\x03")  # the guest's sleep gets it, not we
     typist.type("echo $((1 + 1)) still here\r")
     typist.expect(r"\n(# )?2 still here")
