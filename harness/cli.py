@@ -22,7 +22,8 @@ from harness.bench import stack, turnaround
 from harness.judge.model import Verdict
 from harness.plan.explain import explain
 from harness.plan.model import Plan
-from harness.report import nics, store, terminal
+from harness.report import bisection, nics, store, terminal
+from harness.report.bisection import BisectExit, case_folders
 from harness.run import Bench, Options, bench, is_path, load, results_folder
 from harness.scenario.errors import ScenarioErrors
 from harness.selection import selected
@@ -48,12 +49,27 @@ class UsageError(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The console script. Returns an `Exit`."""
+    """The console script. Returns an `Exit`; with --bisect a `BisectExit`."""
+    try:
+        args = _arguments(argv)
+    except SystemExit as end:
+        raise SystemExit(BisectExit.GIVE_UP if end.code and "--bisect" in (argv or sys.argv) else end.code) from None
+    status = _guarded(args)
+    broken = getattr(args, "bisect", False) and status in (Exit.USAGE, Exit.TESTBED)
+    return BisectExit.CANNOT_TELL if broken else status
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser()
     args, rest = parser.parse_known_args(argv)
     if rest and args.command is not _run:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
+    return args
+
+
+def _guarded(args: argparse.Namespace) -> int:
+    """The command, with words instead of a traceback for what a user can mend."""
     command: Callable[[argparse.Namespace], int] = args.command
     try:
         return command(args)
@@ -83,6 +99,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_testbed_options(run)
     run.add_argument("--results", type=Path, help="folder for evidence (default: runs/<UTC time>)")
     run.add_argument("--strict", action="store_true", help="an inconclusive case fails")
+    run.add_argument(
+        "--bisect", action="store_true", help="exit codes for `git bisect run`: 0 good, 1 bad, 125 cannot tell"
+    )
 
     _add_paths(_add(commands, "lint", _lint, "check testcases without running them"))
     _add_paths(_add(commands, "list", _list, "name every case that the testcases make"))
@@ -202,7 +221,10 @@ def _run(args: argparse.Namespace) -> int:
         ready.require(chosen)
         for plan in _one_per_machine(chosen):
             ready.prepare(plan)
+    before = case_folders(options.results)
     status = pytest.main(arguments)
+    if args.bisect:
+        return bisection.exit_of(status, bisection.words_of(case_folders(options.results) - before))
     return _exit_of(status, options.results)
 
 
