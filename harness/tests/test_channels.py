@@ -27,6 +27,7 @@ from harness.testbed.channels import Channel, ChannelName, Login, bond
 from harness.testbed.channels.agent import CHUNK
 from harness.testbed.channels.doors import open_channel
 from harness.testbed.channels.guest_agent import GuestAgent, synchronise
+from harness.testbed.channels.ssh import Ssh
 from harness.testbed.errors import GuestRefused, GuestSilent, TestbedError
 from harness.testbed.machine import Machine, Observers
 from harness.testbed.qemu import Boot
@@ -282,6 +283,29 @@ def test_ssh_to_a_guest_that_has_crashed_ends(on_a_guest: Callable[[Work], None]
         with pytest.raises(GuestSilent, match="did not come"):
             await channel.run(["true"], within=1)
         await channel.close()
+
+    on_a_guest(work)
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize(("already", "asked"), [(True, "put"), (False, "put"), (True, "run"), (True, "shell")])
+def test_ssh_to_a_server_that_stands_still_ends(on_a_guest: Callable[[Work], None], already: bool, asked: str) -> None:
+    """paramiko waits without end for the answer to a request and for SFTP to start."""
+
+    async def work(guest: Machine, ingredients: Ingredients) -> None:
+        async with opened("ssh", guest, ingredients) as channel:
+            assert isinstance(channel, Ssh)
+            if already:
+                await channel.get("/proc/version")
+            with pytest.raises(GuestSilent, match="did not come"):
+                await channel.run(["sh", "-c", "kill -STOP $PPID"], within=1)
+            calls: dict[str, Callable[[], Awaitable[object]]] = {
+                "put": lambda: channel.put("/tmp/file", b"octets", within=1),
+                "run": lambda: channel.run(["true"], within=1),
+                "shell": lambda: channel.shell("vt100", 80, 24, within=1),
+            }
+            with pytest.raises(GuestSilent, match="within 1 s did not come"):
+                await asyncio.wait_for(calls[asked](), 20)
 
     on_a_guest(work)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import shutil
 import subprocess
@@ -87,9 +88,17 @@ def digest(path: Path) -> str:
 
 @pytest.mark.guest
 def test_a_qcow2_image_of_ones_own_from_boot_to_verdict(
-    bench: Bench, disk: OwnDisk, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bench: Bench,
+    disk: OwnDisk,
+    cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One boot, one template, two clones; the image is read and never written."""
+    monkeypatch.setattr(
+        "harness.testbed.own_guest._archive", functools.cache(_archive)
+    )  # whoever edits guest/ meanwhile
     image = disk.path.with_name("disk.qcow2")
     command = [*bench.qemu().img_argv, "convert", "-f", "raw", "-O", "qcow2", str(disk.path), str(image)]
     subprocess.run(command, check=True)

@@ -3,7 +3,8 @@
 In: a socket whose other end is an ssh server, and a `Login`. Out: `Channel`, files over SFTP, and shells on a terminal. Rule: the
 server is who its host key says, or there is no connection: a key that we do not know is never taken.
 
-paramiko works with threads and blocks; here each of its calls runs in a worker thread and has a time limit of its own.
+paramiko works with threads and blocks, at places without any limit (the answer to a request, the start of SFTP); here each call runs
+in a worker thread, and when its time is up the connection is shut down, which ends every wait in paramiko.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import logging
 import shlex
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +29,7 @@ from harness.testbed.errors import GuestRefused, GuestSilent, TestbedError
 
 OUTPUT_LIMIT = 64 << 10  # bytes kept of a program's output, as our own agent does
 STALE = "another machine answers, or the host key given for this guest is out of date"
+GRACE = 1.0  # seconds that a call of paramiko's gets beyond its own limit before the connection is shut down under it
 NOT_FOUND = 127  # exit status of a shell that found no such program
 
 Result = TypeVar("Result")
@@ -47,7 +50,7 @@ class Ssh:
 
     async def open(self, within: float = 15) -> None:
         key = _private_key(self._login.key)
-        await _in_thread(lambda: self._connect(key, within), f"the ssh server's answer within {within:g} s")
+        await self._in_thread(lambda: self._connect(key, within), "the ssh server's answer", within)
 
     def _connect(self, key: paramiko.PKey, within: float) -> None:
         self._sock.setblocking(True)
@@ -64,7 +67,7 @@ class Ssh:
         self._transport = transport
 
     async def run(self, argv: Sequence[str], within: float = 15) -> Ran:
-        done = await _in_thread(lambda: self._run(argv, within), f"the end of {list(argv)} within {within:g} s")
+        done = await self._in_thread(lambda: self._run(argv, within), f"the end of {list(argv)}", within)
         if done.rc == NOT_FOUND:
             raise GuestRefused(f"{list(argv)}: {done.err.strip()[-500:]}")
         return done
@@ -87,14 +90,14 @@ class Ssh:
                     file.chmod(mode)
                 file.write(data)
 
-        await _in_thread(write, f"{path} written over SFTP within {within:g} s", path)
+        await self._in_thread(write, f"{path} written over SFTP", within, path)
 
     async def get(self, path: str, within: float = 15) -> bytes:
         def read() -> bytes:
             with self._files(within).open(path, "rb") as file:
                 return bounded(file.read(FILE_LIMIT + 1), path)
 
-        return await _in_thread(read, f"{path} read over SFTP within {within:g} s", path)
+        return await self._in_thread(read, f"{path} read over SFTP", within, path)
 
     async def shell(self, term: str, columns: int, lines: int, within: float = 15) -> paramiko.Channel:
         """The user's shell on a terminal of that type and size; its bytes are the caller's."""
@@ -105,11 +108,28 @@ class Ssh:
             session.invoke_shell()
             return session
 
-        return await _in_thread(start, f"a shell over ssh within {within:g} s")
+        return await self._in_thread(start, "a shell over ssh", within)
 
     async def close(self) -> None:
         if self._transport is not None:
+            self._hang_up()
             await asyncio.to_thread(self._transport.close)
+
+    async def _in_thread(self, work: Callable[[], Result], what: str, within: float, path: str = "") -> Result:
+        up = threading.Timer(within + GRACE, self._hang_up)
+        up.start()
+        try:
+            return await asyncio.to_thread(_translated, work, f"{what} within {within:g} s", path)
+        except asyncio.CancelledError:
+            self._hang_up()  # the thread cannot be cancelled
+            raise
+        finally:
+            up.cancel()
+
+    def _hang_up(self) -> None:
+        """Ends the connection, and with it every wait for something from it."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     @property
     def transport(self) -> paramiko.Transport:
@@ -180,10 +200,6 @@ def _check_host(offered: paramiko.PKey, expected: str) -> None:
             f"the ssh server is not the one we expect: its host key is {offered.get_name()} {offered.fingerprint}",
             STALE,
         )
-
-
-async def _in_thread(work: Callable[[], Result], what: str, path: str = "") -> Result:
-    return await asyncio.to_thread(_translated, work, what, path)
 
 
 def _translated(work: Callable[[], Result], what: str, path: str) -> Result:
