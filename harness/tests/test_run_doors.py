@@ -135,7 +135,7 @@ def test_a_known_bug_is_an_xfail_and_only_if_it_is_the_stated_one(
 
 
 def test_a_known_bug_that_is_gone_is_said(testcases: Path, tmp_path: Path) -> None:
-    good = (testcases / "crash" / "panic.yaml").read_text().replace("name: crash/panic\n", "")
+    good, _, _ = (testcases / "crash" / "panic.yaml").read_text().partition("known_bugs:")
     good = good.replace("nic: [e1000, virtio-net]", "nic: [virtio-net]").replace(
         "crash: [sysrq-c, nmi]", "crash: [nmi]"
     )
