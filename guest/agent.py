@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from guest import modules
+from guest import crashes, modules
 from guest.endpoint import Endpoints
 from guest.links import Link, LinkMonitor, driver_of, set_mtu, set_up
 from guest.numbered import numbered_line, size_of
@@ -298,11 +298,8 @@ class Agent:
     # -- the end
 
     def op_crash(self, how: str) -> None:
-        """Does not return when it works."""
-        if how != "sysrq-c":
-            raise RuntimeError(f"the guest cannot crash itself by {how!r}")
-        Path("/proc/sys/kernel/sysrq").write_text("1")
-        Path("/proc/sysrq-trigger").write_text("c")
+        """Does not return when it works at once."""
+        crashes.crash(how)
 
     def _start(self, background: bool, work: Callable[[], None], **names: str) -> None:
         """A send is always work of a thread of its own: the answer says that it began, the event `done` that it ended."""

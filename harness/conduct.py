@@ -25,7 +25,7 @@ from harness.observe import stuck
 from harness.observe.capture import Capture
 from harness.observe.events import Clock, Evidence
 from harness.observe.progress import Progress
-from harness.plan.model import Action, AddTap, Ask, Await, Device, Host, Plan, Qmp, Serve, Stage
+from harness.plan.model import Action, AddTap, Ask, Await, Device, Host, Plan, Qmp, Serve, Stage, Type
 from harness.plan.nics import MODELS
 from harness.testbed import symbols
 from harness.testbed.channels import Channel, ChannelName, Login
@@ -220,6 +220,8 @@ async def _act(case: Case, action: Action) -> None:
             await _device(case, action)
         case Qmp():
             await _qmp(case, action)
+        case Type():
+            case.machine.type(action.text)
         case Ask():
             await _ask(case, action)
         case Host():
@@ -269,8 +271,8 @@ async def _device(case: Case, action: Device) -> None:
 async def _qmp(case: Case, action: Qmp) -> None:
     session: QmpSession = case.machine.qmp
     began = case.evidence.clock.now()
-    if action.execute == "inject-nmi":
-        case.evidence.add("inject", "crash", how="nmi")
+    if action.crash is not None:
+        case.evidence.add("inject", "crash", how=action.crash)
         case.crashed = True
     fd = case.taps[action.fd_of] if action.fd_of is not None else None
     arguments = dict(action.arguments)

@@ -22,7 +22,7 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | qmp     | reply     | execute, arguments, seconds |
 | qmp     | stuck     | why, sample, cpu, rip, where (function, or null), halted, stack: a guest that went silent, looked at several times |
 | inject  | link      | nic, state: written right after QEMU confirmed set_link |
-| inject  | crash     | how: written right before the crash was asked for |
+| inject  | crash     | how (harness.scenario.crashes): written right before the crash was asked for |
 | inject  | fault     | nic, op, args: a served device obeyed (harness.nic.serve) |
 | device  | link      | nic, up, mode ([Mbit/s, full duplex] or null), silent: the model's PHY |
 | device  | reset     | nic: the driver reset the chip's core |

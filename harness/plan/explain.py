@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, assert_never
 
-from harness.plan.model import Action, AddTap, Ask, Await, Device, EndpointPlan, Host, NicPlan, Plan, Qmp, Serve
+from harness.plan.model import Action, AddTap, Ask, Await, Device, EndpointPlan, Host, NicPlan, Plan, Qmp, Serve, Type
 
 
 def explain(plan: Plan, argv: Sequence[str] = ()) -> str:
@@ -90,6 +90,8 @@ def _action(action: Action) -> str:
             fd = f"  with the descriptor of {action.fd_of}" if action.fd_of else ""
             fd += f"  with the socket of {action.socket_of}" if action.socket_of else ""
             return f"qmp    {_json(_qmp(action))}{fd}"
+        case Type():
+            return f"type   {_json(action.text)} on the serial line"
         case Serve():
             return f"serve  {action.nic}, {action.mac}, on {action.tap}"
         case Device():

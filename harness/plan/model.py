@@ -112,6 +112,14 @@ class Qmp(Frozen):
     socket_of: str | None = None  # add `socket`: where the process that serves this NIC listens
     link: str | None = None  # set_link: the NIC whose link this is, so that evidence names it
     state: Literal["down", "up"] | None = None
+    crash: str | None = None  # the way to crash that this is: written down before it is done
+
+
+class Type(Frozen):
+    """Type this on the serial line."""
+
+    do: Literal["type"] = "type"
+    text: str
 
 
 class Serve(Frozen):
@@ -168,7 +176,7 @@ class Await(Frozen):
     required: bool = False
 
 
-Action = Annotated[AddTap | Serve | Device | Qmp | Ask | Host | Await, Field(discriminator="do")]
+Action = Annotated[AddTap | Serve | Device | Qmp | Type | Ask | Host | Await, Field(discriminator="do")]
 
 
 class Stage(Frozen):

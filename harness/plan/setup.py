@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.plan.addresses import nic_mac
+from harness.plan.crashes import crash_sysctl
 from harness.plan.device import device_add, device_add_served
 from harness.plan.model import Action, AddTap, Ask, Await, EndpointPlan, Host, NicPlan, Qmp, Serve, Stage
 from harness.plan.nics import MODELS
@@ -89,10 +90,8 @@ def _carrier(device: str) -> Await:
 
 
 def _sysctl(scenario: Scenario) -> Iterator[Ask]:
-    """The author's, and what an injected NMI needs: without it the kernel only says "Dazed and confused"."""
-    nmi = any(step.crash and step.crash.how == "nmi" for step in scenario.steps)
-    values: dict[str, str | int] = {**({"kernel.unknown_nmi_panic": 1} if nmi else {}), **scenario.guest.sysctl}
-    if values:
+    """The author's, and what the crash needs."""
+    if values := crash_sysctl(scenario):
         yield Ask(op="sysctl", args={"values": values})
 
 

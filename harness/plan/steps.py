@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from harness.plan.addresses import nobody
+from harness.plan.crashes import CRASH_KEY, trigger
 from harness.plan.model import Action, Ask, Await, Device, Host, Qmp, Stage, StreamPlan
 from harness.plan.nics import MODELS
 from harness.plan.setup import device_id
@@ -37,7 +38,6 @@ LAST_WORDS = 3.0  # seconds from the serial console's last line to the wire's; u
 START = 15.0  # seconds until a sender has begun
 ANSWER = 5.0  # seconds beyond the time that a command was given, in which the agent says that it ran out
 STRANGE_SIZE, STRANGE_SEED = (64, 512), 1 << 48  # of frames that are not for the client; authors' seeds are small
-CRASH_KEY = "c"  # drivers/tty/sysrq.c: sysrq_crash_op
 SLOWEST = 200.0  # messages a second that even a software-emulated guest keeps up with
 
 
@@ -160,16 +160,14 @@ def _key_args(keys: Keys, scenario: Scenario) -> dict[str, object]:
 
 
 def _crash(crash: Crash, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
-    """The crash, then the panic's last line. The agent of a crashed guest cannot answer: nobody waits for it."""
+    """The crash, then the panic's last line."""
     until = next((expect.parity.until for expect in scenario.expect if expect.parity), PANIC_END)
-    trigger: Action = Ask(op="crash", args={"how": crash.how}, within=1)
-    if crash.how == "nmi":
-        trigger = Qmp(execute="inject-nmi")
-    elif crash.from_ is not None:
+    begin = trigger(crash)
+    if crash.from_ is not None:
         keys = Keys.model_validate({"from": crash.from_, "keys": CRASH_KEY})
-        trigger = Host(op="crash", args={"how": crash.how, **_key_args(keys, scenario)})
+        begin = (Host(op="crash", args={"how": crash.how, **_key_args(keys, scenario)}),)
     panic = Await(what="panic", of=until, within=crash.within)
-    return f"crash by {crash.how}", (trigger, panic, *_last_words(scenario, until))
+    return f"crash by {crash.how}", (*begin, panic, *_last_words(scenario, until))
 
 
 def _last_words(scenario: Scenario, until: str) -> tuple[Await, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.frozen import Frozen
 from harness.plan.nics import MODELS
+from harness.scenario.crashes import KINDS
 from harness.scenario.document import Path
 from harness.scenario.errors import suggest
 from harness.scenario.messages import Message
@@ -351,9 +352,10 @@ def _wire(story: Story, path: Path, crash: Crash) -> Found:
 def _crash(story: Story, index: int, path: Path, crash: Crash) -> Found:
     yield from _alive(story, path, "a second crash")
     yield from _wire(story, path, crash)
-    if crash.how == "nmi" and str(story.scenario.guest.sysctl.get("kernel.unknown_nmi_panic", 1)) == "0":
-        what = "kernel.unknown_nmi_panic is 0, so this NMI crashes nothing"
-        yield Message(("guest", "sysctl", "kernel.unknown_nmi_panic"), what, "remove it: the plan sets it to 1")
+    for name, value in KINDS[crash.how].sysctl.items():
+        if str(story.scenario.guest.sysctl.get(name, value)) == "0":
+            what = f"{name} is 0, so {crash.how} crashes nothing"
+            yield Message(("guest", "sysctl", name), what, f"remove it: the plan sets it to {value}")
     if story.crashed is None:
         story.crashed = index
 

@@ -22,6 +22,16 @@ FrameKind = Literal[
     "wrong-port", "wrong-address", "wrong-peer", "bad-udp-checksum", "bad-ip-checksum", "fragment", "arp-request"
 ]
 ChannelName = Literal["agent", "qemu-guest-agent", "ssh"]  # harness.testbed.channels
+CrashWord = Literal[
+    "sysrq-c",
+    "sysrq-wire",
+    "sysrq-break",
+    "sysrq-keyboard",
+    "nmi",
+    "mce",
+    "oom",
+    "hung-task",
+]  # fmt: skip  (harness.scenario.crashes)
 BondMode = Literal["balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb"]
 
 
@@ -180,7 +190,7 @@ class Keys(Frozen):
 
 
 class Crash(Frozen):
-    how: Literal["sysrq-c", "nmi", "sysrq-wire"]
+    how: CrashWord
     from_: Id | None = Field(default=None, alias="from")  # sysrq-wire only: the host endpoint that sends the letter c
     within: Seconds = 30  # until the console shows the end of the panic
 

@@ -56,7 +56,7 @@ def _our_stack(plan: Plan) -> bool:
 
 
 def _sysrq(plan: Plan) -> bool:
-    return any(step.crash is not None and step.crash.how != "nmi" for step in plan.scenario.steps)
+    return any(step.crash is not None and step.crash.how.startswith("sysrq") for step in plan.scenario.steps)
 
 
 def _panicked(plan: Plan) -> bool:

@@ -151,6 +151,10 @@ class Machine:
         found: Mapping[str, Any] = await self.alive(find(), within, what)
         return found
 
+    def type(self, text: str) -> None:
+        """Type on the serial line: a few bytes, which its buffer always takes."""
+        self.ports[CONSOLE].sendall(text.encode())
+
     def drain_console(self) -> None:
         """Take what the console has sent so far, without waiting."""
         self._read_console()

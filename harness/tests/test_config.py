@@ -166,7 +166,15 @@ def test_the_command_line_says_so_before_anything_is_started(bench: Bench, testc
     shutil.copy(kernel.bzimage, tmp_path / "bzImage")
     edited = re.sub(r"(?m)^CONFIG_(E1000|NETCONSOLE_DYNAMIC)=.*\n", "", kernel.config.read_text())
     (tmp_path / "config").write_text(edited)
-    command = [sys.executable, "-m", "harness.cli", "run", testcases / "crash", "--kernel", tmp_path / "bzImage"]
+    command = [
+        sys.executable,
+        "-m",
+        "harness.cli",
+        "run",
+        testcases / "crash" / "panic.yaml",
+        "--kernel",
+        tmp_path / "bzImage",
+    ]
     command += ["--modules", kernel.modules or "", "--results", tmp_path / "r"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 3, done.stdout + done.stderr

@@ -10,7 +10,7 @@ import pytest
 from harness.plan.addresses import IFNAMSIZ
 from harness.plan.compile import CMDLINE, compile_plan
 from harness.plan.explain import command_lines, explain
-from harness.plan.model import Action, AddTap, Ask, Await, Device, Host, Plan, Qmp, Serve
+from harness.plan.model import Action, AddTap, Ask, Await, Device, Host, Plan, Qmp, Serve, Type
 from harness.plan.nics import DRIVERS, MODELS
 from harness.scenario.load import Loaded, load, load_tree
 from harness.tests.scenario_table import GOOD
@@ -99,6 +99,8 @@ def _key(action: Action) -> tuple[str, ...]:
             return ("qmp", action.execute, *(each for each in (action.fd_of, action.socket_of) if each))
         case Serve():
             return ("serve", action.nic)
+        case Type():
+            return ("type", action.text)
         case Device():
             return ("device", action.nic, action.op)
         case Ask():

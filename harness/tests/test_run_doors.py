@@ -51,7 +51,7 @@ def verdicts(results: Path) -> dict[str, str]:
 def test_run_is_pytest_with_junit_and_evidence(testcases: Path, tmp_path: Path) -> None:
     done = call(
         "run",
-        testcases / "crash",
+        testcases / "crash" / "panic.yaml",
         "-k",
         "virtio and sysrq",
         "--results",
@@ -86,7 +86,8 @@ def test_pytest_by_itself_runs_testcases(testcases: Path, tmp_path: Path) -> Non
 
 
 def test_two_workers_write_to_one_folder(testcases: Path, tmp_path: Path) -> None:
-    done = call("run", testcases / "crash", testcases / "send", "-k", "virtio", "-n", "2", "--results", tmp_path / "r")
+    panic = testcases / "crash" / "panic.yaml"
+    done = call("run", panic, testcases / "send", "-k", "virtio", "-n", "2", "--results", tmp_path / "r")
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(verdicts(tmp_path / "r").values()) == ["PASS"] * 4
 

@@ -117,7 +117,7 @@ def test_an_nmi_that_is_ignored_crashes_nothing(tmp_path: Path) -> None:
     off = GOOD.replace("guest:\n", "guest:\n  sysctl: {kernel.unknown_nmi_panic: 0}\n")
     file.write_text(off.replace("how: sysrq-c", "how: nmi"))
     assert problems([file]) == [
-        f"{file}:5:38: kernel.unknown_nmi_panic is 0, so this NMI crashes nothing; remove it: the plan sets it to 1"
+        f"{file}:5:38: kernel.unknown_nmi_panic is 0, so nmi crashes nothing; remove it: the plan sets it to 1"
     ]
 
 

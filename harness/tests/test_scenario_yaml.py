@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from harness.scenario.model import CrashWord
 from harness.tests.scenario_table import Row, problems_of, row
 
 ROWS = [
@@ -32,7 +34,7 @@ ROWS = [
         "on where a word is expected",
         "{how: sysrq-c}",
         "{how: on}",
-        "21:18: one of sysrq-c, nmi, sysrq-wire is expected here, but YAML reads on as true; write one of them",
+        f"21:18: one of {', '.join(get_args(CrashWord))} is expected here, but YAML reads on as true; write one of them",
     ),
     row(
         "yes where text is expected",

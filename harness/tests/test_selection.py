@@ -14,7 +14,7 @@ TESTCASES = Path(__file__).resolve().parents[2] / "testcases"
 PANICS = {f"crash/panic[nic={nic},crash={how}]" for nic in ("e1000", "virtio-net") for how in ("sysrq-c", "nmi")}
 
 CHOICES: dict[str, tuple[list[str], set[str]]] = {
-    "a-folder": ([], PANICS),
+    "a-file": ([], PANICS),
     "by-keyword": (["-k", "virtio and nmi"], {"crash/panic[nic=virtio-net,crash=nmi]"}),
     "none-is-marked": (["-m", "long"], set()),
     "all-but-the-marked": (["-m", "not long"], PANICS),
@@ -25,7 +25,7 @@ CHOICES: dict[str, tuple[list[str], set[str]]] = {
 
 @pytest.mark.parametrize(("options", "wanted"), CHOICES.values(), ids=CHOICES)
 def test_what_pytest_would_run(options: list[str], wanted: set[str], capfd: pytest.CaptureFixture[str]) -> None:
-    assert selected([str(TESTCASES / "crash"), *options, "-p", "no:cacheprovider"]) == wanted
+    assert selected([str(TESTCASES / "crash" / "panic.yaml"), *options, "-p", "no:cacheprovider"]) == wanted
     assert capfd.readouterr() == ("", ""), "it is asked quietly"
 
 

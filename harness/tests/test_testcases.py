@@ -12,7 +12,7 @@ import pytest
 from harness.frozen import Frozen
 from harness.plan.nics import MODELS
 from harness.scenario.load import load, load_tree
-from harness.scenario.model import WAITS, BondMode, Scenario
+from harness.scenario.model import WAITS, BondMode, CrashWord, Scenario
 
 HERE = Path(__file__).parent
 TESTCASES = HERE.parents[1] / "testcases"
@@ -78,9 +78,10 @@ def test_each_twin_says_what_must_come_out_and_why(path: Path) -> None:
     assert second.startswith("# Why: ")
 
 
-def test_both_crashes_are_tried_on_both_nics() -> None:
-    cases = {loaded.scenario.case for loaded in load_tree([TESTCASES / "crash"])}
-    assert cases == {
+def test_every_way_to_crash_is_tried_and_the_first_two_on_both_nics() -> None:
+    scenarios = [loaded.scenario for loaded in load_tree([TESTCASES])]
+    assert {step.crash.how for each in scenarios for step in each.steps if step.crash} == set(get_args(CrashWord))
+    assert {each.case for each in scenarios if each.name == "crash/panic"} == {
         f"crash/panic[nic={nic},crash={how}]" for nic in ("e1000", "virtio-net") for how in ("sysrq-c", "nmi")
     }
 
