@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from guest import crashes, modules
+from guest.bond_steps import NAMES_A_SLAVE, steps
 from guest.endpoint import Endpoints
 from guest.links import Link, LinkMonitor, driver_of, set_mtu, set_up
 from guest.numbered import numbered_line, size_of
@@ -181,21 +182,14 @@ class Agent:
     ) -> dict[str, Any]:
         """A bond over NICs already known, through the bonding driver's sysfs; up when this returns."""
         Path("/sys/class/net/bonding_masters").write_text(f"+{id}")
-        knobs = Path(f"/sys/class/net/{id}/bonding")
-        (knobs / "mode").write_text(mode)
-        (knobs / "miimon").write_text(str(miimon))
         self.links.wait(lambda link: link.name == id, within, f"the bond {id}")
         self._learn(id, id)
-        late = {"primary", "active_slave"}  # name a slave, so they follow the enslaving
-        for name, value in (options or {}).items():
-            if name not in late:
-                (knobs / name).write_text(str(value))
-        set_up(id)
-        for slave in slaves:
-            set_up(self._name(slave), False)
-            (knobs / "slaves").write_text(f"+{self._name(slave)}")
-        for name in late & set(options or {}):
-            (knobs / name).write_text(self._name(str((options or {})[name])))
+        named = {k: self._name(str(v)) if k in NAMES_A_SLAVE else v for k, v in (options or {}).items()}
+        for step in steps(id, mode, [self._name(slave) for slave in slaves], miimon, named):
+            if step.knob:
+                Path(f"/sys/class/net/{id}/bonding/{step.knob}").write_text(step.value)
+            else:
+                set_up(step.value, step.up)
         return {"ifname": id}
 
     def op_bond_known(self, id: str, within: float = 15) -> dict[str, Any]:  # noqa: A002

@@ -11,6 +11,7 @@ subtracting from two counters, so that no driver can starve netpoll with a used-
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Callable
 
 from guest.netpoll.context import HARDIRQ, PROCESS, SOFTIRQ, Context, smp_processor_id
@@ -111,14 +112,24 @@ def net_rx_action(ctx: Context) -> int:
     cpu.softirq_pending = False
     budget = NETDEV_BUDGET - process_backlog(ctx)
     poll_list = cpu.poll_list
-    while poll_list and budget > 0:
-        dev = poll_list[0]
+    for _ in range(NETDEV_BUDGET):  # turns: a poll routine that does nothing and does not complete ends here too
+        dev = _first(poll_list)
+        if dev is None or budget <= 0:
+            break
         budget -= _poll_one(dev, min(dev.weight, budget))
-        if poll_list and poll_list[0] is dev:
+        if _first(poll_list) is dev:
             poll_list.rotate(-1)
     if poll_list or cpu.backlog:
         cpu.softirq_pending = True
     return NETDEV_BUDGET - budget
+
+
+def _first(poll_list: deque[NetDevice]) -> NetDevice | None:
+    """In one step: netpoll on another CPU may take the only device off the list between a look and a grasp."""
+    try:
+        return poll_list[0]
+    except IndexError:
+        return None
 
 
 def _poll_one(dev: NetDevice, budget: int) -> int:
@@ -132,7 +143,7 @@ def _poll_one(dev: NetDevice, budget: int) -> int:
     if not npinfo.netpoll_poll_lock():
         return budget  # the other CPU's poll took this turn
     try:
-        return dev.poll(budget)
+        return dev.poll(budget) if dev.rx_sched else 0  # netpoll on the other CPU may have done the work
     finally:
         npinfo.netpoll_poll_unlock()
 

@@ -14,8 +14,9 @@ held xmit_lock, hence every reply from an rx_hook was queued. Here:
 * A send from inside hard_start_xmit of the same device cannot transmit. It goes to the drop routine; if
   that is netpoll_queue, the CPU that holds xmit_lock sends it as soon as the driver returns, before it
   gives the lock up. No process context is needed, so this works after a panic too.
-* Another CPU's xmit_lock is waited for in steps of the retry loop, so that a CPU that died with the lock
-  costs the retry bound and not the machine.
+* Another CPU's xmit_lock is no recursion, from wherever it is met. It is waited for in steps of the retry
+  loop, or at a stretch from inside poll, so that a CPU that died with the lock costs the retry bound and
+  not the machine (the drop routine then hears LOCKED).
 
 What it costs: drivers must allow hard_start_xmit from their own receive path, with none of their locks
 held that it takes (true of those here; a driver where it is not returns NetdevTx.LOCKED), one owner
@@ -208,10 +209,13 @@ def netpoll_send_skb(np: Netpoll, skb: SkBuff) -> int:
     return NET_XMIT_SUCCESS
 
 
-def _attempt(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, skb: SkBuff, timeout: float) -> NetdevTx:
-    """One try, under xmit_lock: first what is queued, then `skb`, then what recursion queued meanwhile."""
+def _attempt(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, skb: SkBuff, timeout: float) -> NetdevTx | None:
+    """One try, under xmit_lock: first what is queued, then `skb`, then what recursion queued meanwhile.
+
+    None if another CPU kept the lock for `timeout` seconds.
+    """
     if not netif_tx_lock(dev, timeout):
-        return NetdevTx.LOCKED
+        return None
     try:
         if dev.xoff or (npinfo.txq and not flush(npinfo)):
             return NETDEV_TX_BUSY
@@ -230,10 +234,11 @@ def _send_slow(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, skb: SkBuff, *,
     At most npinfo.tries rounds; one, if those are used up.
     """
     pause = npinfo.usec_per_poll * 1e-6
-    if not refused and _attempt(np, dev, npinfo, skb, pause) is NETDEV_TX_OK:
+    status = NETDEV_TX_BUSY if refused else _attempt(np, dev, npinfo, skb, pause)
+    if status is NETDEV_TX_OK:
         return _sent(np, dev, npinfo)
     if npinfo.polled_by(smp_processor_id()):
-        return _drop(np, skb, DropReason.RECURSION)
+        return _send_without_poll(np, dev, npinfo, skb, contended=status is None)
     clock = dev.ctx.clock
     tries = max(npinfo.tries, 1)
     deadline = clock() + tries * pause
@@ -241,11 +246,28 @@ def _send_slow(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, skb: SkBuff, *,
     while tries > 0 and dev.running:
         tries = tries - 1 if clock() <= deadline else 0
         _poll_and_wait(np, dev, pause)
-        if _attempt(np, dev, npinfo, skb, pause) is NETDEV_TX_OK:
+        status = _attempt(np, dev, npinfo, skb, pause)
+        if status is NETDEV_TX_OK:
             return _sent(np, dev, npinfo)
     npinfo.tries = tries
     do_softirq(dev.ctx)
-    return _drop(np, skb, DropReason.RETRIES if dev.running else DropReason.NOT_RUNNING)
+    if not dev.running:
+        return _drop(np, skb, DropReason.NOT_RUNNING)
+    return _drop(np, skb, DropReason.LOCKED if status is None else DropReason.RETRIES)
+
+
+def _send_without_poll(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, skb: SkBuff, *, contended: bool) -> int:
+    """From inside the poll or interrupt routine. The lock is waited for if it was `contended`, the queue is not."""
+    reason = DropReason.RECURSION
+    if contended:
+        np.stats.retried += 1
+        status = _attempt(np, dev, npinfo, skb, max(npinfo.tries, 1) * npinfo.usec_per_poll * 1e-6)
+        if status is NETDEV_TX_OK:
+            return _sent(np, dev, npinfo)
+        if status is None:
+            npinfo.tries = 0
+            reason = DropReason.LOCKED
+    return _drop(np, skb, reason)
 
 
 def _sent(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo) -> int:

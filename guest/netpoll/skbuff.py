@@ -41,6 +41,7 @@ class DropReason(enum.Enum):
     NOT_RUNNING = "device is down or gone"
     RECURSION = "sent from inside its own driver"
     RETRIES = "queue stayed stopped through all retries"
+    LOCKED = "another CPU kept xmit_lock through all retries"
     QUEUE_FULL = "netpoll_queue holds its full depth already"
     FLUSHED = "netpoll was cleaned up before process context came"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -12,7 +12,7 @@ from guest.netpoll.context import ContextError, Level
 from guest.netpoll.drivers.loopback import wire_pair
 from guest.netpoll.lockdep import CheckedLock, Checker, Rule
 from guest.netpoll.napi import do_irq, do_softirq
-from guest.netpoll.netdevice import NetDevice, NetdevTx, netif_stop_queue
+from guest.netpoll.netdevice import NetDevice, NetdevTx, dev_close, dev_open, netif_stop_queue
 from guest.netpoll.poll import netpoll_poll_dev
 from guest.netpoll.skbuff import SkBuff, kfree_skb
 from guest.tests.wired import RECEIVER, Wired, wired
@@ -269,6 +269,28 @@ def test_process_context_calls_in_interrupts_and_under_locks(checked: tuple[Wire
     assert set(rules(checker)) == {Rule.SLEEPING}
     assert subjects[:2] == ["refill_skbs", "netpoll_setup with wire0->xmit_lock held"]
     assert "test_process_context_calls" in checker.violations[1].earlier
+
+
+@pytest.mark.parametrize("call", [dev_open, dev_close], ids=lambda call: call.__name__)
+def test_opening_and_closing_need_process_context(
+    checked: tuple[Wired, Checker], call: Callable[[NetDevice], None]
+) -> None:
+    wire, checker = checked
+    with wire.net.context.local_bh_disable():
+        call(wire.a)
+    call(wire.a)
+    assert rules(checker) == [Rule.SLEEPING]
+    assert checker.violations[0].subject == call.__name__
+
+
+def test_nested_disabling_ends_with_the_outermost() -> None:
+    ctx = Context()
+    with ctx.local_bh_disable(), ctx.local_irq_save():
+        with ctx.local_bh_disable(), ctx.local_irq_save():
+            pass
+        assert ctx.in_interrupt()
+        assert ctx.irqs_disabled()
+    assert ctx.may_sleep()
 
 
 class _NeverFree:

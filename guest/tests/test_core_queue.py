@@ -152,6 +152,16 @@ def test_cleanup_loses_and_counts_what_is_queued_by_this_client_only() -> None:
     assert [bytes(skb.data[42:]) for skb in wire.info().txq] == [b"theirs"]
 
 
+def test_a_device_that_is_down_is_not_sent_to_by_the_worker() -> None:
+    wire = wired(tx_ring=64, drop=netpoll_queue)
+    cut(wire)
+    netpoll_send_udp(wire.tx, b"held")
+    wire.a.cable.up = wire.a.carrier = True
+    wire.a.xoff = wire.a.running = False
+    wire.net.context.run_work()
+    assert (len(wire.info().txq), wire.tx.stats.late) == (1, 0)
+
+
 def test_queueing_for_a_device_without_netpoll_frees_the_frame() -> None:
     skb = SkBuff(b"frame")
     netpoll_queue(skb)

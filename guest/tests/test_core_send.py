@@ -302,7 +302,68 @@ def test_another_cpu_that_died_with_the_lock_costs_the_bound_and_no_more() -> No
     died.start()
     died.join()
     assert netpoll_send_udp(wire.tx, b"x") == NET_XMIT_DROP
-    assert [skb.drop_reason for skb in dropped] == [DropReason.RETRIES]
+    assert [skb.drop_reason for skb in dropped] == [DropReason.LOCKED]
+    assert wire.tx.stats.polled == 5
+
+
+def test_from_the_rx_hook_too_and_that_is_no_recursion() -> None:
+    dropped: list[SkBuff] = []
+    wire = wired()
+    wire.rx.drop = dropped.append
+    wire.info(wire.b).max_retries = wire.info(wire.b).tries = 5
+    results = answering(wire)
+    netpoll_send_udp(wire.tx, b"ping")
+    died = threading.Thread(target=wire.b.xmit_lock.acquire)
+    died.start()
+    died.join()
+    wire.interrupts()
+    assert results == [NET_XMIT_DROP]
+    assert [skb.drop_reason for skb in dropped] == [DropReason.LOCKED]
+    assert wire.info(wire.b).tries == 0  # the next one does not wait as long again
+    assert wire.rx.stats.polled == 0
+
+
+@pytest.mark.parametrize("napi", [True, False], ids=["NAPI", "non-NAPI"])
+def test_an_answer_waits_for_another_cpu_that_is_transmitting(napi: bool) -> None:
+    """It holds xmit_lock for 20 ms, then returns: contention, which costs a wait and no frame."""
+    wire = wired(napi=napi)
+    results = answering(wire)
+    arrived: list[bytes] = []
+    wire.net.ptype_all.append(lambda skb: arrived.append(bytes(skb.data[42:])))
+    netpoll_send_udp(wire.tx, b"ping")
+    taken, real = threading.Event(), wire.b.hard_start_xmit
+
+    def slow(skb: SkBuff) -> NetdevTx:
+        if bytes(skb.data).endswith(b"slow"):
+            taken.set()
+            time.sleep(0.02)  # a driver that takes its time
+        return real(skb)
+
+    wire.b.hard_start_xmit = slow  # type: ignore[method-assign]
+    other = Netpoll(wire.net, "other", dev_name="wire1", remote_ip=wire.rx.remote_ip)
+    netpoll_setup(other)
+    thread = threading.Thread(target=netpoll_send_udp, args=(other, b"slow"))
+    thread.start()
+    assert taken.wait(5)
+    wire.interrupts()
+    thread.join(5)
+    assert results == [NET_XMIT_SUCCESS]
+    assert (wire.rx.stats.dropped, wire.rx.stats.retried) == (0, 1)
+    wire.interrupts()
+    assert arrived == [b"slow", b"re: ping"]
+
+
+def test_a_driver_whose_own_lock_is_held_below_the_hook_is_recursion() -> None:
+    """LOCKED by the driver itself, from its own receive path: nobody else will let go of it."""
+    dropped: list[SkBuff] = []
+    wire = wired()
+    wire.rx.drop = dropped.append
+    results = answering(wire)
+    wire.b.hard_start_xmit = lambda skb: NetdevTx.LOCKED  # type: ignore[method-assign]  # noqa: ARG005
+    netpoll_send_udp(wire.tx, b"ping")
+    wire.interrupts()
+    assert results == [NET_XMIT_DROP]
+    assert [skb.drop_reason for skb in dropped] == [DropReason.RECURSION]
 
 
 def test_two_cpus_send_everything_once() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import threading
 
 import pytest
 
@@ -171,6 +172,45 @@ def test_a_required_carrier_that_never_comes_is_an_error(running: bool) -> None:
     with pytest.raises(CarrierTimeout, match=r"wire0: no carrier after 0\.01 s"):
         netpoll_setup(client(net), require_carrier=True, timeout=0.01)
     assert dev.npinfo is None
+
+
+class NoInterrupt(NetDevice):
+    """A driver without a descriptor to wait on, and without a link."""
+
+    def open(self) -> None:
+        self.carrier = False
+
+
+def test_carrier_is_polled_for_where_no_descriptor_tells() -> None:
+    net, time, _ = stack()
+    register_netdev(NoInterrupt(net, "mute"))
+    with pytest.raises(CarrierTimeout, match=r"mute: no carrier after 4 s"):
+        netpoll_setup(client(net, dev_name="mute", local_ip=SENDER.ip), require_carrier=True)
+    assert time.now == pytest.approx(4, abs=0.01)
+
+
+def test_where_a_descriptor_tells_it_is_waited_for_and_not_polled() -> None:
+    """In real time, from another thread: the wait ends with the interrupt, long before the timeout."""
+    net, time, dev = stack()
+    dev.cable.up = False
+    plug = threading.Timer(0.05, dev.cable.set_link, [True])
+    plug.start()
+    netpoll_setup(client(net), require_carrier=True, timeout=30)
+    plug.join()
+    assert dev.carrier
+    assert time.delays == 0
+
+
+def test_without_a_peer_the_device_still_has_an_address_and_any_peer_is_heard() -> None:
+    wire = wired()
+    netpoll_cleanup(wire.rx)
+    heard: list[bytes] = []
+    np = Netpoll(wire.net, dev_name="wire1", local_port=6666, rx_hook=lambda _np, _source, data: heard.append(data))
+    netpoll_setup(np)
+    assert (np.local_ip, np.remote_ip) == (RECEIVER.ip, ipaddress.ip_address("0.0.0.0"))
+    netpoll_send_udp(wire.tx, b"from whoever")
+    wire.interrupts()
+    assert heard == [b"from whoever"]
 
 
 def test_a_device_that_runs_is_not_waited_for() -> None:

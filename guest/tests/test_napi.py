@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from guest.netpoll import Net, Netpoll, netpoll_cleanup, netpoll_poll, netpoll_send_udp, netpoll_setup
+from guest.netpoll import Net, Netpoll, netpoll_cleanup, netpoll_poll, netpoll_send_udp, netpoll_set_trap, netpoll_setup
 from guest.netpoll.context import ContextError, Level
 from guest.netpoll.core import NetpollInfo
 from guest.netpoll.drivers.loopback import LoopbackDevice, wire_pair
@@ -30,6 +34,9 @@ from guest.netpoll.netdevice import (
     NetdevTx,
     dev_close,
     dev_open,
+    netif_device_detach,
+    netif_queue_stopped,
+    netif_running,
     netif_stop_queue,
     netif_wake_queue,
     register_netdev,
@@ -111,9 +118,155 @@ def test_a_device_that_went_down_while_scheduled_is_not_polled() -> None:
     dev = Source(net, "dev", 1)
     netif_rx_schedule(dev)
     dev.running = False
-    do_softirq(net.context)
+    with net.context.enter(Level.SOFTIRQ):
+        assert net_rx_action(net.context) == 0
     assert dev.budgets == []
     assert not dev.rx_sched
+
+
+def test_a_device_that_goes_in_its_interrupt_routine_is_not_polled_any_more() -> None:
+    """netpoll_poll() runs poll_controller first; what that finds may be that the hardware is gone."""
+    wire = wired()
+    wire.b.hardware_receive(FRAME)
+    with wire.net.context.enter(Level.HARDIRQ):
+        wire.b.interrupt()
+    wire.b.poll_controller = lambda: netif_device_detach(wire.b)  # type: ignore[method-assign]
+    netpoll_poll_dev(wire.b)
+    assert len(wire.b.rx_ring) == 1
+
+
+def test_a_hook_that_sends_inside_netpolls_own_poll_finds_its_queue_stopped() -> None:
+    """The same CPU is in the poll routine, entered by netpoll this time: recursion, and no second of retries."""
+    wire = wired()
+    dropped: list[SkBuff] = []
+    wire.rx.drop = dropped.append
+
+    def answer(np: Netpoll, _source: int, data: bytes) -> None:
+        wire.b.cable.hold = True
+        netif_stop_queue(wire.b)
+        netpoll_send_udp(np, data)
+
+    wire.rx.rx_hook = answer
+    netpoll_send_udp(wire.tx, b"ping")
+    netpoll_poll(wire.rx)
+    assert [skb.drop_reason for skb in dropped] == [DropReason.RECURSION]
+    assert (wire.time.now, wire.rx.stats.polled) == (0, 0)
+
+
+def test_what_netpolls_poll_eats_on_a_sending_device_passes_on_again_afterwards() -> None:
+    """RX_DROP ends with the poll: somebody else's trap is for devices with a receiving client."""
+    wire = wired(tx_ring=1)
+    netpoll_send_udp(wire.tx, b"fills the ring")
+    netpoll_send_udp(wire.tx, b"polls")
+    passed: list[SkBuff] = []
+    wire.net.ptype_all.append(passed.append)
+    netpoll_set_trap(wire.net, 1)
+    wire.a.hardware_receive(FRAME)
+    wire.interrupts()
+    assert len(passed) == 1
+
+
+def test_a_master_takes_its_slaves_frames_unless_it_says_otherwise() -> None:
+    net = Net()
+    master, slave = NetDevice(net, "team0"), NetDevice(net, "eth0")
+    slave.master = master
+    seen: list[NetDevice | None] = []
+    net.ptype_all.append(lambda skb: seen.append(skb.dev))
+    netif_receive_skb(SkBuff(FRAME, slave))
+    assert seen == [master]
+
+
+def test_closing_an_idle_device_waits_for_nobody() -> None:
+    wire = wired()
+    dev_close(wire.a)
+    assert wire.time.delays == 0
+
+
+def test_a_device_that_vanished_takes_no_more_frames() -> None:
+    wire = wired()
+    netif_device_detach(wire.a)
+    assert netif_queue_stopped(wire.a)
+    assert not netif_running(wire.a)
+
+
+def test_a_poll_routine_that_does_nothing_and_never_completes_is_left_alone_in_the_end() -> None:
+    net = Net()
+    dev = Source(net, "lazy", 0)
+    dev.poll = lambda budget: 0  # type: ignore[method-assign]  # noqa: ARG005  # a broken driver
+    netif_rx_schedule(dev)
+    with net.context.enter(Level.SOFTIRQ):
+        assert net_rx_action(net.context) == 0
+    assert net.context.cpu().softirq_pending
+
+
+class Snatched(deque[NetDevice]):
+    """A poll list whose device netpoll on another CPU completes just before this CPU takes hold of it."""
+
+    def __getitem__(self, index: Any) -> Any:  # as deque's
+        for dev in list(self):
+            netif_rx_complete(dev)
+        return super().__getitem__(index)
+
+
+def test_a_device_that_another_cpu_completes_in_between_is_not_missed() -> None:
+    net = Net()
+    dev = Source(net, "dev", 1)
+    net.context.cpu().poll_list = Snatched()
+    netif_rx_schedule(dev)
+    with net.context.enter(Level.SOFTIRQ):
+        assert net_rx_action(net.context) == 0
+    assert dev.budgets == []
+
+
+def test_a_device_that_another_cpu_has_polled_meanwhile_is_not_polled_again() -> None:
+    """net_rx_action() waits for poll_lock; when it gets it, netpoll has done the work."""
+    wire = wired()
+    wire.b.hardware_receive(FRAME)
+    with wire.net.context.enter(Level.HARDIRQ):
+        wire.b.interrupt()
+    polls: list[int] = []
+    real = wire.b.poll
+    wire.b.poll = lambda budget: polls.append(budget) or real(budget)  # type: ignore[func-returns-value, method-assign]
+    info = wire.info(wire.b)
+    lock = info.netpoll_poll_lock
+
+    def late() -> bool:
+        netpoll_poll_dev(wire.b)
+        return lock()
+
+    info.netpoll_poll_lock = late  # type: ignore[method-assign]  # the other CPU, at the worst moment
+    do_softirq(wire.net.context)
+    assert polls == [16]  # netpoll's
+
+
+def test_polls_by_two_cpus_receive_every_frame_once() -> None:
+    """Real threads: net_rx_action() on one, netpoll on the other, over one device."""
+    wire = wired(rx_ring=8)
+    wire.net.context.clock, wire.net.context.delay = time.monotonic, time.sleep
+    frame = wire.tx.frame
+    assert frame is not None
+    done = threading.Event()
+
+    def netpolls() -> None:
+        while not done.is_set():
+            netpoll_poll_dev(wire.b)
+
+    other = threading.Thread(target=netpolls)
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    other.start()
+    try:
+        for n in range(2000):
+            wire.b.hardware_receive(frame(b"%d" % n))
+            until = time.monotonic() + 5
+            while wire.b.rx_ring and time.monotonic() < until:
+                do_irq(wire.b)
+                do_softirq(wire.net.context)
+    finally:
+        sys.setswitchinterval(switch)
+        done.set()
+        other.join(5)
+    assert wire.payloads() == [b"%d" % n for n in range(2000)]
 
 
 def test_netpolls_poll_has_a_budget_of_16() -> None:

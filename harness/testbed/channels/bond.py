@@ -1,8 +1,7 @@
 """A bond of the guest's bonding driver, set up from outside over any channel.
 
-In: an open `Channel`, the slaves' MACs. Out: a bond that is up. Rule: the same knobs in the same order as `op_bond_create` of
-guest/agent.py, so that a case may choose the channel and nothing else changes (Documentation/networking/bonding.rst,
-"Configuring Bonding Manually via Sysfs").
+In: an open `Channel`, the slaves' MACs. Out: a bond that is up. Rule: the steps are those of guest/bond_steps.py, which our agent
+takes too; here each is a file written, or an `ip link set`, over the channel.
 """
 
 from __future__ import annotations
@@ -10,10 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from guest.bond_steps import NAMES_A_SLAVE, steps
 from harness.testbed.channels import Channel
 from harness.testbed.errors import GuestRefused
-
-LATE = ("primary", "active_slave")  # name a slave, so they follow the enslaving
 
 
 async def create(
@@ -22,7 +20,7 @@ async def create(
     mode: str,
     slaves: Sequence[str],  # MACs
     miimon: int = 100,
-    options: Mapping[str, str | int] | None = None,  # of the bonding driver; LATE ones name a slave by its MAC
+    options: Mapping[str, str | int] | None = None,  # of the bonding driver; NAMES_A_SLAVE ones name it by its MAC
     within: float = 15,  # for each request
 ) -> None:
     """Raises GuestRefused with the guest's words, GuestSilent."""
@@ -34,21 +32,12 @@ async def create(
     (await channel.run(["modprobe", "bonding", "max_bonds=0"], within)).checked()
     await channel.put("/sys/class/net/bonding_masters", f"+{bond}".encode(), within=within)
 
-    async def knob(name: str, value: str | int) -> None:
-        await channel.put(f"/sys/class/net/{bond}/bonding/{name}", str(value).encode(), within=within)
-
-    await knob("mode", mode)
-    await knob("miimon", miimon)
-    for name, value in options.items():
-        if name not in LATE:
-            await knob(name, value)
-    await _link(channel, bond, "up", within)
-    for mac in slaves:
-        await _link(channel, names[mac], "down", within)
-        await knob("slaves", f"+{names[mac]}")
-    for name in LATE:
-        if name in options:
-            await knob(name, names[str(options[name])])
+    named = {k: names[str(v)] if k in NAMES_A_SLAVE else v for k, v in options.items()}
+    for step in steps(bond, mode, [names[mac] for mac in slaves], miimon, named):
+        if step.knob:
+            await channel.put(f"/sys/class/net/{bond}/bonding/{step.knob}", step.value.encode(), within=within)
+        else:
+            await _link(channel, step.value, "up" if step.up else "down", within)
 
 
 async def interfaces(channel: Channel, within: float = 15) -> dict[str, str]:
