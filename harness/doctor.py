@@ -40,15 +40,15 @@ from harness.run import Bench
 from harness.scenario.model import Guest, Nic
 from harness.testbed import template
 from harness.testbed.accel import MEMORY
+from harness.testbed.capacity import available_memory, carried, guest_needs
 from harness.testbed.errors import TestbedError
-from harness.testbed.host import Network, Refusal, available_memory, try_network
+from harness.testbed.host import Network, Refusal, try_network
 from images.aptroot import AptRoot, check_host
 from images.mirror import Mirror, find_mirror
 from images.recipes import KERNELS, QEMU, USERLAND
 
 MiB = 1 << 20
 IMAGES_ROOM, TEMPLATE_ROOM = 1000 * MiB, 330 * MiB  # of the cache: a first fetch with its indices, one template
-GUEST_MEMORY = 350 * MiB  # the usual guest of 256 MiB with its QEMU and the case's process
 MIRROR_SECONDS = 30.0
 APT_HELPER = Path("/usr/lib/apt/apt-helper")  # apt's own fetcher: knows the host's proxies and transports
 USUAL = Guest(nics={"n0": Nic(model="virtio-net")})
@@ -81,7 +81,7 @@ def examine(bench: Bench) -> Iterator[Finding]:
     yield from (_only_for_new_images(finding) if there else finding for finding in supply)
     disk = _disk(bench, there)
     yield disk
-    yield _memory(available_memory(), os.cpu_count() or 1)
+    yield _memory(available_memory())
     can_fetch = all(finding.state == State.YES for finding in (*supply, disk))
     yield _images(bench, can_fetch)
     if there:
@@ -220,12 +220,14 @@ def _prune(bench: Bench) -> None:
     template.prune(bench.options.cache, 1, 0.0)
 
 
-def _memory(free: int, cpus: int) -> Finding:
-    fit = free // GUEST_MEMORY
-    if fit == 0:
-        said = f"{free // MiB} MiB free, a guest needs {GUEST_MEMORY // MiB}"
+def _memory(free: int) -> Finding:
+    need = guest_needs(USUAL.memory)
+    if free < need:
+        said = f"{free // MiB} MiB free, a guest may come to need {need // MiB}"
         return Finding("memory", State.NO, said, "end other programs, or give the container or machine more memory")
-    return Finding("memory", State.YES, f"{free // MiB} MiB free: -n {max(min(fit, cpus), 1)} runs well")
+    return Finding(
+        "memory", State.YES, f"{free // MiB} MiB free: -n {carried(USUAL.memory)} runs well, and so does -n auto"
+    )
 
 
 def _missing_images(bench: Bench) -> list[str]:

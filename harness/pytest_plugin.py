@@ -7,7 +7,6 @@ nothing; it asks harness.run and translates.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from harness.run import Bench, Options, load, results_folder
 from harness.scenario.errors import ScenarioErrors
 from harness.scenario.model import MARKS
 from harness.testbed.errors import TestbedError
+from harness.workers import Workers, auto
 
-PER_WORKER = 512 << 20  # bytes
 OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
 BENCH: pytest.StashKey[Bench] = pytest.StashKey()
 VERDICTS: pytest.StashKey[list[tuple[Verdict, Path]]] = pytest.StashKey()
@@ -41,10 +40,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.stash[OPTIONS] = _options(config)
+    config.stash[VERDICTS] = []
+    for mark, meaning in MARKS.items():
+        config.addinivalue_line("markers", f"{mark}: {meaning}")
+    if config.pluginmanager.hasplugin("xdist") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Workers(config.stash[OPTIONS]), "netpoll-harness-workers")
+
+
+def _options(config: pytest.Config) -> Options:
     worker: dict[str, Any] = getattr(config, "workerinput", {})
     chosen = worker.get("netpoll_results") or config.getoption("--results")
     accel = config.getoption("--accel")
-    config.stash[OPTIONS] = Options(
+    return Options(
         results=results_folder(Path(chosen) if chosen else None),
         accel=None if accel == "auto" else accel,
         qemu=config.getoption("--qemu"),
@@ -52,35 +60,12 @@ def pytest_configure(config: pytest.Config) -> None:
         modules=config.getoption("--modules"),
         mirror=config.getoption("--mirror"),
     )
-    config.stash[VERDICTS] = []
-    for mark, meaning in MARKS.items():
-        config.addinivalue_line("markers", f"{mark}: {meaning}")
-    if config.pluginmanager.hasplugin("xdist"):
-        config.pluginmanager.register(_Workers(config.stash[OPTIONS]), "netpoll-harness-workers")
 
 
-class _Workers:
-    """For xdist: `-n auto` counts what cores and memory carry, and all workers' evidence goes to one folder."""
-
-    def __init__(self, options: Options) -> None:
-        self._results = str(options.results)
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_auto_num_workers(self) -> int:
-        """One software-emulated guest keeps a core busy; a clone with its QEMU and its worker needs PER_WORKER of memory."""
-        return max(1, min(len(os.sched_getaffinity(0)), _available_memory() // PER_WORKER))
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: Any) -> None:
-        node.workerinput["netpoll_results"] = self._results
-
-
-def _available_memory() -> int:
-    """MemAvailable of /proc/meminfo, in bytes."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) << 10
-    return PER_WORKER
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """xdist asks before anything is configured."""
+    return auto(config.args, _options(config))
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

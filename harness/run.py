@@ -30,6 +30,7 @@ from harness.report import store
 from harness.scenario.load import load_tree
 from harness.scenario.model import Scenario
 from harness.testbed.accel import Probe, probe
+from harness.testbed.capacity import require_memory
 from harness.testbed.channels import Login
 from harness.testbed.config import Config, read_config, require
 from harness.testbed.errors import TestbedError
@@ -152,6 +153,7 @@ class Bench:
     def prepare(self, plan: Plan) -> Job:
         """Images and template for the plan; the folder is chosen by `run`. Raises ImageError or TestbedError."""
         self.require([plan])
+        require_memory(plan.machine.memory)
         ingredients = self.ingredients(plan.machine)
         template = asyncio.run(ensure(self.options.cache, ingredients, self._say))
         versions = {

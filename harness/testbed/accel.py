@@ -7,6 +7,7 @@ the kernel's first 64-bit page table; so the probe starts the very kernel and wa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -46,9 +47,10 @@ def probe(qemu: Sequence[str], kernel: Path, cache: Path, deadline: float = DEAD
         pass  # nothing remembered, or not of this boot
     found = try_kvm(qemu, kernel, deadline)
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=cache, delete=False) as new:
-        json.dump({"key": key, "accel": found.accel, "why": found.why}, new)
-    os.replace(new.name, memory)
+    new = cache / f".{MEMORY}.new"  # one name: whoever is killed here leaves no second one; half of it would not parse
+    new.write_text(json.dumps({"key": key, "accel": found.accel, "why": found.why}))
+    with contextlib.suppress(FileNotFoundError):  # another one that has just found the same took it along
+        os.replace(new, memory)
     return found
 
 

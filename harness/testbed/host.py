@@ -1,4 +1,4 @@
-"""What this machine gives a case, tried and measured: a network namespace, taps, captures, memory.
+"""What this machine gives a case, tried: a network namespace, taps, captures.
 
 In: nothing but the machine. Out: plain findings, in a sentence each where something is missing. Rule: what can be tried is tried, in
 a process of its own as a case does it, and nothing is left of it.
@@ -6,7 +6,6 @@ a process of its own as a case does it, and nothing is left of it.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -20,7 +19,6 @@ from harness.testbed.errors import TestbedError
 from harness.testbed.tap import open_tap
 
 TRIAL = 20.0  # seconds; it takes a tenth
-UNLIMITED = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -80,33 +78,6 @@ def _try_here() -> Network:
     finally:
         os.close(tap)
     return Network()
-
-
-def available_memory(root: Path = Path("/")) -> int:
-    """Bytes that new processes can have: what the machine has left, or less where a control group says so (cgroup v2's
-    memory.max of this process's group and of those above it)."""
-    lines = (line.split() for line in (root / "proc/meminfo").read_text().splitlines())
-    free = next(int(words[1]) << 10 for words in lines if words[0] == "MemAvailable:")
-    return min([free, *_group_limits(root)])
-
-
-def _group_limits(root: Path) -> list[int]:
-    """What each group from ours upwards has left."""
-    with contextlib.suppress(OSError, StopIteration):
-        groups = (root / "proc/self/cgroup").read_text().splitlines()
-        own = next(line.removeprefix("0::/") for line in groups if line.startswith("0::/"))
-        top = root / "sys/fs/cgroup"
-        return [_left(folder) for folder in (top / own, *(top / own).parents) if folder.is_relative_to(top)]
-    return []
-
-
-def _left(group: Path) -> int:
-    """The limit less what is used; files in the page cache give way."""
-    with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return max(limit - used + int(stat.get("file", 0)), 0)
-    return UNLIMITED
 
 
 if __name__ == "__main__":

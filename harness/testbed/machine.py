@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from harness.observe.events import Clock
 from harness.testbed.agent import Agent, OnEvent
@@ -32,6 +32,8 @@ from harness.testbed.qmp import Qmp
 
 CONSOLE = "console"  # the name of its input among `Machine.ports`
 CONSOLE_BUFFER = 1 << 20  # bytes
+BY_HAND = "run the command by hand; `netpoll-harness doctor` tells what this machine can do"
+NO_MEMORY = "the kernel kills so when memory is used up (dmesg says): fewer cases at once (-n), or less guest.memory"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Machine:
     console: Console
     ports: Mapping[str, socket.socket]  # our ends of the virtio-serial ports that wait for a channel: guest_agent, ssh
 
-    def __init__(self, process: subprocess.Popen[bytes], argv: Sequence[str], stderr: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], argv: Sequence[str], stderr: IO[bytes]) -> None:
         self.process = process
         self.argv = argv
         self._stderr = stderr
@@ -80,12 +82,12 @@ class Machine:
             argv = argv_of(Channels(**{name: far[name] for name in channels}))
             printed, output = _wide_pipe()
             stack.callback(os.close, printed)
-            stderr = stack.enter_context(tempfile.NamedTemporaryFile(prefix="qemu-", suffix=".err"))  # noqa: SIM115
+            stderr = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  (it has no name that a kill could leave)
             try:
                 process = _spawn(argv, [*far.values(), *inherit], far[CONSOLE], output, stderr.fileno())
             finally:
                 os.close(output)
-            machine = cls(process, argv, Path(stderr.name))
+            machine = cls(process, argv, stderr)
             stack.callback(machine._end)
             for _, theirs in pairs.values():
                 theirs.close()
@@ -184,10 +186,11 @@ class Machine:
         """What is known of a QEMU that ended by itself."""
         code = self.process.wait()
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
-        said = self._stderr.read_text(errors="replace").strip()[-2000:] or "(nothing on stderr)"
+        self._stderr.seek(0)
+        said = self._stderr.read().decode(errors="replace").strip()[-2000:] or "(nothing on stderr)"
         return QemuDied(
             f"QEMU ended with {how}:\n{said}\n  command: {shlex.join(self.argv)}",
-            "run the command by hand; `netpoll-harness doctor` tells what this machine can do",
+            NO_MEMORY if code == -signal.SIGKILL else BY_HAND,
         )
 
     def _watch(self) -> None:

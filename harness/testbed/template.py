@@ -134,7 +134,7 @@ async def ensure(cache: Path, ingredients: Ingredients, say: Callable[[str], Non
 def prune(cache: Path, keep: int = KEEP, unused: float = UNUSED) -> list[Path]:
     """Remove all but the `keep` templates used last, if nobody has used them for `unused` seconds; returns what went.
 
-    A clone that runs loses nothing: it has its files open. Half-made templates of dead makers go, too.
+    A clone that runs loses nothing: it has its files open. Half-made templates of dead makers go, too, and locks of what is no more.
     """
     home = cache / "templates"
     used = sorted(((_last_use(mark), mark.parent) for mark in home.glob("*/template.json")), reverse=True)
@@ -142,9 +142,12 @@ def prune(cache: Path, keep: int = KEEP, unused: float = UNUSED) -> list[Path]:
     for folder in stale:
         (folder / "template.json").unlink(missing_ok=True)  # first, so that nobody finds half of it
         shutil.rmtree(folder, ignore_errors=True)
-    for half in home.glob(".*.new"):
-        with contextlib.suppress(BlockingIOError), _locked(home / f"{half.name.removesuffix('.new')}.lock", wait=False):
-            shutil.rmtree(half, ignore_errors=True)
+    for digest in {each.stem[1:] for each in (*home.glob(".*.new"), *home.glob(".*.lock"))}:
+        lock = home / f".{digest}.lock"
+        with contextlib.suppress(BlockingIOError), _locked(lock, wait=False):
+            shutil.rmtree(home / f".{digest}.new", ignore_errors=True)
+            if not (home / digest).exists():
+                lock.unlink()
     return stale
 
 
@@ -316,11 +319,26 @@ def _copy_sparse(source: Path, target: int) -> None:
 def _locked(path: Path, wait: bool = True) -> Iterator[None]:
     """Hold `path` exclusively; the kernel lets go when the process ends, however it ends. BlockingIOError if it is held
     and we do not wait."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = _open_locked(path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
+        os.close(fd)
+
+
+def _open_locked(path: Path, how: int) -> int:
+    """Again if `prune` removed the file between our opening and locking it."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, how)
+            if os.path.samestat(os.fstat(fd), path.stat()):
+                return fd
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(fd)
+            raise
         os.close(fd)
 
 

@@ -6,7 +6,6 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ import images
 from harness.doctor import Finding, State, can_run, lines, make_tun, mend
 from harness.run import Bench
 from harness.testbed.errors import TestbedError
-from harness.testbed.host import available_memory, try_network
+from harness.testbed.host import try_network
 
 ROOT = Path(__file__).resolve().parents[2]
 MOUNTS = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
@@ -204,40 +203,3 @@ def test_a_finding_on_the_terminal() -> None:
         "no    tap        none",
         "                 -> modprobe tun",
     ]
-
-
-MEMORY: dict[str, tuple[Mapping[str, str], int]] = {
-    "no control groups": ({}, 800 << 20),
-    "unlimited": ({"a/memory.max": "max", "a/memory.current": "5", "a/memory.stat": "file 1"}, 800 << 20),
-    "our group's limit": (
-        {"a/b/memory.max": str(300 << 20), "a/b/memory.current": str(100 << 20), "a/b/memory.stat": "anon 1\nfile 0"},
-        200 << 20,
-    ),
-    "the group above": (
-        {"a/memory.max": str(300 << 20), "a/memory.current": str(250 << 20), "a/memory.stat": "file 0"},
-        50 << 20,
-    ),
-    "files in the cache give way": (
-        {"a/memory.max": str(300 << 20), "a/memory.current": str(300 << 20), "a/memory.stat": f"file {90 << 20}"},
-        90 << 20,
-    ),
-    "over the limit": (
-        {"a/memory.max": "1000", "a/memory.current": "2000", "a/memory.stat": "file 0"},
-        0,
-    ),
-}
-
-
-@pytest.mark.parametrize(("groups", "expected"), MEMORY.values(), ids=MEMORY.keys())
-def test_memory_is_what_machine_and_control_groups_leave(
-    tmp_path: Path, groups: Mapping[str, str], expected: int
-) -> None:
-    files = {
-        "proc/meminfo": f"MemTotal: 9999999 kB\nMemAvailable: {800 << 10} kB\n",
-        "proc/self/cgroup": "0::/a/b\n",
-        **{f"sys/fs/cgroup/{path}": text for path, text in groups.items()},
-    }
-    for path, text in files.items():
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text)
-    assert available_memory(tmp_path) == expected

@@ -164,7 +164,10 @@ def test_prune_keeps_what_was_used_last(tmp_path: Path) -> None:
         mark.write_text("{}")
         os.utime(mark, (1_000_000 + number, 1_000_000 + number))
     (home / ".half.new").mkdir()
+    for name in (".t4.lock", ".t0.lock", ".long-gone.lock"):
+        (home / name).touch()
     gone = prune(tmp_path, keep=2, unused=60)
     assert sorted(folder.name for folder in gone) == ["t0", "t1", "t2"]
     assert sorted(folder.name for folder in home.glob("t*")) == ["t3", "t4"]
     assert not (home / ".half.new").exists()
+    assert [path.name for path in home.glob(".*.lock")] == [".t4.lock"]

@@ -1,0 +1,67 @@
+"""pytest-xdist's side of the plugin: how many workers there are, and that all of them write to one folder.
+
+In: xdist's hooks. Out: a number for `-n auto`, what each worker is told. Rule: no worker is started for which this machine has no
+memory; cases are not spread here, that is xdist's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.run import Options, load
+from harness.scenario.errors import ScenarioErrors
+from harness.scenario.model import Guest
+from harness.testbed.capacity import MiB, available_memory, carried, guest_needs
+
+USUAL: int = Guest.model_fields["memory"].default
+
+
+def auto(arguments: Sequence[str], options: Options) -> int:
+    """What `-n auto` means: as many as cores and memory carry guests of the largest size among the testcases."""
+    return carried(largest(arguments, options) or USUAL)
+
+
+class Workers:
+    """A plugin of the process that starts workers."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Raises pytest.UsageError for more workers than memory: the kernel would end one of the guests in the middle."""
+        wanted = getattr(session.config.option, "numprocesses", None) or 0
+        if wanted > 1 and (refused := too_many(wanted, largest(session.config.args, self._options))):
+            raise pytest.UsageError(refused)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput["netpoll_results"] = str(self._options.results)
+
+
+def too_many(workers: int, memory: int, free: int | None = None) -> str | None:
+    """Words for a number of workers whose guests of `memory` MiB do not fit into `free` bytes (default: what there is)."""
+    free = available_memory() if free is None else free
+    if not memory or workers * guest_needs(memory) <= free:
+        return None
+    need = workers * guest_needs(memory) // MiB
+    fit = max(1, free // guest_needs(memory))
+    return (
+        f"-n {workers}: so many guests of {memory} MiB may come to need {need} MiB with what is around them, "
+        f"{free // MiB} MiB are free\n  -> -n {fit}, or -n auto"
+    )
+
+
+def largest(arguments: Sequence[str], options: Options) -> int:
+    """MiB of the largest guest in the testcases that pytest's arguments name; without testcases 0."""
+    paths = [Path(argument.split("::")[0]) for argument in arguments]
+    named = [path for path in paths if path.suffix in (".yaml", ".yml") or "testcases" in path.absolute().parts]
+    try:
+        plans = load([path for path in named if path.exists()], options)
+    except ScenarioErrors:  # pytest's collection says it better
+        return USUAL
+    return max((plan.machine.memory for plan in plans), default=0)
