@@ -32,6 +32,7 @@ from harness.testbed.qemu import Channels, Memory
 from harness.testbed.template import clone_argv, prune
 
 TESTCASES = Path("testcases")
+INTERRUPTED = "interrupted: everything that was started has ended"
 
 
 class Exit(IntEnum):
@@ -82,6 +83,7 @@ def _guarded(args: argparse.Namespace) -> int:
     except BrokenPipeError:
         return Exit.HELD
     except KeyboardInterrupt:
+        _say(INTERRUPTED)
         return Exit.INTERRUPTED
 
 
@@ -223,6 +225,8 @@ def _run(args: argparse.Namespace) -> int:
             ready.prepare(plan)
     before = case_folders(options.results)
     status = pytest.main(arguments)
+    if status == pytest.ExitCode.INTERRUPTED:
+        _say(f"{INTERRUPTED}\n  -> what was seen until then is in {options.results}")
     if args.bisect:
         return bisection.exit_of(status, bisection.words_of(case_folders(options.results) - before))
     return _exit_of(status, options.results)

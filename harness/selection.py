@@ -18,14 +18,22 @@ class _Listener:
 
     def __init__(self) -> None:
         self.names: frozenset[str] = frozenset()
+        self.interrupted = False
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Also called for errors of the collection, in an exception class of pytest's own."""
+        self.interrupted = excinfo.type is KeyboardInterrupt
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.names = frozenset(item.name for item in session.items)
 
 
 def selected(arguments: Sequence[str]) -> frozenset[str]:
-    """Names of the tests that `pytest ARGUMENTS` would run; none when it would not even start."""
+    """Names of the tests that `pytest ARGUMENTS` would run; none when it would not even start. Raises KeyboardInterrupt,
+    which pytest would keep to itself."""
     listener = _Listener()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         pytest.main([*arguments, "--collect-only", "-q"], plugins=[listener])
+    if listener.interrupted:
+        raise KeyboardInterrupt
     return listener.names

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from harness.run import Bench, load
-from harness.tests.test_nothing_left import processes_below, wait_until_gone
+from harness.tests.traces import MARK, marked, wait_until_gone
 
 pytestmark = pytest.mark.guest
 CASE = "panic[nic=virtio-net,crash=sysrq-c]"
@@ -50,7 +50,7 @@ class Typist:
             stderr=self.slave,
             start_new_session=True,
             preexec_fn=_as_a_login_starts_it,
-            env={**os.environ, "TERM": "vt100", "NETPOLL_TEST_MARK": marker},
+            env={**os.environ, "TERM": "vt100", MARK: marker},
         )
 
     def type(self, text: str) -> None:
@@ -106,7 +106,7 @@ def typist(command: list[str], tmp_path: Path) -> Iterator[Typist]:
 
 def nothing_runs(marker: str) -> None:
     """Every process that carries the marker ends by itself."""
-    assert wait_until_gone(f"NETPOLL_TEST_MARK={marker}") == {}
+    assert wait_until_gone(marker) == {}
 
 
 def test_a_session_from_the_first_key_to_the_verdict(typist: Typist, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_the_end_of_the_guests_shell_is_the_end(typist: Typist, tmp_path: Path) 
 
 def session_of(marker: str) -> int:
     """The process that holds the terminal."""
-    found = [pid for pid, line in processes_below(f"NETPOLL_TEST_MARK={marker}").items() if "-m harness.shell" in line]
+    found = [pid for pid, line in marked(marker) if "-m harness.shell" in line]
     assert len(found) == 1
     return found[0]
 
@@ -206,7 +206,7 @@ def test_without_a_terminal_lines_are_a_script(command: list[str], tmp_path: Pat
 
 def test_a_qemu_that_dies_ends_the_session(typist: Typist, tmp_path: Path) -> None:
     typist.expect(READY)
-    (qemu,) = [pid for pid, line in processes_below(f"NETPOLL_TEST_MARK={tmp_path}").items() if "/qemu-" in line]
+    (qemu,) = [pid for pid, line in marked(str(tmp_path)) if "/qemu-" in line]
     os.kill(qemu, signal.SIGKILL)
     assert typist.ends() == 3
     assert "QEMU ended with signal SIGKILL" in typist.seen

@@ -32,14 +32,14 @@ class Ground:
 
     def popen(self, *arguments: str | Path, **options: object) -> subprocess.Popen[str]:
         """`netpoll-harness ARGUMENTS` with this ground's cache, in a session (and so a process group) of its own."""
-        command = [sys.executable, "-m", "harness.cli", *map(str, arguments)]
+        command = [sys.executable, "-m", "harness", *map(str, arguments)]
         return subprocess.Popen(  # type: ignore[call-overload,no-any-return]  # options are the caller's
             command, env=self.environment(), text=True, start_new_session=True, **options
         )
 
     def run(self, *arguments: str | Path, within: float = 240) -> subprocess.CompletedProcess[str]:
         """The same, to its end."""
-        command = [sys.executable, "-m", "harness.cli", *map(str, arguments)]
+        command = [sys.executable, "-m", "harness", *map(str, arguments)]
         return subprocess.run(
             command, env=self.environment(), capture_output=True, text=True, timeout=within, check=False
         )
@@ -53,18 +53,8 @@ class Ground:
         return dict(marked(self.mark))
 
     def wait_until_gone(self) -> dict[int, str]:
-        """What is still there after all had time to end; woken by their ends."""
-        deadline = time.monotonic() + DEADLINE
-        while left := self.processes():
-            if time.monotonic() > deadline:
-                return left
-            try:
-                pidfd = os.pidfd_open(next(iter(left)))
-            except ProcessLookupError:
-                continue
-            select.select([pidfd], [], [], 1.0)
-            os.close(pidfd)
-        return {}
+        """What is still there after all had time to end."""
+        return wait_until_gone(self.mark)
 
 
 def make_ground(folder: Path, cache: Path, links: bool = True) -> Ground:
@@ -98,6 +88,21 @@ def marked(mark: str) -> Iterator[tuple[int, str]]:
                 yield int(entry.name), (entry / "cmdline").read_text().replace("\0", " ")
         except OSError:
             continue  # it ended meanwhile, or is another user's
+
+
+def wait_until_gone(mark: str) -> dict[int, str]:
+    """What still carries the mark after all had time to end; woken by their ends."""
+    deadline = time.monotonic() + DEADLINE
+    while left := dict(marked(mark)):
+        if time.monotonic() > deadline:
+            return left
+        try:
+            pidfd = os.pidfd_open(next(iter(left)))
+        except ProcessLookupError:
+            continue
+        select.select([pidfd], [], [], 1.0)
+        os.close(pidfd)
+    return {}
 
 
 def interfaces() -> set[str]:
