@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from guest import crashes, modules
+from guest import crashes, modules, watchdog
 from guest.bond_steps import NAMES_A_SLAVE, steps
 from guest.endpoint import Endpoints
 from guest.links import Link, LinkMonitor, driver_of, set_mtu, set_up
@@ -294,6 +294,12 @@ class Agent:
     def op_crash(self, how: str) -> None:
         """Does not return when it works at once."""
         crashes.crash(how)
+
+    def op_watchdog_start(self, driver: str, timeout: int) -> dict[str, int]:
+        return watchdog.start(driver, timeout)
+
+    def op_watchdog_starve(self) -> None:
+        watchdog.starve()
 
     def _start(self, background: bool, work: Callable[[], None], **names: str) -> None:
         """A send is always work of a thread of its own: the answer says that it began, the event `done` that it ended."""

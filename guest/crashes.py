@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from guest import watchdog
+
 PAGE = mmap.PAGESIZE
 CHUNK = 4 << 20  # bytes
 SYS_USERFAULTFD = 323  # arch/x86/entry/syscalls/syscall_64.tbl
@@ -70,7 +72,12 @@ def _never_there() -> int:
     return address
 
 
-WAYS: dict[str, Callable[[], None]] = {"sysrq-c": sysrq_c, "oom": oom, "hung-task": hung_task}
+WAYS: dict[str, Callable[[], None]] = {
+    "sysrq-c": sysrq_c,
+    "oom": oom,
+    "hung-task": hung_task,
+    "watchdog": watchdog.starve,
+}
 
 
 def crash(how: str) -> None:

@@ -12,7 +12,7 @@ import contextlib
 import datetime
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +25,21 @@ from harness.observe import stuck
 from harness.observe.capture import Capture
 from harness.observe.events import Clock, Evidence
 from harness.observe.progress import Progress
-from harness.plan.model import Action, AddTap, Ask, Await, Device, Host, Plan, Qmp, Serve, Stage, Type
+from harness.plan.model import (
+    Action,
+    AddTap,
+    Ask,
+    Await,
+    Device,
+    Gone,
+    Host,
+    Kill,
+    Plan,
+    Qmp,
+    Serve,
+    Stage,
+    Type,
+)
 from harness.plan.nics import MODELS
 from harness.testbed import symbols
 from harness.testbed.channels import Channel, ChannelName, Login
@@ -64,6 +78,14 @@ class Job:
 
 
 @dataclass
+class Offset:
+    """Seconds from the guest's clock to ours; a guest that is paused falls behind."""
+
+    seconds: float = 0.0
+    paused: float | None = None  # since when
+
+
+@dataclass
 class Case:
     """What a running case holds: its machine, its taps and captures, the host's endpoints."""
 
@@ -77,6 +99,8 @@ class Case:
     captures: dict[str, Capture] = field(default_factory=dict)
     served: dict[str, ServedNic] = field(default_factory=dict)
     crashed: bool = False
+    gone: bool = False  # QEMU has ended, as the testcase wanted it
+    offset: Offset = field(default_factory=Offset)
     kallsyms: Path = Path()
     login: Login | None = None
     channels: dict[ChannelName, Channel] = field(default_factory=dict)
@@ -131,11 +155,11 @@ async def bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
         memory, inherit = stack.enter_context(_memory(job))
         served: dict[str, ServedNic] = {}
         stack.callback(_close_all, served)  # after QEMU, which needs them
-        offset, within = 0.0, BOOT_DEADLINE[job.ingredients.accel]
+        offset, within = Offset(), BOOT_DEADLINE[job.ingredients.accel]
         guest = await stack.enter_async_context(
             Machine.start(
                 partial(_argv, job, memory),
-                _observers(evidence, lambda: offset),
+                _observers(evidence, offset),
                 evidence.clock,
                 job.folder / "console.log",
                 inherit,
@@ -145,7 +169,7 @@ async def bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
         if not job.cold:
             await restore(guest, job.template)
         await guest.alive(guest.agent.synchronise(time.monotonic), within, "the agent's answer after the restore")
-        offset = guest.agent.offset
+        offset.seconds = guest.agent.offset
         evidence.add("run", "timing", what="restore", seconds=round(time.monotonic() - began, 4))
         endpoints = Endpoints(partial(evidence.add, "host"), qdisc_bypass=False)
         stack.callback(endpoints.close)
@@ -157,6 +181,7 @@ async def bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
             job.folder,
             stack,
             served=served,
+            offset=offset,
             kallsyms=job.template.kallsyms,
             login=job.ingredients.login,
         )
@@ -178,7 +203,7 @@ def _argv(job: Job, memory: Memory, channels: Channels) -> list[str]:
     return clone_argv(job.ingredients, memory, channels, job.template.folder)
 
 
-def _observers(evidence: Evidence, machine_offset: Callable[[], float]) -> Observers:
+def _observers(evidence: Evidence, offset: Offset) -> Observers:
     remarks = iter(range(GARBAGE_LIMIT))
 
     def garbage(text: str) -> None:
@@ -186,10 +211,12 @@ def _observers(evidence: Evidence, machine_offset: Callable[[], float]) -> Obser
             evidence.add("run", "garbage", text=text)
 
     def guest_event(kind: str, stamp: float, keys: Mapping[str, Any]) -> None:
-        host_stamp = stamp + machine_offset()
+        host_stamp = stamp + offset.seconds
         evidence.add("guest", kind, t=_clamped(evidence.clock, host_stamp), guest_t=round(stamp, 6), **keys)
 
     def qmp_event(name: str, data: Mapping[str, Any]) -> None:
+        if name == "STOP":
+            offset.paused = time.monotonic()
         evidence.add("qmp", "event", name=name, data=dict(data))
 
     def console_line(t: float, text: str) -> None:
@@ -222,6 +249,12 @@ async def _act(case: Case, action: Action) -> None:
             await _qmp(case, action)
         case Type():
             case.machine.type(action.text)
+        case Kill():
+            case.evidence.add("inject", "crash", how="kill")
+            case.crashed = True
+            case.machine.process.kill()
+        case Gone():
+            await _gone(case, action)
         case Ask():
             await _ask(case, action)
         case Host():
@@ -287,10 +320,37 @@ async def _qmp(case: Case, action: Qmp) -> None:
         raise
     seconds = round(case.evidence.clock.now() - began, 6)
     case.evidence.add("qmp", "reply", execute=action.execute, arguments=action.arguments, seconds=seconds)
+    if action.execute == "cont":
+        await _resynchronise(case)
     if action.link is not None:
         case.evidence.add("inject", "link", nic=action.link, state=action.state)
         for capture in case.captures.values():
             capture.comment(f"link of {action.link} {action.state}")
+
+
+async def _resynchronise(case: Case) -> None:
+    """What the guest says before the clocks were compared anew is taken to be as late as it was held."""
+    if case.offset.paused is not None:
+        case.offset.seconds += time.monotonic() - case.offset.paused
+        case.offset.paused = None
+        work = case.machine.agent.synchronise(time.monotonic)
+        await case.machine.alive(work, 60, "the agent's clock after the pause")
+        case.offset.seconds = case.machine.agent.offset
+
+
+async def _gone(case: Case, action: Gone) -> None:
+    """Wait for the end of QEMU, and take what it has written until then."""
+    case.crashed = True
+    try:
+        async with asyncio.timeout(action.within):
+            await case.machine.died.wait()
+    except TimeoutError:
+        keys: dict[str, Any] = {"what": "gone", "of": "QEMU", "state": None, "count": 1, "within": action.within}
+        case.evidence.add("await", "timeout", **keys, seen="it runs")
+        return
+    case.gone = True
+    case.machine.drain_console()
+    case.evidence.add("run", "gone", how=case.machine.ending())
 
 
 async def _ask(case: Case, action: Ask) -> None:
@@ -361,7 +421,11 @@ async def _await(case: Case, action: Await) -> None:
     keys: dict[str, Any] = {"what": action.what, "of": action.of, "state": action.state, "count": action.count}
     progress = Progress(action)
     waiting = case.evidence.until(progress.take, began + action.within)
-    if await case.machine.alive(waiting, action.within + 5, f"{action.what} {action.of}"):
+    if case.gone:
+        seen = await waiting
+    else:
+        seen = await case.machine.alive(waiting, action.within + 5, f"{action.what} {action.of}")
+    if seen:
         case.evidence.add("await", "reached", **keys, seconds=round(time.monotonic() - began, 4))
         return
     case.evidence.add("await", "timeout", **keys, within=action.within, seen=progress.seen())
@@ -393,7 +457,8 @@ async def settle(case: Case) -> None:
             if endpoint.at == "guest" and endpoint.stack == "netpoll":
                 await case.machine.alive(case.machine.agent.ask("np_counters"), 20, "the guest's counters")
                 break
-    await case.machine.qmp.execute("stop")
+    if not case.gone:
+        await case.machine.qmp.execute("stop")
     for nic in case.served.values():
         nic.drain()
     for capture in case.captures.values():

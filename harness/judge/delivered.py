@@ -31,9 +31,9 @@ def check(expect: Delivered, seen: Seen) -> CheckResult:
             why=_not_reached(expect, seen, len(found.sent)),
         )
     dropped = _dropped(seen, expect)
-    wanted = [key for key in found.sent if not (expect.except_dropped and key in dropped)]
+    wanted = _wanted(expect, found, dropped)
     alignment = _align(wanted, found)
-    problems = _problems(expect, seen, found, alignment, dropped)
+    problems = _problems(expect, seen, found, alignment, dropped, wanted)
     return CheckResult(
         check="delivered",
         about=_about(expect),
@@ -62,6 +62,15 @@ def _dropped(seen: Seen, expect: Delivered) -> dict[Key, Handled]:
     return {key: each for key, each in keys(seen.records.dropped, expect.from_).items() if key not in queued}
 
 
+def _wanted(expect: Delivered, found: Delivery, dropped: dict[Key, Handled]) -> list[Key]:
+    """What must arrive: all that was sent, but for what the testcase excuses."""
+    wanted = [key for key in found.sent if not (expect.except_dropped and key in dropped)]
+    for _ in range(expect.but_last):
+        if wanted and wanted[-1] not in found.arrived:
+            wanted.pop()
+    return wanted
+
+
 def _align(wanted: Sequence[Key], found: Delivery) -> Alignment:
     """Label by label: two sends at once may interleave, each must be in order in itself."""
     order = {label: number for number, label in enumerate(dict.fromkeys(label for label, _ in found.sent))}
@@ -70,9 +79,13 @@ def _align(wanted: Sequence[Key], found: Delivery) -> Alignment:
 
 
 def _problems(
-    expect: Delivered, seen: Seen, found: Delivery, alignment: Alignment, dropped: dict[Key, Handled]
+    expect: Delivered,
+    seen: Seen,
+    found: Delivery,
+    alignment: Alignment,
+    dropped: dict[Key, Handled],
+    wanted: Sequence[Key],
 ) -> list[str]:
-    wanted = [key for key in found.sent if not (expect.except_dropped and key in dropped)]
     claimed = {each.key for each in found.damaged}
     lost = [wanted[place] for place in alignment.lost if wanted[place] not in claimed]
     twice = [wanted[place] for _, place in alignment.duplicated]

@@ -16,6 +16,7 @@ from harness.judge.records import Frame
 from harness.judge.seen import PANIC_END, Seen
 from harness.judge.whereabouts import whereabouts
 from harness.judge.words import at, cut, many, short
+from harness.scenario.crashes import ends
 
 COMPLAINT = re.compile(
     r"\bBUG: (?!soft lockup)|WARNING: (?:CPU|suspicious RCU|inconsistent lock|possible (?:circular|recursive))"
@@ -34,7 +35,25 @@ def checks(seen: Seen) -> list[CheckResult]:
     speaks = any(step.send and step.send.from_ in senders for step in steps) or _kernel_speaks(seen, crashes)
     if not speaks and not _from_guest(seen):
         return [_sane_kernel(seen)]
-    return [_sane_kernel(seen), _checksums(seen), _sources(seen), *([_silence(seen)] if crashes else [])]
+    return [_sane_kernel(seen), _checksums(seen), _sources(seen), *([_ending(seen)] if crashes else [])]
+
+
+def _ending(seen: Seen) -> CheckResult:
+    crash = next((step.crash for step in seen.plan.scenario.steps if step.crash), None)
+    gone = crash is not None and ends(seen.plan.scenario.guest, crash) == "machine"
+    return _gone(seen) if gone else _silence(seen)
+
+
+def _gone(seen: Seen) -> CheckResult:
+    """A machine that is no more sends nothing."""
+    about = "QEMU comes to its end as the testcase wants it, and nothing leaves the guest afterwards"
+    if not seen.records.gone:
+        return _unreached("gone", about, "QEMU did not end")
+    end = seen.records.gone[0]
+    frames = _from_guest(seen)
+    wrong = [f"a datagram over {frame.nic} at {at(frame.t)}" for frame in frames if frame.t > end.t + SETTLE]
+    right = f"QEMU ended by {end.name} at {at(end.t)}; {many(len(frames), 'UDP datagram')} had got out by then"
+    return _result("gone", about, wrong, right, {"frames": len(frames)})
 
 
 def _kernel_speaks(seen: Seen, crashes: bool) -> bool:

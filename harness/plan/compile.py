@@ -11,12 +11,12 @@ from pathlib import PurePath
 
 from harness.plan.addresses import ip_of, mac_of, nic_mac, nics_behind, port_of, tap_name
 from harness.plan.model import DiskPlan, EndpointPlan, MachinePlan, NicPlan, Plan, Stage, StreamPlan
-from harness.plan.nics import DRIVERS, MODELS
+from harness.plan.nics import BRIDGE, DRIVERS, MODELS
 from harness.plan.setup import setup_stage
 from harness.plan.steps import step_stage, strange_stream
 from harness.scenario.model import Endpoint, Frames, Guest, GuestSsh, KnownBug, Scenario, Send
 
-ROOT_PORT, PCI_BRIDGE = "rp{}", "pb0"  # buses of the q35 base machine
+ROOT_PORT = "rp{}"  # a bus of the q35 base machine
 
 # One template serves all cases of a machine shape, so nothing here may depend on the case.
 CMDLINE = (
@@ -96,7 +96,7 @@ def _buses(guest: Guest) -> dict[str, str]:
     if guest.machine == "pc":
         return {}
     ports = (ROOT_PORT.format(number) for number in range(len(guest.nics)))
-    return {name: next(ports) if MODELS[nic.model].express else PCI_BRIDGE for name, nic in guest.nics.items()}
+    return {name: next(ports) if MODELS[nic.model].express else BRIDGE for name, nic in guest.nics.items()}
 
 
 def _endpoint(scenario: Scenario, name: str) -> EndpointPlan:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.plan.model import Action, Ask, Qmp, Type
-from harness.scenario.crashes import KINDS
+from harness.plan.model import Action, Ask, Kill, Qmp, Type
+from harness.scenario.crashes import needed_sysctl
 from harness.scenario.model import Crash, CrashWord, Scenario
 
 CRASH_KEY = "c"  # drivers/tty/sysrq.c: sysrq_crash_op
@@ -30,6 +30,7 @@ FROM_OUTSIDE: Mapping[CrashWord, tuple[Action, ...]] = {
         Qmp(execute="chardev-send-break", arguments={"id": CONSOLE}, crash="sysrq-break"),
         Type(text=CRASH_KEY),  # within 5 s: include/linux/serial_core.h, SYSRQ_TIMEOUT
     ),
+    "kill": (Kill(),),
     "sysrq-keyboard": (Qmp(execute="send-key", arguments=_keys("alt", "sysrq", CRASH_KEY), crash="sysrq-keyboard"),),
 }
 
@@ -41,5 +42,5 @@ def trigger(crash: Crash) -> tuple[Action, ...]:
 
 def crash_sysctl(scenario: Scenario) -> dict[str, str | int]:
     """What the scenario's crash needs, and the author's own word after it."""
-    needed = (KINDS[step.crash.how].sysctl for step in scenario.steps if step.crash)
+    needed = (needed_sysctl(scenario.guest, step.crash) for step in scenario.steps if step.crash)
     return {name: value for each in needed for name, value in each.items()} | scenario.guest.sysctl

@@ -11,7 +11,22 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, assert_never
 
-from harness.plan.model import Action, AddTap, Ask, Await, Device, EndpointPlan, Host, NicPlan, Plan, Qmp, Serve, Type
+from harness.plan.model import (
+    Action,
+    AddTap,
+    Ask,
+    Await,
+    Device,
+    EndpointPlan,
+    Gone,
+    Host,
+    Kill,
+    NicPlan,
+    Plan,
+    Qmp,
+    Serve,
+    Type,
+)
 
 
 def explain(plan: Plan, argv: Sequence[str] = ()) -> str:
@@ -92,6 +107,10 @@ def _action(action: Action) -> str:
             return f"qmp    {_json(_qmp(action))}{fd}"
         case Type():
             return f"type   {_json(action.text)} on the serial line"
+        case Kill():
+            return "kill   QEMU"
+        case Gone():
+            return f"await  the end of QEMU  within {action.within:g} s"
         case Serve():
             return f"serve  {action.nic}, {action.mac}, on {action.tap}"
         case Device():

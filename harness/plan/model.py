@@ -122,6 +122,19 @@ class Type(Frozen):
     text: str
 
 
+class Kill(Frozen):
+    """SIGKILL to QEMU; written down as a crash before it is done."""
+
+    do: Literal["kill"] = "kill"
+
+
+class Gone(Frozen):
+    """Wait until QEMU has come to its end, at most `within` seconds. From then on nobody can be asked anything."""
+
+    do: Literal["gone"] = "gone"
+    within: float
+
+
 class Serve(Frozen):
     """Start the process that serves the device model of NIC `nic` on `tap`, ready for QEMU (harness.nic.serve)."""
 
@@ -176,7 +189,7 @@ class Await(Frozen):
     required: bool = False
 
 
-Action = Annotated[AddTap | Serve | Device | Qmp | Type | Ask | Host | Await, Field(discriminator="do")]
+Action = Annotated[AddTap | Serve | Device | Qmp | Type | Kill | Gone | Ask | Host | Await, Field(discriminator="do")]
 
 
 class Stage(Frozen):

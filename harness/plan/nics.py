@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+BRIDGE = "pb0"  # q35's bus of conventional PCI devices: harness.testbed.qemu
 NONE: Mapping[str, str | bool] = MappingProxyType({})
 
 

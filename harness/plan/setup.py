@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from harness.plan.addresses import nic_mac
 from harness.plan.crashes import crash_sysctl
 from harness.plan.device import device_add, device_add_served
+from harness.plan.machine import watchdog
 from harness.plan.model import Action, AddTap, Ask, Await, EndpointPlan, Host, NicPlan, Qmp, Serve, Stage
 from harness.plan.nics import MODELS
 from harness.scenario.model import Bond, Scenario
@@ -44,6 +45,7 @@ def setup_stage(scenario: Scenario, nics: Sequence[NicPlan], endpoints: Sequence
         *_standalone_up(scenario, nics),
         *(_carrier(name) for name in (*scenario.guest.nics, *scenario.guest.bonds)),
         *_sysctl(scenario),
+        *watchdog(scenario.guest),
         *_open(nics, endpoints),
     )
     return Stage(step=0, title="set-up", actions=actions)

@@ -10,6 +10,7 @@ from typing import assert_never
 
 from harness.plan.addresses import nobody
 from harness.plan.crashes import CRASH_KEY, trigger
+from harness.plan.machine import aftermath, machine_step
 from harness.plan.model import Action, Ask, Await, Device, Host, Qmp, Stage, StreamPlan
 from harness.plan.nics import MODELS
 from harness.plan.setup import device_id
@@ -62,6 +63,8 @@ def _translate(number: int, step: Step, scenario: Scenario) -> tuple[str, tuple[
         return _keys(step.keys, scenario)
     if step.crash is not None:
         return _crash(step.crash, scenario)
+    if step.machine is not None:
+        return machine_step(step.machine)
     if step.run is not None:
         return _run(step.run, scenario.guest.channel)
     raise ValueError("a step has exactly one key; the loader rejects others")
@@ -166,8 +169,11 @@ def _crash(crash: Crash, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
     if crash.from_ is not None:
         keys = Keys.model_validate({"from": crash.from_, "keys": CRASH_KEY})
         begin = (Host(op="crash", args={"how": crash.how, **_key_args(keys, scenario)}),)
+    title = f"crash by {crash.how}"
+    if after := aftermath(scenario, crash):
+        return title, (*begin, *after)
     panic = Await(what="panic", of=until, within=crash.within)
-    return f"crash by {crash.how}", (*begin, panic, *_last_words(scenario, until))
+    return title, (*begin, panic, *_last_words(scenario, until))
 
 
 def _last_words(scenario: Scenario, until: str) -> tuple[Await, ...]:

@@ -18,6 +18,7 @@ from harness.scenario.checks_steps import (
     unknown_nic,
     unseen_link,
 )
+from harness.scenario.crashes import ends
 from harness.scenario.document import Path
 from harness.scenario.errors import suggest
 from harness.scenario.messages import Message
@@ -25,6 +26,7 @@ from harness.scenario.model import (
     ArpAnswered,
     CarrierFollows,
     Counted,
+    Crash,
     Delivered,
     Dropped,
     Echoed,
@@ -98,12 +100,30 @@ def _crashes(scenario: Scenario) -> bool:
     return any(step.crash for step in scenario.steps)
 
 
+def _panics(scenario: Scenario, path: Path, what: str, remedy: str) -> Found:
+    """A crash that ends in a panic, or there is nothing to read."""
+    if not _crashes(scenario):
+        yield Message(path, f"{what}, but no step crashes the guest", remedy)
+    elif silent := next(
+        (each.crash for each in scenario.steps if each.crash and _no_panic(scenario, each.crash)), None
+    ):
+        how = f"{silent.how} ({scenario.guest.watchdog})" if silent.how == "watchdog" else silent.how
+        yield Message(path, f"{what}, but a crash by {how} ends the machine without one", "expect `delivered`")
+
+
+def _no_panic(scenario: Scenario, crash: Crash) -> bool:
+    return ends(scenario.guest, crash) == "machine"
+
+
 def _delivered(scenario: Scenario, path: Path, expect: Delivered) -> Found:
     yield from _flow(scenario, path, expect.from_, expect.to, expect.at_least_sent)
     endpoint = scenario.endpoints.get(expect.from_)
     if expect.except_dropped and endpoint is not None and endpoint.stack == "kernel":
         what = f"{expect.from_!r} is the kernel's netconsole, which has no drop routine to name what it dropped"
         yield Message((*path, "except_dropped"), what, "remove it, or use lost_only_while_down")
+    if expect.but_last and not any(step.crash and _no_panic(scenario, step.crash) for step in scenario.steps):
+        what = "the last messages may be missing where the machine is killed, but no step does that"
+        yield Message((*path, "but_last"), what, "remove it, or add a step `- crash: {how: kill}`")
 
 
 def _parity(scenario: Scenario, path: Path, expect: Parity) -> Found:
@@ -114,9 +134,9 @@ def _parity(scenario: Scenario, path: Path, expect: Parity) -> Found:
     if peer is not None and (peer.stack != "kernel" or peer.at != "guest"):
         what = f"{expect.to!r} hears no kernel: its peer is not the guest's netconsole"
         yield Message(at, what, "name an endpoint whose peer has stack: kernel")
-    if not _crashes(scenario):
-        what = "parity is about a panic, but no step crashes the guest"
-        yield Message(path, what, "add a step `- crash: {how: sysrq-c}`, or expect `delivered`")
+    yield from _panics(
+        scenario, path, "parity is about a panic", "add a step `- crash: {how: sysrq-c}`, or expect `delivered`"
+    )
 
 
 def _device_counted(scenario: Scenario, path: Path, expect: Counted) -> Found:
@@ -124,10 +144,8 @@ def _device_counted(scenario: Scenario, path: Path, expect: Counted) -> Found:
 
 
 def _event(scenario: Scenario, path: Path, expect: SawEvent) -> Found:
-    if expect.name == "GUEST_PANICKED" and not _crashes(scenario):
-        yield Message(
-            path, "GUEST_PANICKED follows a crash, but no step crashes the guest", "add a step `- crash: ...`"
-        )
+    if expect.name == "GUEST_PANICKED":
+        yield from _panics(scenario, path, "GUEST_PANICKED follows a crash", "add a step `- crash: ...`")
 
 
 def _carrier_follows(scenario: Scenario, path: Path, expect: CarrierFollows) -> Found:

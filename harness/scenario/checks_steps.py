@@ -13,7 +13,8 @@ from typing import Any
 
 from harness.frozen import Frozen
 from harness.plan.nics import MODELS
-from harness.scenario.crashes import KINDS
+from harness.scenario.checks_machine import outlives, starves
+from harness.scenario.crashes import needed_sysctl
 from harness.scenario.document import Path
 from harness.scenario.errors import suggest
 from harness.scenario.messages import Message
@@ -23,6 +24,7 @@ from harness.scenario.model import (
     Frames,
     InjectLink,
     Keys,
+    MachineStep,
     Run,
     Scenario,
     Send,
@@ -51,6 +53,7 @@ class Story:
     down: dict[str, int] = field(default_factory=dict)  # links that are down
     faults: dict[str, list[str]] = field(default_factory=dict)  # by NIC: what is wrong with it
     crashed: int | None = None
+    paused: int | None = None
 
     def sent_to(self, endpoint: str) -> int:
         """How many numbered messages the peer of `endpoint` has been told to send, or to send back."""
@@ -91,6 +94,9 @@ def _alive(story: Story, path: Path, does: str) -> Found:
     if story.crashed is not None:
         what = f"{does}, but step {story.crashed + 1} crashed the guest"
         yield Message(path, what, "move it before the crash")
+    elif story.paused is not None:
+        what = f"{does}, but step {story.paused + 1} paused the machine"
+        yield Message(path, what, "resume it before: `- machine: {do: resume}`")
 
 
 def unknown_endpoint(scenario: Scenario, path: Path, name: str) -> Found:
@@ -352,12 +358,28 @@ def _wire(story: Story, path: Path, crash: Crash) -> Found:
 def _crash(story: Story, index: int, path: Path, crash: Crash) -> Found:
     yield from _alive(story, path, "a second crash")
     yield from _wire(story, path, crash)
-    for name, value in KINDS[crash.how].sysctl.items():
+    yield from starves(story.scenario, path, crash)
+    for name, value in needed_sysctl(story.scenario.guest, crash).items():
         if str(story.scenario.guest.sysctl.get(name, value)) == "0":
             what = f"{name} is 0, so {crash.how} crashes nothing"
             yield Message(("guest", "sysctl", name), what, f"remove it: the plan sets it to {value}")
     if story.crashed is None:
         story.crashed = index
+
+
+def _machine(story: Story, index: int, path: Path, step: MachineStep) -> Found:
+    if step.do == "resume":
+        stops = story.paused is not None
+        if story.crashed is not None or not stops:
+            what = "the guest has crashed" if story.crashed is not None else "the machine runs"
+            yield Message((*path, "do"), f"{what} here, so there is nothing to resume", "remove this step")
+        story.paused = None
+        return
+    yield from _alive(story, path, "the machine is to be paused" if step.do == "pause" else "the watchdog is to starve")
+    if step.do == "starve":
+        yield from outlives(story.scenario, path)
+    if step.do == "pause" or story.scenario.guest.watchdog == "pause":
+        story.paused = index
 
 
 def _run(story: Story, _index: int, path: Path, _run: Run) -> Found:
@@ -377,5 +399,6 @@ _CHECKS: dict[type[Frozen], Callable[[Story, int, Path, Any], Found]] = {
     Frames: _frames,
     Keys: _keys,
     Crash: _crash,
+    MachineStep: _machine,
     Run: _run,
 }

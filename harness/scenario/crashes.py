@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Literal, get_args
 
-from harness.scenario.model import CrashWord
+from harness.scenario.model import Crash, CrashWord, Guest
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class CrashKind:
 SYSRQ = {
     "kernel.sysrq": 1
 }  # Debian's default mask leaves no crash to the keyboard: drivers/tty/sysrq.c, sysrq_on_mask()
+NMI_PANICS = {"kernel.unknown_nmi_panic": 1}  # else the kernel only says "Dazed and confused"
 HUNG = {"kernel.hung_task_panic": 1, "kernel.hung_task_timeout_secs": 1}
 
 KINDS: Mapping[CrashWord, CrashKind] = {
@@ -32,9 +33,25 @@ KINDS: Mapping[CrashWord, CrashKind] = {
     "sysrq-wire": CrashKind("process"),
     "sysrq-break": CrashKind("hardirq of the serial line", SYSRQ),
     "sysrq-keyboard": CrashKind("hardirq or softirq of the keyboard", SYSRQ),
-    "nmi": CrashKind("NMI", {"kernel.unknown_nmi_panic": 1}),  # else the kernel only says "Dazed and confused"
+    "nmi": CrashKind("NMI", NMI_PANICS),
     "mce": CrashKind("machine check"),
     "oom": CrashKind("process, out of memory", {"vm.panic_on_oom": 1}),
     "hung-task": CrashKind("kthread khungtaskd", HUNG),
+    "watchdog": CrashKind("whatever QEMU's action makes of it"),
+    "kill": CrashKind("none: the machine is gone"),
 }
+FATAL = ("inject-nmi", "reset", "poweroff")  # actions of the watchdog that the guest does not outlive
+
+
+def ends(guest: Guest, crash: Crash) -> Literal["panic", "machine"]:
+    """Whether the guest panics, or QEMU itself comes to its end: `-action reboot=shutdown` makes a reset the last thing it does."""
+    by_watchdog = crash.how == "watchdog" and guest.watchdog in ("reset", "poweroff")
+    return "machine" if crash.how == "kill" or by_watchdog else "panic"
+
+
+def needed_sysctl(guest: Guest, crash: Crash) -> Mapping[str, int]:
+    """What must be set for this crash to be one."""
+    return {**KINDS[crash.how].sysctl, **(NMI_PANICS if guest.watchdog == "inject-nmi" else {})}
+
+
 assert set(KINDS) == set(get_args(CrashWord))

@@ -23,15 +23,9 @@ FrameKind = Literal[
 ]
 ChannelName = Literal["agent", "qemu-guest-agent", "ssh"]  # harness.testbed.channels
 CrashWord = Literal[
-    "sysrq-c",
-    "sysrq-wire",
-    "sysrq-break",
-    "sysrq-keyboard",
-    "nmi",
-    "mce",
-    "oom",
-    "hung-task",
-]  # fmt: skip  (harness.scenario.crashes)
+    "sysrq-c", "sysrq-wire", "sysrq-break", "sysrq-keyboard", "nmi", "mce", "oom", "hung-task", "watchdog", "kill",
+]  # fmt: skip
+WatchdogAction = Literal["inject-nmi", "reset", "poweroff", "shutdown", "pause", "debug", "none"]  # QMP's
 BondMode = Literal["balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb"]
 
 
@@ -75,6 +69,7 @@ class Guest(Frozen):
         None  # a qcow2 or raw image that boots by itself, instead of `kernel` and the guest that we build
     )
     ssh: GuestSsh | None = None  # with `disk`, and only there
+    watchdog: WatchdogAction | None = None  # an i6300esb that our agent feeds, and what QEMU does when it starves
     sysctl: dict[str, str | int] = {}  # e.g. kernel.unknown_nmi_panic: 1
     modules: dict[
         ModuleName, dict[str, str | int | bool]
@@ -195,6 +190,12 @@ class Crash(Frozen):
     within: Seconds = 30  # until the console shows the end of the panic
 
 
+class MachineStep(Frozen):
+    """QMP stop and cont; or our agent no longer feeds the watchdog, whose action is one that the guest outlives."""
+
+    do: Literal["pause", "resume", "starve"]
+
+
 class Run(Frozen):
     """A command in the guest; its exit status must be 0 unless `may_fail`."""
 
@@ -241,6 +242,7 @@ class Step(Frozen):
     frames: Frames | None = None
     keys: Keys | None = None
     crash: Crash | None = None
+    machine: MachineStep | None = None
     run: Run | None = None
 
 
@@ -249,13 +251,15 @@ class Delivered(Frozen):
 
     Kernel netconsole as `from`: each numbered /dev/kmsg line, compared as text with the serial console's line.
     `except_dropped`: what the sender's drop routine was given and did not queue need not arrive, but must be named and must
-    not arrive either. `at_least_sent`: condition to be reached, else INCONCLUSIVE.
+    not arrive either. `at_least_sent`: condition to be reached, else INCONCLUSIVE. `but_last`: so many of the very last may be
+    missing where the machine was killed, since its NIC took them with it.
     """
 
     from_: Id = Field(alias="from")
     to: Id
     in_order: bool = True
     except_dropped: bool = False
+    but_last: Annotated[int, Field(ge=0, le=1000)] = 0
     at_least_sent: Annotated[int, Field(ge=1)] = 1
 
 

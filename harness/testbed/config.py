@@ -59,6 +59,10 @@ def _sysrq(plan: Plan) -> bool:
     return any(step.crash is not None and step.crash.how.startswith("sysrq") for step in plan.scenario.steps)
 
 
+def _watchdog(plan: Plan) -> bool:
+    return plan.scenario.guest.watchdog is not None
+
+
 def _panicked(plan: Plan) -> bool:
     waits = [step.wait for step in plan.scenario.steps]
     names = [getattr(wait, "event", None) for wait in waits] + [each.event.name for each in plan.expect if each.event]
@@ -103,6 +107,7 @@ NEEDS: tuple[Need, ...] = (
     Need(("PACKET",), "our stack in the guest sends over AF_PACKET", _our_stack),
     Need(("BONDING",), "the testcase has a bond", _bonds),
     Need(("MAGIC_SYSRQ",), "the guest is crashed by sysrq", _sysrq, inside=True),
+    Need(("I6300ESB_WDT",), "the guest has a watchdog", _watchdog),
     Need(("PVPANIC_PCI", "PVPANIC_MMIO", "PVPANIC"), "QEMU is to report GUEST_PANICKED", _panicked),
     *(
         Need((option,), f"the driver {driver}", _drives(driver))

@@ -185,13 +185,18 @@ class Machine:
     def post_mortem(self) -> QemuDied:
         """What is known of a QEMU that ended by itself."""
         code = self.process.wait()
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+        how = self.ending()
         self._stderr.seek(0)
         said = self._stderr.read().decode(errors="replace").strip()[-2000:] or "(nothing on stderr)"
         return QemuDied(
             f"QEMU ended with {how}:\n{said}\n  command: {shlex.join(self.argv)}",
             NO_MEMORY if code == -signal.SIGKILL else BY_HAND,
         )
+
+    def ending(self) -> str:
+        """How QEMU ended, which it has."""
+        code = self.process.wait()
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
 
     def _watch(self) -> None:
         self._pidfd = os.pidfd_open(self.process.pid)
