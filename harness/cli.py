@@ -312,8 +312,7 @@ def _images(args: argparse.Namespace) -> int:
 def _bench(args: argparse.Namespace) -> int:
     options = _options(args)
     if args.what == "stack":
-        stack.report(args.rounds * 12, args.frames, print)
-        return Exit.HELD
+        return Exit.HELD if stack.report(args.rounds * 12, args.frames, print) else Exit.FAILED
     plan = _only(load(_paths(args), options), args.case)
     rounds = turnaround.run(lambda folder: Bench(replace(options, results=folder), _say), plan, args.rounds, _say)
     print(f"{plan.case}: {args.rounds} rounds")

@@ -28,6 +28,7 @@ def test_failover_comes_with_the_next_look() -> None:
     assert active(bond) == "l0"
     assert bench.run_until(lambda: active(bond) == "l1", 1) <= 0.1 + 1e-6
     assert bond.slaves[0].link_failure_count == 1
+    assert bond.stats["failovers"] == 2, "the first slave's election counts"
     assert bond.carrier
 
 

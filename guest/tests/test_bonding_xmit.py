@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import pytest
@@ -329,6 +329,39 @@ def test_alb_keys_by_the_destination_address() -> None:
     clients = [client for client in wires.bonded.tlb.clients if client.slave is not None]
     assert len(clients) == 2
     assert sum(client.tx_bytes for client in clients) == 3 * len(first) + len(second)
+
+
+def udp6(bond: Bond, target: str, destination: bytes = PEER) -> bytes:
+    return bytes(
+        make_frame(
+            Endpoints(bond.dev_addr, destination, IPv6Address("fd00::1"), IPv6Address(target), 6665, 6666)
+        ).build(b"text")
+    )
+
+
+def test_alb_keys_ipv6_by_the_destination_too_but_not_what_is_for_many_or_from_nobody() -> None:
+    """Neighbour discovery's multicasts and duplicate address detection stay on the active slave."""
+    wires = Wires(2, mode=Mode.ALB)
+    nobody = bytearray(udp6(wires.bonded, "fd00::9"))
+    nobody[22:38] = bytes(16)
+    for frame in (udp6(wires.bonded, "ff02::1", b"\x33\x33\0\0\0\1"), bytes(nobody)):
+        wires.send(frame)
+    assert wires.cables() == [0, 0]
+    assert not [client for client in wires.bonded.tlb.clients if client.slave is not None]
+    for target in ("fd00::2", "fd00::3", "fd00::2"):
+        wires.send(udp6(wires.bonded, target))
+    assert len([client for client in wires.bonded.tlb.clients if client.slave is not None]) == 2
+
+
+@pytest.mark.parametrize(("load", "cable"), [(112_000_000, 1), (119_000_000, 0)], ids=["a wide gap", "a narrow gap"])
+def test_a_flow_goes_where_speed_less_load_is_most(load: int, cable: int) -> None:
+    """1000 Mbit/s with `load` octets a second on it, against 100 idle: tlb's 2^20 bits a Mbit, 8 bits an octet."""
+    wires = Wires(2, mode=Mode.TLB)
+    first, second = wires.bonded.slaves
+    first.speed, second.speed = 100, 1000
+    second.load = load
+    wires.send(udp(wires.bonded))
+    assert wires.cables() == [cable]
 
 
 def test_alb_inactive_slave_takes_unicast_but_no_broadcast() -> None:

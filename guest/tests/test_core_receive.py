@@ -221,6 +221,15 @@ def test_ipv6_both_ways() -> None:
     assert bytes(udp.payload(ipv6.payload(sent[14:]))) == b"odd"
 
 
+@pytest.mark.parametrize("payload", [b"", b"x", bytes(1452)], ids=["empty", "odd", "all the MTU holds"])
+def test_ipv6_message_sizes(payload: bytes) -> None:
+    """The second time the flow is known. Padding behind the packet is no part of it."""
+    wire = wired6()
+    for _ in range(2):
+        assert inject(wire, bytes(frame6(payload)) + bytes(3)) == []
+    assert wire.payloads() == [payload] * 2
+
+
 @pytest.mark.parametrize("case", PASSED_ON6)
 def test_ipv6_passed_on(case: str) -> None:
     wire = wired6()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import threading
 import time
 
@@ -9,6 +11,7 @@ import pytest
 
 from guest.netpoll import (
     MessageTooLong,
+    Net,
     Netpoll,
     SetupError,
     netpoll_queue,
@@ -18,11 +21,18 @@ from guest.netpoll import (
     netpoll_setup,
 )
 from guest.netpoll.context import ContextError, Level
-from guest.netpoll.netdevice import NetdevTx, netif_device_detach, netif_stop_queue
-from guest.netpoll.send import NET_XMIT_DROP, NET_XMIT_SUCCESS
+from guest.netpoll.netdevice import (
+    NETIF_F_GSO_UDP_L4,
+    NetDevice,
+    NetdevTx,
+    netif_device_detach,
+    netif_stop_queue,
+    register_netdev,
+)
+from guest.netpoll.send import NET_XMIT_DROP, NET_XMIT_SUCCESS, _runs
 from guest.netpoll.skbuff import DropReason, SkBuff
 from guest.netpoll.wire import udp
-from guest.tests.wired import Wired, wired
+from guest.tests.wired import RECEIVER, SENDER, Wired, wired
 
 
 def test_a_message_arrives() -> None:
@@ -439,6 +449,56 @@ def test_a_batch_longer_than_the_ring() -> None:
     assert netpoll_send_udp_batch(wire.tx, iter(messages)) == 20
     wire.interrupts()
     assert wire.payloads() == messages
+
+
+def test_runs_are_of_one_length_as_long_as_the_device_cuts_and_the_whole_is_the_batch() -> None:
+    """What a device with NETIF_F_GSO_UDP_L4 gets as one frame: linux/udp.h UDP_MAX_SEGMENTS, and 64 KiB."""
+    chance = random.Random(4711)
+    batch = [bytes(size) for size in (7, 7, 9, 0, 0, 5, 2000, 5)] + [bytes(100)] * 130 + [bytes(1400)] * 60
+    batch += [bytes(chance.choice((1, 2))) for _ in range(100)]
+    runs = list(_runs(iter(batch), 1472))
+    assert [msg for run in runs for msg in run] == batch
+    assert [len(run) for run in runs[:7]] == [2, 1, 1, 1, 1, 1, 1]
+    assert [len(run) for run in runs[7:12]] == [64, 64, 2, 46, 14]  # 46 x 1400 is what fits
+    for run, following in itertools.pairwise(runs):
+        assert len({len(msg) for msg in run}) == 1
+        if len(run) < 46 and 0 < len(run[0]) <= 1472:
+            assert len(following[0]) != len(run[0]), "a run goes on as long as it can"
+
+
+class Cutter(NetDevice):
+    """A device that takes a run as one frame, or as its `refuses` says, and notes what it was given."""
+
+    refuses = False
+
+    def __init__(self, net: Net) -> None:
+        super().__init__(net, "cutter", bytes.fromhex("020000000001"))
+        self.features = NETIF_F_GSO_UDP_L4
+        self.given: list[tuple[int, bytes]] = []
+        register_netdev(self)
+
+    def hard_start_xmit(self, skb: SkBuff) -> NetdevTx:
+        if skb.gso_size and self.refuses:
+            return NetdevTx.BUSY
+        self.given.append((skb.gso_size, bytes(skb.data)))
+        skb.users = 0
+        return NetdevTx.OK
+
+
+@pytest.mark.parametrize("refuses", [False, True], ids=["taken", "refused"])
+def test_a_device_that_cuts_gets_runs_and_one_that_refuses_each_message(refuses: bool) -> None:
+    net = Net()
+    dev = Cutter(net)
+    dev.refuses = refuses
+    np = Netpoll(net, dev_name="cutter", local_ip=SENDER.ip, remote_ip=RECEIVER.ip)
+    netpoll_setup(np)
+    assert netpoll_send_udp_batch(np, [b"ab", b"cd", b"efg", b"hi"]) == 4
+    assert (np.stats.sent, np.stats.dropped) == (4, 0)
+    payloads = [(size, frame[42:]) for size, frame in dev.given]
+    two = [(0, b"ab"), (0, b"cd")] if refuses else [(2, b"abcd")]
+    assert payloads == [*two, (0, b"efg"), (0, b"hi")]
+    idents = [int.from_bytes(frame[18:20], "big") for _, frame in dev.given]
+    assert idents == ([3, 4, 5, 6] if refuses else [1, 3, 4])  # a run uses one for each datagram that it becomes
 
 
 def test_udp_checksum_is_computed() -> None:

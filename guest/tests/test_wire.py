@@ -245,6 +245,16 @@ def test_a_computed_checksum_of_zero_is_sent_as_ffff() -> None:
     assert udp.checksum(6665, 6666, payload, IP1, IP3) == 0xFFFF
 
 
+@pytest.mark.parametrize("addresses", [("10.9.0.1", "10.9.0.3"), ("fd00::1", "fd00::3")], ids=["ipv4", "ipv6"])
+def test_so_is_one_that_a_frame_template_computes(addresses: tuple[str, str]) -> None:
+    """0 would mean "none", which IPv6 forbids. Of all payloads of two octets one or two come out even."""
+    local, remote = (ipaddress.ip_address(a) for a in addresses)
+    template = make_frame(Endpoints(MAC1, MAC3, local, remote, 6665, 6666))
+    checks = [template.build(filler.to_bytes(2, "big"))[-4:-2] for filler in range(0x10000)]
+    assert b"\xff\xff" in checks
+    assert b"\0\0" not in checks
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
