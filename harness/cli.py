@@ -18,7 +18,7 @@ import pytest
 import images
 import images.cli
 from harness import doctor, shell
-from harness.bench import stack, turnaround
+from harness.bench import stack, tg3, turnaround
 from harness.judge.model import Verdict
 from harness.plan.explain import explain
 from harness.plan.model import Plan
@@ -120,7 +120,7 @@ def make_parser() -> argparse.ArgumentParser:
     seen.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="results folder of a run, or a case's")
 
     speed = _add(commands, "bench", _bench, "measure speed, as ratios against a peer in the same run")
-    speed.add_argument("what", choices=["turnaround", "stack"])
+    speed.add_argument("what", choices=["turnaround", "stack", "tg3"])
     speed.add_argument("--rounds", type=int, default=5)
     speed.add_argument("--frames", type=int, default=0, help="stack: watch memory over so many frames, e.g. 10000000")
     speed.add_argument("--case", default="send/datagrams-out[nic=virtio-net]", help="turnaround: the case to run")
@@ -314,6 +314,11 @@ def _bench(args: argparse.Namespace) -> int:
     if args.what == "stack":
         return Exit.HELD if stack.report(args.rounds * 12, args.frames, print) else Exit.FAILED
     plan = _only(load(_paths(args), options), args.case)
+    if args.what == "tg3":
+        with bench(options, _say) as ready:
+            job = ready.prepare(plan)
+        print("\n".join(tg3.table(tg3.measure(job, args.rounds))))
+        return Exit.HELD
     rounds = turnaround.run(lambda folder: Bench(replace(options, results=folder), _say), plan, args.rounds, _say)
     print(f"{plan.case}: {args.rounds} rounds")
     print("\n".join(turnaround.table(rounds)))

@@ -168,7 +168,9 @@ async def bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
         evidence.add("run", "timing", what="qemu", seconds=round(time.monotonic() - began, 4))
         if not job.cold:
             await restore(guest, job.template)
-        await guest.alive(guest.agent.synchronise(time.monotonic), within, "the agent's answer after the restore")
+        await guest.alive(
+            guest.agent.synchronise(time.monotonic, within), within, "the agent's answer after the restore"
+        )
         offset.seconds = guest.agent.offset
         evidence.add("run", "timing", what="restore", seconds=round(time.monotonic() - began, 4))
         endpoints = Endpoints(partial(evidence.add, "host"), qdisc_bypass=False)

@@ -81,12 +81,13 @@ class Agent:
         line = json.dumps({"id": number, "op": op, "args": args or {}}, separators=(",", ":"))
         self._writer.write(line.encode() + b"\n")
 
-    async def synchronise(self, now: Callable[[], float], rounds: int = 4) -> None:
-        """Measure the offset between the clocks: of several round trips the shortest is the most exact."""
+    async def synchronise(self, now: Callable[[], float], within: float = 15, rounds: int = 4) -> None:
+        """Measure the offset between the clocks: of several round trips the shortest is the most exact. Raises GuestSilent when
+        an answer, such as the first of a guest that boots, takes longer than `within` seconds."""
         best = float("inf")
         for _ in range(rounds):
             before = now()
-            guest = float((await self.ask("clock"))["monotonic"])
+            guest = float((await self.ask("clock", within=within))["monotonic"])
             after = now()
             if after - before < best:
                 best = after - before
