@@ -22,7 +22,7 @@ from harness.bench import stack, tg3, turnaround
 from harness.judge.model import Verdict
 from harness.plan.explain import explain
 from harness.plan.model import Plan
-from harness.report import bisection, nics, store, terminal
+from harness.report import bisection, html, nics, store, terminal
 from harness.report.bisection import BisectExit, case_folders
 from harness.run import Bench, Options, bench, is_path, load, results_folder
 from harness.scenario.errors import ScenarioErrors
@@ -115,6 +115,11 @@ def make_parser() -> argparse.ArgumentParser:
 
     again = _add(commands, "judge", _judge, "judge saved evidence again")
     again.add_argument("folder", type=Path, nargs="+", help="a case's folder, or a results folder")
+
+    drawn = _add(commands, "report", _report, "write report.html: every case with its timeline, one file for a browser")
+    drawn.add_argument(
+        "results", type=Path, metavar="RUN", help="results folder of a run; the report is written into it"
+    )
 
     seen = _add(commands, "nics", _nics, "print docs/nics.md: what a run of testcases/nics saw of each NIC model")
     seen.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="results folder of a run, or a case's")
@@ -293,6 +298,11 @@ def _judge(args: argparse.Namespace) -> int:
             for line in terminal.verdict_lines(verdict, case):
                 print(line)
     return _worst(words)
+
+
+def _report(args: argparse.Namespace) -> int:
+    print(f"report: {html.write(args.results)}")
+    return Exit.HELD
 
 
 def _nics(args: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ import pytest
 import images
 from harness.judge.model import Verdict
 from harness.plan.model import Plan
-from harness.report import terminal
+from harness.report import facts, html, store, terminal
 from harness.run import Bench, Options, load, results_folder
 from harness.scenario.errors import ScenarioErrors
 from harness.scenario.model import MARKS
@@ -166,7 +166,18 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.section("netpoll harness")
         for line in terminal.summary(rows):
             terminalreporter.write_line(line)
-        terminalreporter.write_line(f"evidence: {config.stash[OPTIONS].results}")
+        results = config.stash[OPTIONS].results
+        terminalreporter.write_line(f"evidence: {results}")
+        terminalreporter.write_line(_report(results, config))
+
+
+def _report(results: Path, config: pytest.Config) -> str:
+    """Write the run's page; a run whose page cannot be written is still a run."""
+    try:
+        store.write_run(results, facts.facts(["run", *config.invocation_params.args]))
+        return f"report: {html.write(results)}"
+    except store.StoreError as error:
+        return f"no report: {error}"
 
 
 def _rows(reporter: Any) -> Iterator[tuple[str, str, str, float]]:

@@ -10,6 +10,7 @@ In: the mirror of this host's apt (images.mirror). Out: paths and argument lists
 built once is used again without a network; every error is an ImageError that says what to do next.
 """
 
+from images.browser import Browser, ensure_browser
 from images.bzimage import has_pvh_entry, unpack_kernel
 from images.catalogue import Image, Pruned, list_, prune
 from images.errors import (
@@ -38,6 +39,7 @@ __all__ = [
     "READY_LINE",
     "BadKernel",
     "BadQemu",
+    "Browser",
     "Builder",
     "CacheUnusable",
     "DiskFull",
@@ -58,6 +60,7 @@ __all__ = [
     "Tools",
     "UnknownKernel",
     "cache_root",
+    "ensure_browser",
     "ensure_guest",
     "ensure_kernel",
     "ensure_qemu",

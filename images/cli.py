@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from images.browser import ensure_browser
 from images.catalogue import list_, prune
 from images.errors import ImageError, UnknownKernel
 from images.fetch import Builder
@@ -43,6 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     build.add_argument("--update", action="store_true", help="ask the mirror for newer packages")
     build.add_argument("--no-qemu", action="store_true", help="do not fetch QEMU")
     build.add_argument("--tools", action="store_true", help="only the programs that the tests need, and no image")
+    build.add_argument("--browser", action="store_true", help="only the browser that tests open reports in")
     listing = commands.add_parser("list", help="show what is in the cache")
     listing.add_argument("--json", action="store_true", help="with every package's version, for programs")
     pruning = commands.add_parser("prune", help="remove what is out of date")
@@ -66,9 +68,8 @@ def _build(args: argparse.Namespace) -> None:
     wished = args.kernel or [DEFAULT_KERNEL]
     recipes = {name: recipe_of(name) for name in (kernel_names() if "all" in wished else wished)}
     start = time.monotonic()
-    if args.tools:
-        tools = ensure_tools(builder)
-        print(f"{', '.join(f'{name} {version}' for name, version in tools.versions.items())}: {tools.tree}")
+    if args.tools or args.browser:
+        _build_programs(args, builder)
         print(f"ready after {time.monotonic() - start:.1f} s")
         return
     if not args.no_qemu:
@@ -80,6 +81,16 @@ def _build(args: argparse.Namespace) -> None:
         guest = ensure_guest(kernel, builder)
         print(f"guest for {name}: {guest.initrd}")
     print(f"ready after {time.monotonic() - start:.1f} s")
+
+
+def _build_programs(args: argparse.Namespace, builder: Builder) -> None:
+    """What tests need besides images."""
+    if args.tools:
+        tools = ensure_tools(builder)
+        print(f"{', '.join(f'{name} {version}' for name, version in tools.versions.items())}: {tools.tree}")
+    if args.browser:
+        browser = ensure_browser(builder)
+        print(f"Chromium {browser.version}: {browser.tree}")
 
 
 def _list(args: argparse.Namespace) -> None:

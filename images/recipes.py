@@ -88,3 +88,13 @@ TOOLS = Recipe(
     ("cpio", "rsyslog", "sqop", "tshark"),
     drop=PAPERS + r"|usr/share/(perl|perl5|zoneinfo)/|usr/lib/x86_64-linux-gnu/(perl|gconv)",
 )
+
+# A browser that tests open the HTML report in; needed for nothing else. It draws without a graphics card's libraries.
+BROWSER = Recipe(
+    "browser",
+    ("bookworm",),
+    ("chromium-headless-shell", "fonts-dejavu-core"),
+    r"(?!libllvm|libz3|libgl1-mesa-dri|dpkg|tar|x11-utils|xkb-data).*",
+    drop=PAPERS + r"|usr/share/(perl|perl5|zoneinfo)/|usr/lib/x86_64-linux-gnu/(perl|gconv)"
+    r"|usr/lib/chromium/(libVk|chrome_crashpad|locales/(?!en-US))",
+)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import sys
 
@@ -26,11 +27,13 @@ STYLES = {
 
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+_UNSEEN = re.compile("[\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
-    """Text without control characters: they become `\\xHH`."""
-    return text.translate(_CONTROLS)
+    """Text without control characters: they become `\\xHH`. What turns the direction of writing, cannot be seen or cannot be
+    encoded becomes `\\uHHHH`: a guest's line must look like what it is."""
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text.translate(_CONTROLS))
 
 
 def page_width() -> int:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +25,7 @@ from harness.observe.events import read_evidence
 from harness.plan.model import Plan
 
 PLAN, VERSIONS, EVIDENCE, VERDICT = "plan.json", "versions.json", "evidence.jsonl", "verdict.json"
+RUN = "run.json"  # beside the cases' folders
 
 Model = TypeVar("Model", bound=Frozen)
 
@@ -42,8 +44,8 @@ def new_case(results: Path, plan: Plan, versions: Mapping[str, str]) -> Path:
     gets a number. Raises StoreError when it cannot be made."""
     try:
         folder = _fresh(results, folder_name(plan.case))
-        _write(folder / PLAN, plan.model_dump_json(indent=1, by_alias=True))
-        _write(folder / VERSIONS, json.dumps(dict(versions), indent=1))
+        write_text(folder / PLAN, plan.model_dump_json(indent=1, by_alias=True))
+        write_text(folder / VERSIONS, json.dumps(dict(versions), indent=1))
     except OSError as error:
         raise StoreError(
             f"{error.filename or results}: {error.strerror}\n  -> name another folder: --results"
@@ -63,17 +65,17 @@ def _fresh(results: Path, name: str) -> Path:
     raise AssertionError("count() ends never")
 
 
-def _write(path: Path, text: str) -> None:
-    """Replace `path` in one step."""
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` in one step. Raises OSError."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text + "\n")
+    part.write_text(text + "\n", encoding="utf-8")
     part.replace(path)
 
 
 def write_verdict(folder: Path, verdict: Verdict) -> None:
     """verdict.json. Raises StoreError."""
     try:
-        _write(folder / VERDICT, verdict.model_dump_json(indent=1))
+        write_text(folder / VERDICT, verdict.model_dump_json(indent=1))
     except OSError as error:
         raise StoreError(f"{folder / VERDICT}: {error.strerror}") from error
 
@@ -148,3 +150,37 @@ def verdicts(results: Path) -> Iterator[Verdict]:
     """Every verdict below `results`; none where nothing was run. Raises StoreError for a damaged one."""
     for path in sorted(results.glob(f"*/{VERDICT}")):
         yield _read(path, Verdict)
+
+
+def environment(results: Path, folders: Sequence[Path]) -> dict[str, str]:
+    """What a run ran on, for a report: when it began, and every version that its cases name."""
+    found: dict[str, list[str]] = {}
+    for folder in folders:
+        with suppress(StoreError):
+            for name, value in read_versions(folder).items():
+                found.setdefault(name, []).append(value)
+    told = {name: ", ".join(dict.fromkeys(values)) for name, values in found.items()}
+    return {"started": _started(folders), **_run_facts(results), **told}
+
+
+def _started(folders: Sequence[Path]) -> str:
+    """The earliest `run start`, UTC; empty where no case has one."""
+    walls = []
+    for folder in folders:
+        with suppress(OSError, ValueError, KeyError, TypeError), (folder / EVIDENCE).open("rb") as file:
+            walls.append(str(json.loads(file.readline())["wall"]))
+    return min(walls, default="")[:19].replace("T", " ") + (" UTC" if walls else "")
+
+
+def write_run(results: Path, facts: Mapping[str, str]) -> None:
+    """run.json: what was asked for, on which machine. Raises StoreError."""
+    try:
+        write_text(results / RUN, json.dumps(dict(facts), indent=1))
+    except OSError as error:
+        raise StoreError(f"{results / RUN}: {error.strerror}") from error
+
+
+def _run_facts(results: Path) -> dict[str, str]:
+    with suppress(OSError, ValueError, AttributeError):
+        return {str(key): str(value) for key, value in json.loads((results / RUN).read_bytes()).items()}
+    return {}

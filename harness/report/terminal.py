@@ -7,19 +7,22 @@ words alone must say it: no meaning is carried by colour only.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from harness.judge.links import state_at
 from harness.judge.model import CheckResult, Verdict
-from harness.judge.records import EvidenceError
+from harness.judge.records import EvidenceError, Line
 from harness.judge.seen import Seen, look
+from harness.judge.words import at
 from harness.plan.model import Plan
 from harness.report import store
 from harness.report.around import Scene, scene
+from harness.report.injections import Injection, injections
 from harness.report.page import STYLES, clean, page_width, render
 from harness.report.summary import summary
 
@@ -78,6 +81,8 @@ def _failure(verdict: Verdict, folder: Path, plan: Plan) -> Iterator[str]:
         yield from render(Padding(f"expected {check.check}: {check.about}", (0, 0, 0, 2)))
         yield from render(_check(check))
     yield from _place(verdict, folder, plan)
+    nics = ", ".join(f"{nic.id} {nic.model}" for nic in plan.nics)
+    yield f"  machine:  {plan.machine.kernel}, {plan.machine.machine}, {nics}"
     yield f"  evidence: {folder}"
     yield f"  again:    {repeat(plan)}"
 
@@ -85,24 +90,44 @@ def _failure(verdict: Verdict, folder: Path, plan: Plan) -> Iterator[str]:
 def _place(verdict: Verdict, folder: Path, plan: Plan) -> Iterator[str]:
     """The scene of the first failed expectation that has one; for an error, the console's last lines."""
     try:
-        seen = look(plan, store.read_case(folder)[1])
+        events = store.read_case(folder)[1]
+        seen = look(plan, events)
     except (store.StoreError, EvidenceError) as error:
         yield f"  the evidence cannot be shown: {error}"
         return
     if verdict.errors:
-        yield from _tail(seen)
+        yield from _tail(seen.records.console)
         return
+    done = injections(events)
     failed = [expect for expect, check in zip(plan.expect, verdict.checks, strict=False) if _state(check) == "FAIL"]
-    found = next((found for expect in failed if (found := scene(expect, seen))), None)
+    found = next((found for expect in failed if (found := scene(expect, seen, done))), None)
     if found is not None:
         yield ""
         yield from render(_drawn(found))
-        yield f"  at that time: {found.state}"
+        yield from _then(found.state, found.done)
         yield ""
+    elif verdict.word != "PASS":
+        yield from _without_lines(seen, done)
 
 
-def _tail(seen: Seen) -> Iterator[str]:
-    last = [clean(line.text) for line in seen.records.console[-TAIL:]]
+def _without_lines(seen: Seen, done: Sequence[Injection]) -> Iterator[str]:
+    """Where no line is to be shown: the moment when something was first waited for in vain, or the end."""
+    vain = next(iter(seen.records.timeouts), None)
+    t = vain.t if vain else seen.records.last
+    yield from _tail([line for line in seen.records.console if line.t <= t])
+    if vain:
+        yield f"  waited in vain at {at(t)}: {vain.what} {clean(vain.of)}, for {vain.within:g} s"
+    yield from _then(state_at(seen.records, t), [f"{each.text} at {at(each.t)}" for each in done if each.t <= t])
+
+
+def _then(state: str, done: Sequence[str]) -> Iterator[str]:
+    yield f"  at that time: {clean(state)}"
+    if done:
+        yield f"  done before:  {clean('; '.join(done))}"
+
+
+def _tail(console: Sequence[Line]) -> Iterator[str]:
+    last = [clean(line.text) for line in console[-TAIL:]]
     yield f"  the console's last {len(last)} lines:" if last else "  the console stayed empty"
     yield from (f"    {line}" for line in last)
 
