@@ -34,6 +34,7 @@ IFF_SLAVE = 0x800
 IFF_MULTICAST = 0x1000
 
 ARPHRD_ETHER = 1
+IFNAMSIZ = 16
 CLOSE_PATIENCE = 0.1  # seconds
 
 NETIF_F_GSO_UDP_L4 = 1 << 17  # skb.gso_size is honoured: one frame in, many datagrams out
@@ -236,9 +237,21 @@ class NetDevice:
         return "up" if self.running and self.carrier else "down"
 
 
+def dev_valid_name(name: str) -> bool:
+    """net/core/dev.c: fewer than IFNAMSIZ octets, not a folder's name, nothing that a shell or sysfs stumbles over."""
+    try:
+        octets = name.encode()
+    except UnicodeEncodeError:
+        return False
+    strange = any(c.isspace() or c in "/:\0" for c in name)
+    return 0 < len(octets) < IFNAMSIZ and name not in (".", "..") and not strange
+
+
 def register_netdev(dev: NetDevice) -> None:
-    """Make `dev` known by its name; raises NetdevError (EEXIST)."""
+    """Make `dev` known by its name; raises NetdevError (EEXIST, EINVAL)."""
     devices = dev.net.devices
+    if not dev_valid_name(dev.name):
+        raise NetdevError(errno.EINVAL, f"{dev.name!r} is not a device name")
     if dev.name in devices:
         raise NetdevError(errno.EEXIST, f"a device {dev.name!r} is registered already")
     devices[dev.name] = dev

@@ -5,7 +5,7 @@ what was given into a Netpoll and leaves its presets else. The one rule: all or 
 an error changes no field (the kernel of 2.6.12 kept what it had parsed before the error).
 
 Addresses are IPv4 or IPv6, both of one family. Ports are decimal, 0 to 65535. A device name has 1 to 15
-characters, none of them white space or `/`. The target address is the one field that must be given;
+octets, none of them NUL, white space, `/` or `:`. The target address is the one field that must be given;
 0.0.0.0 or :: stands for "any peer" in a client that only receives.
 """
 
@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from guest.netpoll.errors import OptionError
-from guest.netpoll.netdevice import IPAddress
+from guest.netpoll.netdevice import IFNAMSIZ, IPAddress, dev_valid_name
 from guest.netpoll.wire import ethernet
 
 if TYPE_CHECKING:
     from guest.netpoll.core import Netpoll
 
-IFNAMSIZ = 16
 T = TypeVar("T")
 
 
@@ -74,8 +73,8 @@ def _address(text: str) -> IPAddress:
 
 
 def _dev_name(text: str) -> str:
-    if len(text) >= IFNAMSIZ or text in (".", "..") or any(c.isspace() or c in "/:" for c in text):
-        raise ValueError(f"{text!r} is not a device name (1 to {IFNAMSIZ - 1} characters, no space, '/', ':')")
+    if not dev_valid_name(text):
+        raise ValueError(f"{text!r} is not a device name (1 to {IFNAMSIZ - 1} octets, no NUL, space, '/', ':')")
     return text
 
 

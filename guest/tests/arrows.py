@@ -1,6 +1,6 @@
 """Records who really called whom, among the functions that the slides draw as boxes.
 
-In: a driver, and a piece of code to run. Out: arrows (caller, callee), in the order of the calls. The rule
+In: a driver, functions that are boxes besides, and a piece of code to run. Out: arrows (caller, callee), in the order of the calls. The rule
 it keeps: nothing is instrumented and nothing counted by hand; the interpreter's own profile hook sees each
 call, and an arrow's caller is the innermost box on the real stack.
 """
@@ -8,7 +8,7 @@ call, and an arrow's caller is the innermost box on the real stack.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
@@ -43,9 +43,9 @@ def boxes_of(driver: type[NetDevice]) -> dict[CodeType, str]:
 
 
 @contextmanager
-def recorded(driver: type[NetDevice]) -> Iterator[list[Arrow]]:
+def recorded(driver: type[NetDevice], also: Mapping[CodeType, str] | None = None) -> Iterator[list[Arrow]]:
     """The arrows of what runs inside; a caller that is no box is "" (the world outside the diagram)."""
-    boxes = STACK | boxes_of(driver)
+    boxes = STACK | boxes_of(driver) | dict(also or {})
     arrows: list[Arrow] = []
 
     def profile(frame: FrameType, event: str, _arg: Any) -> None:  # as sys.setprofile has it

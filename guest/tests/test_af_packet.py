@@ -36,7 +36,15 @@ from guest.netpoll.core import DropRoutine, NetpollInfo
 from guest.netpoll.drivers.af_packet import AfPacketDevice
 from guest.netpoll.drivers.af_packet_ring import AfPacketRingDevice
 from guest.netpoll.loop import Loop
-from guest.netpoll.netdevice import NetdevEvent, NetDevice, dev_close, dev_open, register_netdev, unregister_netdev
+from guest.netpoll.netdevice import (
+    NetdevError,
+    NetdevEvent,
+    NetDevice,
+    dev_close,
+    dev_open,
+    register_netdev,
+    unregister_netdev,
+)
 from guest.netpoll.skbuff import PACKET_OTHERHOST, DropReason
 from guest.netpoll.wire import ethernet, vlan
 from guest.tests.kernel_end import KERNEL_IP, KERNEL_MAC, KERNEL_SIX, OUR_IP, OUR_MAC, OUR_SIX, OURS, THEIRS, KernelEnd
@@ -353,6 +361,13 @@ def test_interface_deleted_while_idle(netns: KernelEnd, driver: type[AfPacketDev
         assert ours.dev.operstate == "notpresent"
         ours.loop.run_once(0)
         assert not ours.loop.run_once(0)  # nothing left that makes the loop spin
+
+
+@pytest.mark.parametrize("name", ["nul\0inside", "\ud800", "much-longer-than-a-name"])
+def test_a_name_that_no_interface_can_have(netns: KernelEnd, driver: type[AfPacketDevice], name: str) -> None:
+    assert netns
+    with pytest.raises(NetdevError, match="No such device"):
+        driver(Net(), name).open()  # not registered, as inside a middleware
 
 
 def test_no_such_interface(netns: KernelEnd, driver: type[AfPacketDevice]) -> None:

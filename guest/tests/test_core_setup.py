@@ -286,6 +286,14 @@ def test_registering_a_name_twice_is_an_error() -> None:
         register_netdev(NetDevice(net, "wire0"))
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "a b", "a/b", "a:b", "a\0b", "\ud800", "sixteencharacter"])
+def test_a_name_that_no_device_can_have_is_an_error(name: str) -> None:
+    net, _, _ = stack()
+    with pytest.raises(NetdevError, match="is not a device name") as caught:
+        register_netdev(NetDevice(net, name))
+    assert caught.value.errno == errno.EINVAL
+
+
 def test_events_of_a_devices_life() -> None:
     net, _, dev = stack()
     events: list[NetdevEvent] = []

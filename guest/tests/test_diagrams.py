@@ -1,16 +1,20 @@
 """Each diagram of the slides, drawn by the calls that are really made. Each list reads as the slide's arrows.
 
-"" stands for whoever is outside of the picture: the client, the hardware. The bonding diagram is with the
-bonding tests.
+"" stands for whoever is outside of the picture: the client, the hardware.
 """
 
 from __future__ import annotations
 
-from guest.netpoll import Netpoll, netpoll_queue, netpoll_send_udp
+from guest.netpoll import Netpoll, netpoll_poll, netpoll_queue, netpoll_send_udp
+from guest.netpoll.bonding import Bond, Mode
+from guest.netpoll.bonding.queue_xmit import bond_dev_queue_xmit
+from guest.netpoll.bonding.xmit import bond_3ad_xmit_xor
 from guest.netpoll.drivers.loopback import LoopbackDevice
 from guest.netpoll.napi import do_irq
 from guest.netpoll.netdevice import netif_stop_queue
+from guest.netpoll.skbuff import SkBuff
 from guest.tests.arrows import recorded
+from guest.tests.bonding_bench import Bench
 from guest.tests.wired import Wired, wired
 
 CLIENT = HARDWARE = SOFTIRQ = ""
@@ -93,6 +97,8 @@ def test_when_polling_fails() -> None:
 def test_receiving_packets_non_napi() -> None:
     """Slide "Receiving Packets (non-NAPI)": ours are consumed; others go OK to the stack."""
     wire = wired(napi=False)
+    passed: list[bytes] = []
+    wire.net.ptype_all.append(lambda skb: passed.append(bytes(skb.data)))
     netpoll_send_udp(wire.tx, b"message")
     wire.b.hardware_receive(bytes(60))
     with recorded(LoopbackDevice) as arrows:
@@ -105,7 +111,8 @@ def test_receiving_packets_non_napi() -> None:
         ("netif_rx", "netpoll_rx"),
         (SOFTIRQ, "net_rx_action"),  # for the one that passed on
     ]
-    assert wire.payloads() == [b"message"]
+    assert wire.payloads() == [b"message"]  # DROP: consumed
+    assert passed == [bytes(60)]  # OK: not netpoll's
 
 
 def test_receiving_packets_napi() -> None:
@@ -189,4 +196,72 @@ def test_receiving_while_netpoll_polls_and_sending_from_there() -> None:
         ("netpoll_send_udp", "netpoll_send_skb"),
         ("netpoll_send_skb", "dev->hard_start_xmit"),
         ("netpoll_send_skb", "dev->hard_start_xmit"),
+    ]
+
+
+BOND = {
+    Bond.hard_start_xmit.__code__: "bond: dev->hard_start_xmit",
+    Bond.poll_controller.__code__: "bond: dev->poll_controller",
+    bond_3ad_xmit_xor.__code__: "bond_3ad_xmit_xor",
+    bond_dev_queue_xmit.__code__: "bond_dev_queue_xmit",
+}
+BONDED = [
+    (CLIENT, "netpoll_send_udp"),
+    ("netpoll_send_udp", "netpoll_send_skb"),
+    ("netpoll_send_skb", "bond: dev->hard_start_xmit"),
+    ("bond: dev->hard_start_xmit", "bond_3ad_xmit_xor"),
+    ("bond_3ad_xmit_xor", "bond_dev_queue_xmit"),
+    ("bond_dev_queue_xmit", "netpoll_send_skb"),
+]
+E100_XMIT_FRAME = ("netpoll_send_skb", "dev->hard_start_xmit")
+
+
+def bonded() -> tuple[Bench, Bond, Netpoll]:
+    """Two 802.3ad bonds that have agreed, and a client on the left one."""
+    bench = Bench(tx_ring=8)
+    left, right = bench.bond(mode=Mode.AD), bench.bond(False, mode=Mode.AD)
+    bench.run(4)
+    return bench, left, bench.client(left, right)
+
+
+def test_sending_packets_bonding_driver() -> None:
+    """Slides "Sending Packets - Bonding Driver", to the last: through netpoll_send_skb twice, to the slave's driver."""
+    _, _, client = bonded()
+    with recorded(LoopbackDevice, BOND) as arrows:
+        netpoll_send_udp(client, b"message")
+    assert arrows == [*BONDED, E100_XMIT_FRAME]
+
+
+def test_sending_packets_bonding_driver_when_the_slaves_queue_is_stopped() -> None:
+    """netpoll_poll, dev->poll_controller and dev->poll of that diagram are the slave's."""
+    bench, _, client = bonded()
+    for dev in bench.l:
+        while not dev.xoff:
+            dev.hard_start_xmit(SkBuff(bytes(60), dev))
+    with recorded(LoopbackDevice, BOND) as arrows:
+        netpoll_send_udp(client, b"message")
+    assert arrows == [
+        *BONDED,
+        ("netpoll_send_skb", "netpoll_poll"),
+        ("netpoll_poll", "dev->poll_controller"),
+        ("dev->poll_controller", "irq routine"),
+        ("irq routine", "netif_rx_schedule"),
+        ("netpoll_poll", "dev->poll"),
+        E100_XMIT_FRAME,
+    ]
+
+
+def test_polling_a_bond_polls_its_slaves() -> None:
+    """The bond's own poll_controller, which the slides' bonding kernel added: one netpoll_poll for each slave."""
+    _, _, client = bonded()
+    with recorded(LoopbackDevice, BOND) as arrows:
+        netpoll_poll(client)
+    one = [("netpoll_poll", "dev->poll_controller"), ("dev->poll_controller", "irq routine")]
+    assert arrows == [
+        (CLIENT, "netpoll_poll"),
+        ("netpoll_poll", "bond: dev->poll_controller"),
+        ("bond: dev->poll_controller", "netpoll_poll"),
+        *one,
+        ("bond: dev->poll_controller", "netpoll_poll"),
+        *one,
     ]

@@ -56,6 +56,9 @@ BAD = [
     ("@/sixteencharacter,@10.0.0.2/", 3, "is not a device name"),
     ("@/eth 0,@10.0.0.2/", 3, "is not a device name"),
     ("@/..,@10.0.0.2/", 3, "is not a device name"),
+    ("@/eth\0,@10.0.0.2/", 3, "is not a device name"),
+    ("@/eth\ud800,@10.0.0.2/", 3, "is not a device name"),
+    ("@/\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4,@10.0.0.2/", 3, "is not a device name"),  # 16 octets
     ("@/,@10.0.0.2/52:54:00:12:34", 14, "target MAC address: MAC address '52:54:00:12:34'"),
     ("@/,@10.0.0.2/52:54:00:12:34:5g", 14, "target MAC address"),
     ("@/,@10.0.0.2/52:54:00:12:34:56 ", 14, "target MAC address"),
@@ -104,6 +107,14 @@ def test_an_error_changes_nothing() -> None:
 def test_preset_address_of_the_other_family_is_an_error() -> None:
     with pytest.raises(OptionError, match=r"preset source address 10\.0\.0\.1 is of the other family"):
         netpoll_parse_options(preset(), "@/,@fd00::2/")
+
+
+def test_struct_netpoll_has_the_fields_of_the_slides() -> None:
+    """Slide "Client Data Structure". dev is None and the rest the caller's until netpoll_setup()."""
+    np = Netpoll(Net(), "console")
+    names = "dev dev_name name rx_hook drop local_ip remote_ip local_port remote_port local_mac remote_mac"
+    values = [getattr(np, name) for name in names.split()]
+    assert values == [None, "eth0", "console", None, None, None, None, 6665, 6666, bytes(6), b"\xff" * 6]
 
 
 def test_defaults_are_netconsoles() -> None:

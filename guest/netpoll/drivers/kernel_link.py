@@ -117,5 +117,5 @@ def _index_of(name: str) -> int:
     """if_nametoindex(), with the errno that it does not give; raises OSError."""
     try:
         return socket.if_nametoindex(name)
-    except OSError:
+    except (OSError, ValueError):  # a name with a NUL in it, or of no encoding, is nobody's either
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from None
