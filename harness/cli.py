@@ -272,7 +272,7 @@ def _explain(args: argparse.Namespace) -> int:
     options = _options(args)
     plan = _only(load(_paths(args), options), args.case)
     with bench(options, _say) as ready:
-        argv = clone_argv(ready.ingredients(plan.machine), Memory("TEMPLATE/ram", False), Channels(3, 4, 5, 6))
+        argv = clone_argv(ready.ingredients(plan.machine), Memory("TEMPLATE/ram", False), Channels(3, 4, 5, 6, 7))
     print(explain(plan, argv))
     return Exit.HELD
 

@@ -12,7 +12,7 @@ import contextlib
 import datetime
 import time
 import traceback
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from guest.endpoint import Endpoints
+from harness.inject.fuse import Fuse
 from harness.nic.client import ServedNic
 from harness.observe import stuck
 from harness.observe.capture import Capture
@@ -28,6 +29,7 @@ from harness.observe.progress import Progress
 from harness.plan.model import (
     Action,
     AddTap,
+    Arm,
     Ask,
     Await,
     Device,
@@ -104,6 +106,7 @@ class Case:
     kallsyms: Path = Path()
     login: Login | None = None
     channels: dict[ChannelName, Channel] = field(default_factory=dict)
+    fired: list[asyncio.Task[None]] = field(default_factory=list)  # what fuses have set off
 
 
 class Silent(Exception):
@@ -263,6 +266,8 @@ async def _act(case: Case, action: Action) -> None:
             await _host(case, action)
         case Await():
             await _await(case, action)
+        case Arm():
+            _arm(case, action)
         case _:
             assert_never(action)
 
@@ -303,7 +308,8 @@ async def _device(case: Case, action: Device) -> None:
         capture.comment(f"{action.op} of {action.nic}: {action.args}")
 
 
-async def _qmp(case: Case, action: Qmp) -> None:
+async def _qmp(case: Case, action: Qmp, answer: Awaitable[Any] | None = None) -> None:
+    """`answer`: of the fast lane, on which the command is under way already."""
     session: QmpSession = case.machine.qmp
     began = case.evidence.clock.now()
     if action.crash is not None:
@@ -313,7 +319,7 @@ async def _qmp(case: Case, action: Qmp) -> None:
     arguments = dict(action.arguments)
     if action.socket_of is not None:
         arguments["socket"] = {"type": "unix", "path": case.served[action.socket_of].path}
-    answer = session.execute(action.execute, arguments, fd)
+    answer = answer or session.execute(action.execute, arguments, fd)
     try:
         await case.machine.alive(answer, 30, f"QEMU's answer to {action.execute}")
     except QmpRefused as error:
@@ -353,6 +359,27 @@ async def _gone(case: Case, action: Gone) -> None:
     case.gone = True
     case.machine.drain_console()
     case.evidence.add("run", "gone", how=case.machine.ending())
+
+
+def _arm(case: Case, action: Arm) -> None:
+    """From now on every line counts. What is set off runs beside the steps; `settle` waits for it."""
+    keys: dict[str, Any] = {"step": action.step, "line": action.line, "seen": action.seen, "nic": action.nic}
+    command = action.action
+
+    async def finish(line_t: float, noticed: float, answer: Awaitable[Any] | None) -> None:
+        if isinstance(command, Qmp):
+            await _qmp(case, command, answer)
+        else:
+            await _device(case, command)
+        case.evidence.add("inject", "timed", **keys, line_t=line_t, noticed=round(noticed, 6))
+
+    def fire(line: Mapping[str, Any]) -> None:
+        noticed = case.evidence.clock.now()
+        answer = case.machine.fast.send(command.execute, command.arguments) if isinstance(command, Qmp) else None
+        case.fired.append(asyncio.get_running_loop().create_task(finish(line["t"], noticed, answer)))
+
+    case.evidence.add("inject", "armed", **keys)
+    case.evidence.watch(Fuse(action, fire).take)
 
 
 async def _ask(case: Case, action: Ask) -> None:
@@ -454,6 +481,8 @@ async def _where_is_it(case: Case, why: str) -> None:
 
 async def settle(case: Case) -> None:
     """Stop the machine, then take everything that is still in a buffer, so that what is missing is really missing."""
+    case.evidence.watch_no_more()
+    await asyncio.gather(*case.fired)
     if not case.crashed:
         for endpoint in case.plan.endpoints:
             if endpoint.at == "guest" and endpoint.stack == "netpoll":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from harness.judge.align import Alignment, align
+from harness.judge.arrived import arrivals
 from harness.judge.lines import KernelLine, WireLine, stamp_of, wire_lines
 from harness.judge.links import CLOCK_SLACK
 from harness.judge.seen import CRASH_BEGUN, Seen
@@ -79,7 +80,7 @@ def _wire(seen: Seen, to: str, every: Sequence[KernelLine], console: Sequence[Ke
     Without printk stamps equal texts recur, so then only those of the crash's time are looked at.
     """
     extended = seen.plan.endpoint(seen.plan.endpoint(to).peer).extended
-    lines = wire_lines((arrival for arrival in seen.records.arrivals if arrival.endpoint == to), extended, seen.stamped)
+    lines = wire_lines(arrivals(seen, to), extended, seen.stamped)
     if not seen.stamped:
         return [line for line in lines if line.t >= console[0].t - CLOCK_SLACK]
     elsewhere = {line.text for line in every} - {line.text for line in console}

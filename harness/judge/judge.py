@@ -1,8 +1,8 @@
 """From evidence to verdict: the judge's front door, `judge(plan, events)`.
 
 In: a plan and the events of its run. Out: a `Verdict`. Rule: pure; the same evidence gives the same verdict, here and years
-later. Precedence: a testbed error makes ERROR; else a check that was reached and did not hold makes FAIL; else a check that
-was not reached makes INCONCLUSIVE; else PASS. A known bug is applied last, strictly.
+later. Precedence: a testbed error makes ERROR; else an injection whose moment never came makes INCONCLUSIVE; else a check that was
+reached and did not hold makes FAIL; else a check that was not reached makes INCONCLUSIVE; else PASS. A known bug is applied last, strictly.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from harness.judge import (
     polled,
     pressed,
     queued_delivered,
+    timed,
 )
 from harness.judge.consistency import errors
 from harness.judge.model import CheckResult, Verdict, Word
@@ -61,7 +62,7 @@ def judge(plan: Plan, events: Iterable[Event]) -> Verdict:
         return Verdict(case=plan.case, word="ERROR", why=str(error), checks=(), errors=(str(error),))
     if unable := seen.records.unable:
         return Verdict(case=plan.case, word="INCONCLUSIVE", why=unable[0].name, checks=(), errors=())
-    checks = (*(_check(expect, seen) for expect in plan.expect), *invariants.checks(seen))
+    checks = (*(_check(expect, seen) for expect in plan.expect), *timed.checks(seen), *invariants.checks(seen))
     faults = tuple(errors(seen))
     word, why = _word(checks, faults)
     word, why, bug = _known(plan.known_bug, word, why)
@@ -88,6 +89,9 @@ def _word(checks: Iterable[CheckResult], faults: tuple[str, ...]) -> tuple[Word,
     if faults:
         return "ERROR", faults[0]
     checks = list(checks)
+    for check in checks:
+        if check.check == "timed" and not check.reached:  # then what failed may have failed for want of it
+            return "INCONCLUSIVE", f"timed: {check.why}"
     for check in checks:
         if check.reached and not check.held:
             return "FAIL", f"{check.check}: {check.why}"

@@ -7,6 +7,7 @@ its last words out, and that is a failure, not a crash that was not provoked.
 
 from __future__ import annotations
 
+from harness.judge import except_cut
 from harness.judge.comparison import Comparison, compare
 from harness.judge.lines import difference
 from harness.judge.links import state_at
@@ -23,6 +24,8 @@ def check(expect: Parity, seen: Seen) -> CheckResult:
     comparison = compare(seen, expect.to, expect.until)
     if comparison is None:
         return CheckResult(check="parity", about=about, reached=False, held=None, why=_not_reached(seen))
+    if expect.except_cut is not None:
+        return except_cut.check(expect.except_cut, about, comparison, seen)
     return CheckResult(
         check="parity",
         about=about,

@@ -37,6 +37,16 @@ class Link(NamedTuple):
     up: bool
 
 
+class Timed(NamedTuple):
+    """The injection of `step` was done in the burst of a panic: right after the line at `line_t` had been seen; `noticed` is when it
+    was seen, `t` when the injection had taken effect."""
+
+    t: float
+    step: int
+    line_t: float
+    noticed: float
+
+
 class Active(NamedTuple):
     t: float
     bond: str
@@ -150,6 +160,7 @@ class Records:
     qmp: list[Name] = field(default_factory=list)
     cuts: list[Link] = field(default_factory=list)
     carriers: list[Link] = field(default_factory=list)
+    timed: list[Timed] = field(default_factory=list)
     actives: list[Active] = field(default_factory=list)
     crashes: list[Name] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
@@ -345,6 +356,9 @@ _PARSERS: dict[tuple[str, str], Parser] = {
     ("console", "line"): lambda r, e: r.console.append(Line(e.t, e.word("text"))),
     ("qmp", "event"): lambda r, e: r.qmp.append(Name(e.t, e.word("name"))),
     ("inject", "link"): lambda r, e: r.cuts.append(Link(e.t, e.word("nic"), e.one_of("state", "up", "down") == "up")),
+    ("inject", "timed"): lambda r, e: r.timed.append(
+        Timed(e.t, e.whole("step"), e.number("line_t"), e.number("noticed"))
+    ),
     ("device", "activity"): lambda r, e: r.counted.append(Counted(e.t, e.word("nic"), e.numbers("counts"))),
     ("inject", "crash"): lambda r, e: r.crashes.append(Name(e.t, e.word("how"))),
     ("guest", "carrier"): lambda r, e: r.carriers.append(Link(e.t, e.word("nic"), e.flag("up"))),

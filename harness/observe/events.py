@@ -23,6 +23,8 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | qmp     | reply     | execute, arguments, seconds |
 | qmp     | stuck     | why, sample, cpu, rip, where (function, or null), halted, stack: a guest that went silent, looked at several times |
 | inject  | link      | nic, state: written right after QEMU confirmed set_link |
+| inject  | armed     | step, line, seen, nic: that step will be done once so many lines of the panic have been seen (harness.inject.fuse) |
+| inject  | timed     | step, line, seen, nic, line_t, noticed: it has been done; when the line came, and when it was noticed. The step's own event comes right before |
 | inject  | crash     | how (harness.scenario.crashes): written right before the crash was asked for |
 | inject  | fault     | nic, op, args: a served device obeyed (harness.nic.serve) |
 | device  | link      | nic, up, mode ([Mbit/s, full duplex] or null), silent: the model's PHY |
@@ -105,6 +107,15 @@ class Evidence:
         self._lock = threading.Lock()
         self._wake: Callable[[], None] | None = None
         self.events: list[Event] = []
+        self._watchers: list[Callable[[Event], None]] = []
+
+    def watch(self, take: Callable[[Event], None]) -> None:
+        """Call `take` with every event from now on, at once and in the thread that adds it."""
+        self._watchers.append(take)
+
+    def watch_no_more(self) -> None:
+        """Forget whoever watches."""
+        self._watchers.clear()
 
     def add(self, src: str, kind: str, /, t: float | None = None, **keys: Any) -> Event:
         """Write one event; `t` defaults to now. Raises OSError when the disk is full, ValueError for a key that is not free."""
@@ -118,6 +129,8 @@ class Evidence:
             wake, self._wake = self._wake, None
         if wake is not None:
             wake()
+        for take in self._watchers:
+            take(event)
         return event
 
     async def until(self, take: Callable[[Event], bool], deadline: float) -> bool:

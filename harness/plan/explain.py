@@ -14,6 +14,7 @@ from typing import Any, assert_never
 from harness.plan.model import (
     Action,
     AddTap,
+    Arm,
     Ask,
     Await,
     Device,
@@ -121,6 +122,9 @@ def _action(action: Action) -> str:
             return f"host   {action.op} {_json(action.args)}"
         case Await():
             return f"await  {_await(action)}"
+        case Arm():
+            where = "the console" if action.seen == "console" else f"the wire of {action.nic}"
+            return f"arm    after line {action.line} of the panic on {where}: {_action(action.action)}"
         case _:
             assert_never(action)
 
@@ -141,7 +145,7 @@ def _await(action: Await) -> str:
 def _expect(expect: dict[str, Any]) -> Iterator[str]:
     for kind, keys in expect.items():
         if keys is not None:
-            yield f"{kind}: " + ", ".join(f"{key} {value}" for key, value in keys.items())
+            yield f"{kind}: " + ", ".join(f"{key} {value}" for key, value in keys.items() if value is not None)
 
 
 def _json(value: Any) -> str:

@@ -189,7 +189,22 @@ class Await(Frozen):
     required: bool = False
 
 
-Action = Annotated[AddTap | Serve | Device | Qmp | Type | Kill | Gone | Ask | Host | Await, Field(discriminator="do")]
+class Arm(Frozen):
+    """Do `action` not now, but once the `line`-th line of the panic has been seen: on the console, or as a frame of one of `flows`
+    (source and destination, address and port each) from the guest on the tap of `nic`. `step`: which one of the testcase it is."""
+
+    do: Literal["arm"] = "arm"
+    step: int
+    line: int
+    seen: Literal["console", "wire"]
+    nic: str
+    flows: tuple[tuple[str, int, str, int], ...] = Field(default=(), strict=False)
+    action: Annotated[Qmp | Device, Field(discriminator="do")]
+
+
+Action = Annotated[
+    AddTap | Serve | Device | Qmp | Type | Kill | Gone | Ask | Host | Await | Arm, Field(discriminator="do")
+]
 
 
 class Stage(Frozen):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from harness.plan.addresses import nobody
+from harness.plan.burst import arm, place
 from harness.plan.crashes import CRASH_KEY, trigger
 from harness.plan.machine import aftermath, machine_step
 from harness.plan.model import Action, Ask, Await, Device, Host, Qmp, Stage, StreamPlan
@@ -52,7 +53,7 @@ def _translate(number: int, step: Step, scenario: Scenario) -> tuple[str, tuple[
     if step.send is not None:
         return _send(step.send, scenario)
     if step.inject is not None:
-        return _inject(step.inject, scenario)
+        return _inject(number, step.inject, scenario)
     if step.fault is not None:
         return _fault(step.fault)
     if step.wait is not None:
@@ -93,13 +94,19 @@ def _send(send: Send, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
     return f"send {send.count} {what} from {send.from_}{where}", (start, *finish)
 
 
-def _inject(inject: InjectLink, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
+def _inject(number: int, inject: InjectLink, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
+    title, action = f"link of {inject.link} {inject.state}", _set_link(inject, scenario)
+    if inject.after is None:
+        return title, (action,)
+    armed = arm(number, action, inject.after, inject.link, scenario)
+    return f"{title} after {place(inject.after, inject.link)}", (armed,)
+
+
+def _set_link(inject: InjectLink, scenario: Scenario) -> Qmp | Device:
     if MODELS[scenario.guest.nics[inject.link].model].served:
-        pulled = Device(nic=inject.link, op="link", args={"up": inject.state == "up"})
-        return f"link of {inject.link} {inject.state}", (pulled,)
+        return Device(nic=inject.link, op="link", args={"up": inject.state == "up"})
     arguments = {"name": device_id(inject.link), "up": inject.state == "up"}
-    action = Qmp(execute="set_link", arguments=arguments, link=inject.link, state=inject.state)
-    return f"link of {inject.link} {inject.state}", (action,)
+    return Qmp(execute="set_link", arguments=arguments, link=inject.link, state=inject.state)
 
 
 def _fault(fault: Fault) -> tuple[str, tuple[Action, ...]]:

@@ -10,14 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from harness.frozen import Frozen
-from harness.scenario.checks_steps import (
-    given,
-    has_drop_routine,
-    served_nic,
-    unknown_endpoint,
-    unknown_nic,
-    unseen_link,
-)
+from harness.plan.addresses import nics_behind
+from harness.scenario.checks_steps import has_drop_routine
 from harness.scenario.crashes import ends
 from harness.scenario.document import Path
 from harness.scenario.errors import suggest
@@ -41,8 +35,7 @@ from harness.scenario.model import (
     SawEvent,
     Scenario,
 )
-
-Found = Iterator[Message]
+from harness.scenario.story import Found, given, served_nic, unknown_endpoint, unknown_nic, unseen_link
 
 
 def check_expect(scenario: Scenario) -> Found:
@@ -86,7 +79,8 @@ def _cut(scenario: Scenario, path: Path, nic: str, device: str | None, back_up: 
         yield Message(
             path, f"{nic!r} does not carry {device!r}", "name the NIC, or a slave of the bond, that messages leave by"
         )
-    states = [step.inject.state for step in scenario.steps if step.inject and step.inject.link == nic]
+    own = [step.inject for step in scenario.steps if step.inject and step.inject.link == nic]
+    states = [inject.state for inject in own if inject.after is None]  # in a burst nobody in the guest sees a link
     if "down" not in states:
         what = f"no step cuts the link of {nic!r}"
         yield Message(path, what, f"add a step `- inject: {{link: {nic}, state: down}}`")
@@ -137,6 +131,23 @@ def _parity(scenario: Scenario, path: Path, expect: Parity) -> Found:
     yield from _panics(
         scenario, path, "parity is about a panic", "add a step `- crash: {how: sysrq-c}`, or expect `delivered`"
     )
+    if expect.except_cut is not None and peer is not None:
+        yield from _excused(scenario, (*path, "except_cut"), expect.except_cut, peer.device)
+
+
+def _excused(scenario: Scenario, path: Path, nic: str, device: str) -> Found:
+    """The steps cut the link of `nic`, and the panic may be sent over it."""
+    unknown = list(unknown_nic(scenario, path, nic))
+    yield from unknown
+    if unknown:
+        return
+    if nic not in nics_behind(scenario, device):
+        yield Message(
+            path, f"{nic!r} does not carry {device!r}", "name the NIC, or a slave of the bond, that lines leave by"
+        )
+    if not any(step.inject and (step.inject.link, step.inject.state) == (nic, "down") for step in scenario.steps):
+        remedy = f"add a step `- inject: {{link: {nic}, state: down, after: {{line: 10, seen: console}}}}`"
+        yield Message(path, f"no step cuts the link of {nic!r}", remedy)
 
 
 def _device_counted(scenario: Scenario, path: Path, expect: Counted) -> Found:
@@ -155,7 +166,8 @@ def _carrier_follows(scenario: Scenario, path: Path, expect: CarrierFollows) -> 
     yield from unknown
     if unknown:
         return
-    if not any(step.inject and step.inject.link == expect.link for step in scenario.steps):
+    own = [step.inject for step in scenario.steps if step.inject and step.inject.link == expect.link]
+    if not any(inject.after is None for inject in own):
         what = f"no step cuts the link of {expect.link!r}"
         yield Message(at, what, f"add a step `- inject: {{link: {expect.link}, state: down}}`")
     if expect.seen:

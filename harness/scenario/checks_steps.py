@@ -7,12 +7,11 @@ depend on: labels started, links cut, and whether the guest is still alive.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 from harness.frozen import Frozen
-from harness.plan.nics import MODELS
+from harness.scenario.checks_inject import armed, inject
 from harness.scenario.checks_machine import outlives, starves
 from harness.scenario.crashes import needed_sysctl
 from harness.scenario.document import Path
@@ -35,34 +34,12 @@ from harness.scenario.model import (
     WaitSent,
     WaitStopped,
 )
+from harness.scenario.story import Found, Story, alive, given, served_nic, unknown_endpoint, unseen_link
 
 DATAGRAM_HEADER = 18  # bytes: guest.netpoll.clients.sequence.HEADER_LENGTH
 ETHERNET_MTU, IP_UDP = 1500, 28
 LOWEST_MTU = 68
 KMSG_LIMIT = 960  # with its time stamp a line stays inside one netconsole datagram (1000 bytes) and one printk record
-
-
-@dataclass
-class Story:
-    """What has happened before a step. Values are step indices, or the send itself."""
-
-    scenario: Scenario
-    sends: dict[str, Send] = field(default_factory=dict)  # by label
-    strange: dict[str, Frames] = field(default_factory=dict)  # by label
-    running: dict[str, int] = field(default_factory=dict)  # background sends nobody has waited for
-    down: dict[str, int] = field(default_factory=dict)  # links that are down
-    faults: dict[str, list[str]] = field(default_factory=dict)  # by NIC: what is wrong with it
-    crashed: int | None = None
-    paused: int | None = None
-
-    def sent_to(self, endpoint: str) -> int:
-        """How many numbered messages the peer of `endpoint` has been told to send, or to send back."""
-        peer = self.scenario.endpoints[endpoint].peer
-        senders = (peer, endpoint) if self.scenario.endpoints[peer].echo else (peer,)
-        return sum(send.count for send in self.sends.values() if send.from_ in senders)
-
-
-Found = Iterator[Message]
 
 
 def check_steps(scenario: Scenario) -> Found:
@@ -72,15 +49,11 @@ def check_steps(scenario: Scenario) -> Found:
         path: Path = ("steps", index, kind)
         yield from _within(scenario, path, value)
         yield from _CHECKS[type(value)](story, index, path, value)
+    yield from armed(story)
     if story.crashed is None:
         for label, index in story.running.items():
             what = f"nothing waits for the end of the background send {label!r}"
             yield Message(("steps", index, "send"), what, f"add a step `- wait: {{sent: {label}}}` after it")
-
-
-def given(item: Frozen) -> tuple[str, Any]:
-    """The one key of a step or an expectation, and its value."""
-    return next((name, value) for name in type(item).model_fields if (value := getattr(item, name)) is not None)
 
 
 def _within(scenario: Scenario, path: Path, value: Any) -> Found:
@@ -90,38 +63,6 @@ def _within(scenario: Scenario, path: Path, value: Any) -> Found:
         yield Message((*path, "within"), what, "raise `timeout`, or shorten it")
 
 
-def _alive(story: Story, path: Path, does: str) -> Found:
-    if story.crashed is not None:
-        what = f"{does}, but step {story.crashed + 1} crashed the guest"
-        yield Message(path, what, "move it before the crash")
-    elif story.paused is not None:
-        what = f"{does}, but step {story.paused + 1} paused the machine"
-        yield Message(path, what, "resume it before: `- machine: {do: resume}`")
-
-
-def unknown_endpoint(scenario: Scenario, path: Path, name: str) -> Found:
-    if name not in scenario.endpoints:
-        yield Message(path, f"{name!r} is no endpoint", suggest(name, scenario.endpoints, "endpoints"))
-
-
-def unknown_nic(scenario: Scenario, path: Path, name: str) -> Found:
-    if name in scenario.guest.bonds:
-        yield Message(
-            path, f"{name!r} is a bond", f"name one of its slaves: {', '.join(scenario.guest.bonds[name].slaves)}"
-        )
-    elif name not in scenario.guest.nics:
-        yield Message(path, f"{name!r} is no NIC", suggest(name, scenario.guest.nics, "NICs"))
-
-
-def unseen_link(scenario: Scenario, path: Path, nic: str) -> Found:
-    """QEMU drops the frames of these models but never tells the guest."""
-    model = MODELS.get(scenario.guest.nics[nic].model) if nic in scenario.guest.nics else None
-    if model is not None and not model.link:
-        what = f"the guest cannot see the link of {nic!r}: QEMU's {model.word} does not follow set_link"
-        visible = ", ".join(word for word, other in MODELS.items() if other.link)
-        yield Message(path, what, f"use one of {visible}")
-
-
 def _send(story: Story, index: int, path: Path, send: Send) -> Found:
     scenario, label = story.scenario, send.label or send.from_
     endpoint = scenario.endpoints.get(send.from_)
@@ -129,7 +70,7 @@ def _send(story: Story, index: int, path: Path, send: Send) -> Found:
     if endpoint is not None:
         yield from _size(scenario, path, send)
         if endpoint.at == "guest":
-            yield from _alive(story, path, f"{send.from_!r} is to send")
+            yield from alive(story, path, f"{send.from_!r} is to send")
         peer = scenario.endpoints.get(endpoint.peer)
         if peer is not None and peer.stack == "kernel":
             what = f"{send.from_!r} sends to {endpoint.peer!r}, but the kernel's netconsole receives nothing"
@@ -172,22 +113,6 @@ def _same_stream(story: Story, path: Path, send: Send) -> Found:
             yield Message(path, what, "give it another `seed`")
 
 
-def _inject(story: Story, index: int, path: Path, inject: InjectLink) -> Found:
-    yield from unknown_nic(story.scenario, (*path, "link"), inject.link)
-    was_down = story.down.get(inject.link)
-    if inject.state == "down" and was_down is not None:
-        what = f"the link of {inject.link!r} has been down since step {was_down + 1}"
-        yield Message((*path, "state"), what, "put it up in between, or remove this step")
-    if inject.state == "up" and was_down is None:
-        yield Message(
-            (*path, "state"), f"the link of {inject.link!r} is up here", "put it down first, or remove this step"
-        )
-    if inject.state == "down":
-        story.down.setdefault(inject.link, index)
-    else:
-        story.down.pop(inject.link, None)
-
-
 def _fault(story: Story, _index: int, path: Path, fault: Fault) -> Found:
     yield from served_nic(story.scenario, (*path, "nic"), fault.nic)
     if (fault.begin is None) == (fault.end is None):
@@ -203,15 +128,6 @@ def _fault(story: Story, _index: int, path: Path, fault: Fault) -> Found:
         begun.append(fault.begin)
 
 
-def served_nic(scenario: Scenario, path: Path, nic: str) -> Found:
-    """Only our own models do what a testcase asks them to."""
-    yield from unknown_nic(scenario, path, nic)
-    model = MODELS.get(scenario.guest.nics[nic].model) if nic in scenario.guest.nics else None
-    if model is not None and not model.served:
-        ours = ", ".join(word for word, other in MODELS.items() if other.served)
-        yield Message(path, f"{nic!r} is QEMU's {model.word}, which takes no faults and counts nothing", f"use {ours}")
-
-
 def _wait_carrier(story: Story, _index: int, path: Path, wait: WaitCarrier) -> Found:
     guest, at = story.scenario.guest, (*path, "carrier")
     if wait.carrier not in guest.nics and wait.carrier not in guest.bonds:
@@ -219,7 +135,7 @@ def _wait_carrier(story: Story, _index: int, path: Path, wait: WaitCarrier) -> F
         yield Message(at, what, suggest(wait.carrier, [*guest.nics, *guest.bonds], "devices"))
     else:
         yield from _carrier_agrees(story, path, wait)
-    yield from _alive(story, path, "the guest is to see a carrier")
+    yield from alive(story, path, "the guest is to see a carrier")
 
 
 def _carrier_agrees(story: Story, path: Path, wait: WaitCarrier) -> Found:
@@ -247,7 +163,7 @@ def _wait_received(story: Story, _index: int, path: Path, wait: WaitReceived) ->
         yield Message(at, f"{wait.received!r} is the kernel's netconsole, which receives nothing", "wait at its peer")
         return
     if endpoint.at == "guest":
-        yield from _alive(story, path, f"{wait.received!r} is to receive")
+        yield from alive(story, path, f"{wait.received!r} is to receive")
     sent = story.sent_to(wait.received)
     if scenario.endpoints[endpoint.peer].stack == "netpoll" and wait.count > sent:
         what = f"{wait.count} can never arrive: {sent} are sent to {wait.received!r} up to here"
@@ -263,7 +179,7 @@ def _wait_sent(story: Story, _index: int, path: Path, wait: WaitSent) -> Found:
         return
     endpoint = story.scenario.endpoints.get(send.from_)
     if endpoint is not None and endpoint.at == "guest":
-        yield from _alive(story, path, f"{wait.sent!r} is to be finished")
+        yield from alive(story, path, f"{wait.sent!r} is to be finished")
     story.running.pop(wait.sent, None)
 
 
@@ -275,7 +191,7 @@ def _wait_dropped(story: Story, _index: int, path: Path, wait: WaitStopped) -> F
         return
     yield from has_drop_routine(story.scenario, at, wait.dropped)
     if endpoint.at == "guest":
-        yield from _alive(story, path, f"{wait.dropped!r} is to drop")
+        yield from alive(story, path, f"{wait.dropped!r} is to drop")
 
 
 def has_drop_routine(scenario: Scenario, path: Path, name: str) -> Found:
@@ -315,7 +231,7 @@ def to_our_guest(scenario: Scenario, path: Path, sender: str, what: str) -> Foun
 
 def _frames(story: Story, _index: int, path: Path, frames: Frames) -> Found:
     yield from to_our_guest(story.scenario, (*path, "from"), frames.from_, "strange frames")
-    yield from _alive(story, path, "the guest is to be sent frames")
+    yield from alive(story, path, "the guest is to be sent frames")
     label = frames.label or frames.kind
     if label in story.sends or label in story.strange:
         what = f"frames called {label!r} come before" if label in story.strange else f"a send is called {label!r} too"
@@ -340,7 +256,7 @@ def takes_keys(scenario: Scenario, path: Path, sender: str) -> Found:
 
 def _keys(story: Story, _index: int, path: Path, keys: Keys) -> Found:
     yield from takes_keys(story.scenario, (*path, "from"), keys.from_)
-    yield from _alive(story, path, "keys are to be pressed")
+    yield from alive(story, path, "keys are to be pressed")
     if "c" in keys.keys and keys.forge is None:
         remedy = f"write a step `- crash: {{how: sysrq-wire, from: {keys.from_}}}`"
         yield Message((*path, "keys"), "the letter c crashes the guest", remedy)
@@ -356,7 +272,7 @@ def _wire(story: Story, path: Path, crash: Crash) -> Found:
 
 
 def _crash(story: Story, index: int, path: Path, crash: Crash) -> Found:
-    yield from _alive(story, path, "a second crash")
+    yield from alive(story, path, "a second crash")
     yield from _wire(story, path, crash)
     yield from starves(story.scenario, path, crash)
     for name, value in needed_sysctl(story.scenario.guest, crash).items():
@@ -375,7 +291,7 @@ def _machine(story: Story, index: int, path: Path, step: MachineStep) -> Found:
             yield Message((*path, "do"), f"{what} here, so there is nothing to resume", "remove this step")
         story.paused = None
         return
-    yield from _alive(story, path, "the machine is to be paused" if step.do == "pause" else "the watchdog is to starve")
+    yield from alive(story, path, "the machine is to be paused" if step.do == "pause" else "the watchdog is to starve")
     if step.do == "starve":
         yield from outlives(story.scenario, path)
     if step.do == "pause" or story.scenario.guest.watchdog == "pause":
@@ -383,12 +299,12 @@ def _machine(story: Story, index: int, path: Path, step: MachineStep) -> Found:
 
 
 def _run(story: Story, _index: int, path: Path, _run: Run) -> Found:
-    yield from _alive(story, path, "the guest is to run a command")
+    yield from alive(story, path, "the guest is to run a command")
 
 
 _CHECKS: dict[type[Frozen], Callable[[Story, int, Path, Any], Found]] = {
     Send: _send,
-    InjectLink: _inject,
+    InjectLink: inject,
     Fault: _fault,
     WaitCarrier: _wait_carrier,
     WaitEvent: _wait_event,

@@ -108,11 +108,23 @@ class Send(Frozen):
     label: Id | None = None  # name for `wait: {sent: LABEL}`; default: the endpoint's name
 
 
+class Burst(Frozen):
+    """A place in the burst of lines of a panic that a later step brings about: right after the `line`-th line has been seen, on the
+    serial console or as a netconsole frame on the tap of `nic` (default: the NIC that is injected into). Lines count from 1, from
+    the crash on."""
+
+    line: Annotated[int, Field(ge=1, le=1_000_000)]
+    seen: Literal["console", "wire"]
+    nic: Id | None = None
+
+
 class InjectLink(Frozen):
-    """QMP set_link: the NIC sees its link go down or come up, as if the cable was pulled or put back."""
+    """QMP set_link: the NIC sees its link go down or come up, as if the cable was pulled or put back. `after`: not now, but in
+    the middle of the panic."""
 
     link: Id
     state: Literal["down", "up"]
+    after: Burst | None = None
 
 
 FaultName = Literal[
@@ -266,11 +278,13 @@ class Delivered(Frozen):
 class Parity(Frozen):
     """From the crash on, each line of the serial console up to `until` is on the wire at `to`, in order, once.
 
-    Not reached unless the console shows a panic and the line `until`.
+    Not reached unless the console shows a panic. With `except_cut` the lines sent while the link of that NIC was down are lost, and
+    no others; not reached unless it was cut in the middle: a line came before, and one was sent meanwhile.
     """
 
     to: Id
     until: str = "end Kernel panic"
+    except_cut: Id | None = None
 
 
 class SawEvent(Frozen):

@@ -25,6 +25,7 @@ from harness.observe.events import Clock
 from harness.testbed.agent import Agent, OnEvent
 from harness.testbed.console import Console, OnLine
 from harness.testbed.errors import GuestSilent, QemuDied
+from harness.testbed.fast_lane import FastLane
 from harness.testbed.process import spawn
 from harness.testbed.qemu import Channels
 from harness.testbed.qmp import OnEvent as OnQmpEvent
@@ -50,6 +51,7 @@ class Machine:
     """A QEMU that runs. Made by `Machine.start`, ended by leaving the context."""
 
     qmp: Qmp
+    fast: FastLane
     agent: Agent
     console: Console
     ports: Mapping[str, socket.socket]  # our ends of the virtio-serial ports that wait for a channel: guest_agent, ssh
@@ -95,6 +97,7 @@ class Machine:
             stack.callback(machine._unwatch)
             near = {name: ours for name, (ours, _) in pairs.items()}
             machine.ports = near
+            machine.fast = FastLane(near["fast"])
             await machine._open_channels(near["qmp"], printed, near["agent"], observers, clock, console_log)
             stack.push_async_callback(machine._close_channels)
             yield machine
@@ -115,9 +118,11 @@ class Machine:
         asyncio.get_running_loop().add_reader(printed, self._read_console)
         await self.agent.open(agent)
         await self.alive(self.qmp.open(qmp), 20, "QEMU's greeting on QMP")
+        await self.alive(self.fast.open(), 20, "QEMU's greeting on its second monitor")
 
     async def _close_channels(self) -> None:
         await self.qmp.close()
+        self.fast.close()
         await self.agent.close()
         self._read_console()
         with contextlib.suppress(ValueError, OSError):

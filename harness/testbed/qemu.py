@@ -46,13 +46,15 @@ class Disk:
 
 @dataclass(frozen=True)
 class Channels:
-    """Descriptors of socket pairs that QEMU inherits; the numbers stay the same in the child. The last two serve
-    `harness.testbed.channels` and lie idle unless somebody opens one. The serial console is QEMU's standard input and output."""
+    """Descriptors of socket pairs that QEMU inherits; the numbers stay the same in the child. `guest_agent` and `ssh` serve
+    `harness.testbed.channels` and lie idle unless somebody opens one; `fast` is a second monitor (harness.testbed.fast_lane). The
+    serial console is QEMU's standard input and output."""
 
     qmp: int
     agent: int
     guest_agent: int
     ssh: int
+    fast: int
 
 
 def machine_argv(
@@ -80,6 +82,8 @@ def machine_argv(
         ("-device", "pvpanic,id=pvpanic-isa"),  # the only one with a driver before Linux 5.13; a guest uses one
         ("-chardev", f"socket,id=qmp,fd={channels.qmp}"),
         ("-mon", "chardev=qmp,mode=control"),
+        ("-chardev", f"socket,id=fast,fd={channels.fast}"),
+        ("-mon", "chardev=fast,mode=control"),
         ("-chardev", "stdio,id=console,signal=off"),
         ("-serial", "chardev:console"),
         ("-device", "virtio-serial-pci,id=vser,addr=0x1d"),

@@ -61,7 +61,7 @@ class Ingredients:
     def digest(self) -> str:
         """The template's name in the cache."""
         host_cpu = _host_cpu() if self.accel == "kvm" else ""
-        shape = clone_argv(replace(self, qemu=()), Memory("", False), Channels(0, 0, 0, 0))
+        shape = clone_argv(replace(self, qemu=()), Memory("", False), Channels(0, 0, 0, 0, 0))
         known_as = self.login.host_key if self.login else ""  # an image that was pruned and made again has new keys
         parts = [VERSION, self.qemu_digest, host_cpu, shape, self.machine.model_dump(), self.image_digest, known_as]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -10,7 +10,7 @@ import pytest
 from harness.plan.addresses import IFNAMSIZ
 from harness.plan.compile import CMDLINE, compile_plan
 from harness.plan.explain import command_lines, explain
-from harness.plan.model import Action, AddTap, Ask, Await, Device, Gone, Host, Kill, Plan, Qmp, Serve, Type
+from harness.plan.model import Action, AddTap, Arm, Ask, Await, Device, Gone, Host, Kill, Plan, Qmp, Serve, Type
 from harness.plan.nics import DRIVERS, MODELS
 from harness.scenario.load import Loaded, load, load_tree
 from harness.tests.scenario_table import GOOD
@@ -111,6 +111,8 @@ def _key(action: Action) -> tuple[str, ...]:
             return ("host", action.op)
         case Await():
             return ("await", action.what, action.of)
+        case Arm():
+            return ("arm", *_key(action.action))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,137 @@
+"""Injections that cannot happen: a moment in a burst that is over or never begins, a wire that no panic is sent over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.tests.scenario_table import Row, problems_of, row
+
+CRASH = "- crash: {how: sysrq-c}\n"
+
+
+def armed(*steps: str) -> str:
+    """These injections before the crash."""
+    return "".join(f"- inject: {step}\n  " for step in steps) + CRASH
+
+
+ROWS = [
+    row("in the burst", CRASH, armed("{link: n1, state: down, after: {line: 10, seen: console}}")),
+    row("on the wire of a slave", CRASH, armed("{link: n1, state: down, after: {line: 1, seen: wire}}")),
+    row(
+        "on the wire of the other slave",
+        CRASH,
+        armed("{link: n1, state: down, after: {line: 10, seen: wire, nic: n2}}"),
+    ),
+    row(
+        "down and up again",
+        CRASH,
+        armed(
+            "{link: n1, state: down, after: {line: 9, seen: console}}",
+            "{link: n1, state: up, after: {line: 10, seen: console}}",
+        ),
+    ),
+    row(
+        "a burst that is over",
+        CRASH,
+        CRASH + "  - inject: {link: n1, state: down, after: {line: 10, seen: console}}\n",
+        "22:44: the burst of lines of step 5's panic is over when this step is reached; write it before the crash",
+    ),
+    row(
+        "a link cut after the crash",
+        CRASH,
+        CRASH + "  - inject: {link: n1, state: down}\n",
+        "22:13: the panic of step 5 is over when this is done, and a dead kernel says nothing more; write it before the crash, with `after: {line: ..., seen: console}`",
+    ),
+    row(
+        "no crash",
+        CRASH + "expect:\n  - delivered: {from: sender, to: sink}\n  - parity: {to: log}\n",
+        "- inject: {link: n1, state: down, after: {line: 10, seen: console}}\nexpect:\n  - delivered: {from: sender, to: sink}\n",
+        "21:44: no step crashes the guest, so no panic prints a line; add a step `- crash: ...` after it",
+    ),
+    row(
+        "a wire without a netconsole",
+        "- inject: {link: n0, state: down}\n  - wait: {carrier: n0, state: down}\n",
+        "- inject: {link: n0, state: down, after: {line: 10, seen: wire}}\n",
+        "19:61: no netconsole sends over 'n0', so no line of a panic is ever seen on its wire; name the NIC of one with `nic`, or write seen: console",
+    ),
+    row(
+        "a NIC of the console",
+        CRASH,
+        armed("{link: n1, state: down, after: {line: 10, seen: console, nic: n1}}"),
+        "21:75: the console's lines come over no NIC; remove it, or write seen: wire",
+    ),
+    row(
+        "an unknown wire",
+        CRASH,
+        armed("{link: n1, state: down, after: {line: 10, seen: wire, nic: n7}}"),
+        "21:72: 'n7' is no NIC; NICs: n0, n1, n2",
+    ),
+    row(
+        "a slave that does not exist",
+        CRASH,
+        armed("{link: n3, state: down, after: {line: 10, seen: console}}"),
+        "21:20: 'n3' is no NIC; NICs: n0, n1, n2",
+    ),
+    row(
+        "line nought",
+        CRASH,
+        armed("{link: n1, state: down, after: {line: 0, seen: console}}"),
+        "21:51: 0 is out of range; it must be at least 1",
+    ),
+    row(
+        "down twice",
+        CRASH,
+        armed(
+            "{link: n1, state: down, after: {line: 9, seen: console}}",
+            "{link: n1, state: down, after: {line: 10, seen: console}}",
+        ),
+        "22:31: the link of 'n1' is down already when this line is seen; let down and up follow each other",
+    ),
+    row(
+        "up first",
+        CRASH,
+        armed("{link: n1, state: up, after: {line: 9, seen: console}}"),
+        "21:31: the link of 'n1' is up already when this line is seen; let down and up follow each other",
+    ),
+    row(
+        "backwards",
+        CRASH,
+        armed(
+            "{link: n1, state: down, after: {line: 9, seen: console}}",
+            "{link: n1, state: up, after: {line: 9, seen: console}}",
+        ),
+        "22:49: line 9 has been seen before line 9, at which the step before this one acts; give a line after 9, or change their order",
+    ),
+    row(
+        "cut now what is to be cut in the burst",
+        CRASH,
+        armed("{link: n1, state: down, after: {line: 9, seen: console}}", "{link: n1, state: down}"),
+        "21:31: the link of 'n1' is down already when this line is seen; let down and up follow each other",
+        "22:13: the link of 'n1' is to change in the burst, by step 5; change it before that step",
+    ),
+    row(
+        "an excuse for a NIC that is not cut",
+        "- parity: {to: log}",
+        "- parity: {to: log, except_cut: n1}",
+        "24:35: no step cuts the link of 'n1'; add a step `- inject: {link: n1, state: down, after: {line: 10, seen: console}}`",
+    ),
+    row(
+        "an excuse for a NIC that the panic is not sent over",
+        "- parity: {to: log}",
+        "- parity: {to: log, except_cut: n0}",
+        "24:35: 'n0' does not carry 'bond0'; name the NIC, or a slave of the bond, that lines leave by",
+    ),
+    row(
+        "a carrier that follows what nobody sees",
+        "- parity: {to: log}",
+        "- parity: {to: log}\n  - carrier_follows: {link: n1}",
+        "25:29: no step cuts the link of 'n1'; add a step `- inject: {link: n1, state: down}`",
+    ),
+]
+
+
+@pytest.mark.parametrize("bad", ROWS, ids=lambda bad: bad.id)
+def test_injections_that_cannot_happen(bad: Row, tmp_path: Path) -> None:
+    assert problems_of(tmp_path, bad.old, bad.new) == bad.problems
