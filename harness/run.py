@@ -15,7 +15,7 @@ import importlib.metadata
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from harness.judge.model import Verdict
 from harness.observe.events import read_evidence
 from harness.plan.compile import compile_plan
 from harness.plan.model import DiskPlan, MachinePlan, Plan
-from harness.report import store
+from harness.report import pcapng, store
 from harness.scenario.load import load_tree
 from harness.scenario.model import Scenario
 from harness.testbed.accel import Probe, probe
@@ -173,8 +173,11 @@ class Bench:
         job = self.prepare(plan)
         folder = store.new_case(self.options.results, plan, job.versions)
         self._zygote.run(replace(job, folder=folder, cold=cold))
-        verdict = judge(plan, read_evidence(folder / "evidence.jsonl"))
+        events = list(read_evidence(folder / "evidence.jsonl"))
+        verdict = judge(plan, events)
         store.write_verdict(folder, verdict)
+        with suppress(OSError):  # the taps' own captures stay
+            pcapng.merge(folder, plan, events)
         return verdict, folder
 
     def close(self) -> None:

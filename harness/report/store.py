@@ -1,6 +1,6 @@
 """A case's folder on disk: written by a run, read again by whoever judges or looks at it later.
 
-In and out: `plan.json`, `versions.json`, `evidence.jsonl`, `console.log`, a `.pcapng` per tap, `verdict.json`. Rule: a file
+In and out: `plan.json`, `versions.json`, `evidence.jsonl`, `console.log`, `case.pcapng`, `verdict.json`. Rule: a file
 appears whole or not at all, except those that grow while the case runs; reading changes nothing.
 """
 

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.run import Bench, Options
+from images.tests.tools import tools
+
+__all__ = ["bench", "testcases", "tools"]
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ from harness.tests.judge_evidence import (
     run,
     rx,
     send,
+    stamped,
 )
 from harness.tests.test_judge_drops import BOTH, DOWN, came, handled, sent
 from harness.tests.test_report_store import saved
@@ -81,6 +82,28 @@ def test_scenes(planned: Plan, events: list[Event], words: list[str], tmp_path: 
     text = squeezed(explained(planned, events, tmp_path))
     assert text.startswith("FAIL")
     assert [word for word in words if squeezed(word) in text] == words, text
+
+
+def test_five_lines_even_at_the_edge_and_what_was_done_before(tmp_path: Path) -> None:
+    events = [*crashed(PANIC_LINES[1:]), *link(9.5, "n0", False, 0.1), event(9.6, "inject", "meteor", size="large")]
+    text = explained(PARITY, sorted(events, key=lambda each: float(each["t"])), tmp_path)
+    assert [f"{number} [" in squeezed(text) for number in range(1, 7)] == [True] * 5 + [False]
+    assert "at that time: n0 link down since 9.500 s, carrier down" in text
+    assert "done before:  link n0 down at 9.500 s; meteor large at 9.600 s; crash sysrq-c at 9.900 s" in text
+    assert "machine:  debian-6.1, pc, n0 e1000, n1 e1000" in text
+
+
+TALK = stamped(f"eth0: line {number}" for number in range(7))
+
+
+def test_without_lines_to_compare_the_moment_of_the_wait_is_shown(tmp_path: Path) -> None:
+    waited = event(8.0, "await", "timeout", what="event", of="RESET", state=None, count=1, within=5.0, seen="count 0")
+    events = run(console(TALK, start=0.5), link(2.0, "n0", False, 0.1), waited)
+    text = explained(plan({"event": {"name": "RESET"}}), events, tmp_path)
+    assert "waited in vain at 8.000 s: event RESET, for 5 s" in text
+    assert "the console's last 5 lines:" in text
+    assert "at that time: n0 link down since 2.000 s, carrier down" in text
+    assert "done before:  link n0 down at 2.000 s" in text
 
 
 def test_an_error_shows_the_consoles_last_lines(tmp_path: Path) -> None:

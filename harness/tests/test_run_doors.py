@@ -63,9 +63,9 @@ def test_run_is_pytest_with_junit_and_evidence(testcases: Path, tmp_path: Path) 
     assert verdicts(tmp_path / "r") == {"crash/panic[nic=virtio-net,crash=sysrq-c]": "PASS"}
     (suite,) = ElementTree.parse(tmp_path / "j.xml").getroot()
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("1", "0", "0")
-    (folder,) = (tmp_path / "r").iterdir()
+    (folder,) = (path for path in (tmp_path / "r").iterdir() if path.is_dir())
     names = {path.name for path in folder.iterdir()}
-    assert {"evidence.jsonl", "console.log", "tap-n0.pcapng", "plan.json", "verdict.json", "versions.json"} <= names
+    assert {"evidence.jsonl", "console.log", "case.pcapng", "plan.json", "verdict.json", "versions.json"} <= names
 
 
 def test_the_same_verdict_again_from_disk(testcases: Path, tmp_path: Path) -> None:
