@@ -185,6 +185,14 @@ def test_what_cannot_be_enslaved(make: Callable[[Bench, Bond], NetDevice], code:
     assert len(bond.slaves) == 2
 
 
+def test_the_first_slave_gives_an_open_bond_its_carrier() -> None:
+    bench = Bench()
+    bond = bond_create(bench.left, "bond0", "balance-rr")
+    assert (bond.carrier, bond.xoff) == (False, True)
+    bond.enslave(bench.l[0])
+    assert (bond.carrier, bond.xoff) == (True, False)
+
+
 def test_releasing_what_is_no_slave() -> None:
     bench = Bench()
     bond = bench.bond()

@@ -16,7 +16,7 @@ from guest.netpoll.loop import Loop
 from guest.netpoll.middleware.fault import Fate, FaultDevice, Faults, draw, flip
 from guest.netpoll.middleware.trace import TraceDevice
 from guest.netpoll.napi import do_irq
-from guest.netpoll.netdevice import dev_close
+from guest.netpoll.netdevice import NetDevice, dev_close
 from guest.netpoll.skbuff import SkBuff
 from guest.tests.own_namespace import KERNEL_IP, KERNEL_MAC, OUR_IP, own_namespace
 from guest.tests.test_trace import Recorded, two_clients
@@ -219,17 +219,33 @@ def test_late_frames_come_by_polling_after_a_crash() -> None:
         assert got_a == [b"late"]
 
 
+def refuse_first(dev: NetDevice, times: int) -> None:
+    """Have a driver refuse each frame so many times before it takes it."""
+    real, left = dev.hard_start_xmit, [times]
+
+    def busy(skb: SkBuff) -> NetdevTx:
+        left[0] = left[0] - 1 if left[0] else times
+        return real(skb) if left[0] == times else NetdevTx.BUSY
+
+    if times:
+        dev.hard_start_xmit = busy  # type: ignore[method-assign]  # a slow driver
+
+
 def test_a_busy_driver_does_not_change_a_frames_fate() -> None:
     """The frame that the driver refuses keeps what was drawn for it: nothing is counted twice, no draw is lost."""
     results = []
-    for tx_ring in (4, 4096):
+    for refusals in (0, 2):
         net = Net()
-        faulty = FaultDevice(wire_pair(net, tx_ring=tx_ring, rx_ring=4096)[0], seed=3, tx=Faults(drop=0.3, corrupt=0.2))
+        wires = wire_pair(net, tx_ring=4096, rx_ring=4096)
+        refuse_first(wires[0], refusals)
+        faulty = FaultDevice(wires[0], seed=3, tx=Faults(drop=0.3, corrupt=0.2))
         with Loop(net), two_clients(net) as (a, _b, _, _):
             for number in range(100):
                 netpoll_send_udp(a, b"%d" % number)
-        results.append((+faulty.counts, a.stats.sent))
-    assert results[0] == results[1]
+            assert (a.stats.retried > 0) == (refusals > 0)
+            results.append((+faulty.counts, a.stats.sent, list(wires[1].rx_ring)))
+    assert results[0][:2] == results[1][:2]
+    assert results[0][2] == results[1][2]
 
 
 def test_a_stopped_device_loses_what_waited() -> None:

@@ -217,6 +217,13 @@ def test_neighbour_options_refused(options: bytes, error: type[WireError]) -> No
         icmpv6.parse(solicitation(options), SIX1, SIX2)
 
 
+def test_neighbour_discovery_has_no_codes() -> None:
+    data = bytearray(solicitation(b""))
+    data[1] = 1
+    with pytest.raises(Malformed, match="type 135 code 1 is not neighbour discovery"):
+        icmpv6.parse(bytes(data), SIX1, SIX2)
+
+
 UDP_CHECKSUMS = [
     ("right", UDP4[34:], (IP1, IP3), True),
     ("padded", UDP4[34:] + bytes(5), (IP1, IP3), True),
