@@ -289,6 +289,8 @@ def _bring_up(dev: NetDevice, timeout: float, require_carrier: bool) -> None:
     if was_running and not require_carrier:
         return
     if not wait_for_carrier(dev, timeout):
+        if not dev.running:
+            raise SetupError(errno.ENODEV, f"{dev.name} went away before its carrier came")
         if require_carrier:
             raise CarrierTimeout(dev.name, timeout)
         log.warning("%s: no carrier after %g s, going on without", dev.name, timeout)

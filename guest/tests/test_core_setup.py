@@ -18,6 +18,7 @@ from guest.netpoll.netdevice import (
     dev_change_name,
     dev_close,
     dev_open,
+    netif_device_detach,
     register_netdev,
     unregister_netdev,
 )
@@ -187,6 +188,21 @@ def test_carrier_is_polled_for_where_no_descriptor_tells() -> None:
     with pytest.raises(CarrierTimeout, match=r"mute: no carrier after 4 s"):
         netpoll_setup(client(net, dev_name="mute", local_ip=SENDER.ip), require_carrier=True)
     assert time.now == pytest.approx(4, abs=0.01)
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_device_that_vanishes_while_its_carrier_is_waited_for(required: bool) -> None:
+    """Said at once, and as what it is: no client is bound to a device that is gone."""
+    net, time, _ = stack()
+    dev = NoInterrupt(net, "mute")
+    register_netdev(dev)
+    time.at(0.5, lambda: netif_device_detach(dev))
+    np = client(net, dev_name="mute", local_ip=SENDER.ip)
+    with pytest.raises(SetupError, match="mute went away before its carrier came") as caught:
+        netpoll_setup(np, require_carrier=required)
+    assert caught.value.errno == errno.ENODEV
+    assert (np.dev, dev.npinfo) == (None, None)
+    assert time.now == pytest.approx(0.5, abs=0.01)
 
 
 def test_where_a_descriptor_tells_it_is_waited_for_and_not_polled() -> None:
