@@ -22,10 +22,11 @@ from harness.bench import stack, tg3, turnaround
 from harness.judge.model import Verdict
 from harness.plan.explain import explain
 from harness.plan.model import Plan
+from harness.plan.nics import MODELS
 from harness.report import bisection, html, nics, store, terminal
 from harness.report.bisection import BisectExit, case_folders
-from harness.run import Bench, Options, bench, is_path, load, results_folder
-from harness.scenario.errors import ScenarioErrors
+from harness.run import Bench, Options, bench, is_path, left_out, load, results_folder
+from harness.scenario.errors import ScenarioErrors, suggest
 from harness.selection import selected
 from harness.testbed.errors import TestbedError
 from harness.testbed.qemu import Channels, Memory
@@ -136,7 +137,7 @@ def make_parser() -> argparse.ArgumentParser:
     health.add_argument("--fix", action="store_true", help="mend what can be mended: build images, load tun, prune")
     health.add_argument("--qemu", type=Path, help="another qemu-system-x86_64 than the image's own")
     health.add_argument("--mirror", default="", help="Debian mirror (default: the host's own apt sources)")
-    health.set_defaults(accel="auto", kernel=None, modules=None)
+    health.set_defaults(accel="auto", kernel=None, modules=None, nic=None)
 
     hand = _add(
         commands, "shell", _shell, "bring a case up and work in its guest: a shell, live capture, steps by hand"
@@ -171,6 +172,7 @@ def _add_testbed_options(parser: argparse.ArgumentParser) -> None:
     known = ", ".join(images.kernel_names())
     parser.add_argument("--kernel", help=f"run every case on this kernel: {known}, or a bzImage or vmlinux of your own")
     parser.add_argument("--modules", type=Path, help="modules of --kernel: what `make modules_install` wrote")
+    parser.add_argument("--nic", metavar="MODEL", help="run every case on NICs of this model (docs/nics.md lists them)")
     parser.add_argument(
         "--mirror", default="", help="Debian mirror to fetch images from (default: the host's own apt sources)"
     )
@@ -199,6 +201,8 @@ def _options(args: argparse.Namespace) -> Options:
         raise UsageError(
             f"--kernel {args.kernel}: no such file, and no kernel of that name\n  -> a file, or one of {known}"
         )
+    if args.nic is not None and args.nic not in MODELS:
+        raise UsageError(f"--nic {args.nic}: unknown NIC model\n  -> {suggest(args.nic, MODELS, 'models')}")
     if args.modules is not None and not args.modules.is_dir():
         raise UsageError(f"--modules {args.modules}: no such folder")
     if args.qemu is not None and not args.qemu.is_file():
@@ -206,7 +210,13 @@ def _options(args: argparse.Namespace) -> Options:
     accel = None if args.accel == "auto" else args.accel
     results = results_folder(getattr(args, "results", None))
     return Options(
-        results=results, accel=accel, qemu=args.qemu, kernel=args.kernel, modules=args.modules, mirror=args.mirror
+        results=results,
+        accel=accel,
+        qemu=args.qemu,
+        kernel=args.kernel,
+        modules=args.modules,
+        nic=args.nic,
+        mirror=args.mirror,
     )
 
 
@@ -214,10 +224,12 @@ def _run(args: argparse.Namespace) -> int:
     """Everything that can be wrong before a guest starts is found first, then it is pytest's run."""
     paths, options = _paths(args), _options(args)
     plans = _chosen(load(paths, options), args.paths)
+    _say_left_out(paths, args.nic)
     forwarded = ["--results", str(options.results), "--accel", args.accel]
     forwarded += ["--qemu", str(args.qemu)] if args.qemu else []
     forwarded += ["--kernel", args.kernel] if args.kernel else []
     forwarded += ["--modules", str(args.modules)] if args.modules else []
+    forwarded += ["--nic", args.nic] if args.nic else []
     forwarded += ["--mirror", args.mirror] if args.mirror else []
     forwarded += ["--inconclusive-fails"] if args.strict else []
     named = args.paths or [str(TESTCASES)]
@@ -235,6 +247,14 @@ def _run(args: argparse.Namespace) -> int:
     if args.bisect:
         return bisection.exit_of(status, bisection.words_of(case_folders(options.results) - before))
     return _exit_of(status, options.results)
+
+
+def _say_left_out(paths: Sequence[Path], nic: str | None) -> None:
+    """One line for each testcase that `--nic` cannot be put into."""
+    if nic is not None:
+        by_testcase = {line.partition("[")[0]: line.partition("]: ")[2] for line in left_out(paths, nic)}
+        for name, why in by_testcase.items():
+            _say(f"not on {nic}: {name}: {why}")
 
 
 def _one_per_machine(plans: Sequence[Plan]) -> list[Plan]:

@@ -35,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--qemu", type=Path, help="another qemu-system-x86_64 than the image's own")
     group.addoption("--kernel", help="run every case on this kernel instead of the testcase's")
     group.addoption("--modules", type=Path, help="modules of --kernel")
+    group.addoption("--nic", metavar="MODEL", help="run every case on NICs of this model")
     group.addoption("--mirror", default="", help="Debian mirror to fetch images from")
     group.addoption("--inconclusive-fails", action="store_true", help="an inconclusive case fails")
 
@@ -58,6 +59,7 @@ def _options(config: pytest.Config) -> Options:
         qemu=config.getoption("--qemu"),
         kernel=config.getoption("--kernel"),
         modules=config.getoption("--modules"),
+        nic=config.getoption("--nic"),
         mirror=config.getoption("--mirror"),
     )
 

@@ -29,6 +29,7 @@ from harness.plan.model import DiskPlan, MachinePlan, Plan
 from harness.report import pcapng, store
 from harness.scenario.load import load_tree
 from harness.scenario.model import Scenario
+from harness.scenario.on_nic import on_nic
 from harness.testbed.accel import Probe, probe
 from harness.testbed.capacity import require_memory
 from harness.testbed.channels import Login
@@ -51,6 +52,7 @@ class Options:
     qemu: Path | None = None  # None: the image's own
     kernel: str | None = None  # overrides the testcases' kernel: a name, or the path of a kernel of one's own
     modules: Path | None = None  # the modules of that kernel
+    nic: str | None = None  # overrides the models of the testcases' NICs
     mirror: str = ""  # where images come from, if not from the host's own apt sources
     cache: Path = field(default_factory=images.cache_root)
 
@@ -58,10 +60,18 @@ class Options:
 def load(paths: Sequence[Path], options: Options) -> list[Plan]:
     """Every case below `paths`, planned. Raises ScenarioErrors with all that is wrong, before anything is started."""
     loaded = load_tree(paths, known_kernels=images.kernel_names())
+    if options.nic is not None:
+        loaded, _left_out = on_nic(loaded, options.nic)
     plans = [compile_plan(_with_kernel(case.scenario, options.kernel), case.source) for case in loaded]
     given = [*(("--kernel", options.kernel) if options.kernel else ())]
     given += ["--modules", str(options.modules)] if options.modules else []
+    given += ["--nic", options.nic] if options.nic else []
     return [plan.model_copy(update={"options": tuple(given)}) for plan in plans]
+
+
+def left_out(paths: Sequence[Path], nic: str) -> list[str]:
+    """The cases that `--nic` leaves out, each with the reason. Raises ScenarioErrors."""
+    return on_nic(load_tree(paths, known_kernels=images.kernel_names()), nic)[1]
 
 
 def _with_kernel(scenario: Scenario, kernel: str | None) -> Scenario:

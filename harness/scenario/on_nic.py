@@ -1,0 +1,50 @@
+"""`--nic MODEL`: the catalogue on one NIC, whatever models the testcases name.
+
+In: loaded scenarios and a model. Out: those scenarios with every NIC of that model, and for the others why they cannot be. Rule: what a
+testcase says of one model in particular is not carried over to another: device properties are dropped, and a case that is about a
+driver's module parameters or one model's faults is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.plan.nics import DRIVERS, MODELS
+from harness.scenario.checks import check
+from harness.scenario.load import Loaded
+from harness.scenario.model import Nic, Scenario
+
+AXIS = "nic"  # the name the model has in the case's name when no axis of its own gave it
+
+
+def on_nic(loaded: Sequence[Loaded], model: str) -> tuple[list[Loaded], list[str]]:
+    """(cases, each once; reasons, `CASE: why it is left out`)."""
+    kept: dict[str, Loaded] = {}
+    left_out: dict[str, str] = {}
+    for one in loaded:
+        scenario = _replaced(one.scenario, model)
+        why = _particular(one.scenario, model) or next((message.what for message in check(scenario)), "")
+        if why:
+            left_out[scenario.case] = why
+        else:
+            kept.setdefault(scenario.case, Loaded(scenario, one.source))
+    return list(kept.values()), [f"{case}: {why}" for case, why in left_out.items() if case not in kept]
+
+
+def _replaced(scenario: Scenario, model: str) -> Scenario:
+    nics = {name: _as(nic, model) for name, nic in scenario.guest.nics.items()}
+    params = {axis: model if value in MODELS else value for axis, value in scenario.params.items()}
+    if nics and model not in params.values():
+        params = {AXIS: model, **params}
+    guest = scenario.guest.model_copy(update={"nics": nics})
+    return scenario.model_copy(update={"guest": guest, "params": params})
+
+
+def _as(nic: Nic, model: str) -> Nic:
+    return nic if nic.model == model else nic.model_copy(update={"model": model, "properties": {}})
+
+
+def _particular(scenario: Scenario, model: str) -> str:
+    """What in it is about the driver of a model that it names itself; empty if nothing is, or it names this one."""
+    drivers = [module for module in scenario.guest.modules if module in DRIVERS and module != MODELS[model].driver]
+    return f"it sets parameters of {', '.join(drivers)}" if drivers else ""

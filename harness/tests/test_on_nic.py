@@ -1,0 +1,82 @@
+"""`--nic MODEL`: every case on one model, each once, and what cannot be put there is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.run import Options, left_out, load
+from harness.scenario.load import load_tree
+from harness.scenario.on_nic import on_nic
+
+CASE = """
+about: two NICs of two models, one with properties
+matrix:
+  nic: [e1000, virtio-net]
+guest:
+  nics:
+    n0: {model: "${nic}"}
+    n1: {model: virtio-net, properties: {speed: 1000}}
+endpoints:
+  netconsole: {at: guest, stack: kernel, device: n0, peer: log}
+  log: {at: host, stack: netpoll, device: n0, peer: netconsole}
+steps:
+  - crash: {how: sysrq-c}
+expect:
+  - parity: {to: log}
+known_bugs:
+  - when: {nic: virtio-net}
+    verdict: FAIL
+    reason: stated by a test to see whose bug it is
+"""
+PARAMETERS = CASE.replace("guest:\n", "guest:\n  modules: {e1000: {TxDescriptors: 80}}\n", 1)
+
+
+def case(folder: Path, text: str) -> Path:
+    path = folder / "testcases" / "two.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_each_case_once_with_all_nics_of_that_model(tmp_path: Path) -> None:
+    kept, reasons = on_nic(load_tree([case(tmp_path, CASE)]), "tg3")
+    assert [one.scenario.case for one in kept] == ["two[nic=tg3]"]
+    assert {nic.model for nic in kept[0].scenario.guest.nics.values()} == {"tg3"}
+    assert kept[0].scenario.guest.nics["n1"].properties == {}, "they are of another device"
+    assert reasons == []
+
+
+def test_a_model_that_was_named_keeps_its_properties(tmp_path: Path) -> None:
+    kept, _ = on_nic(load_tree([case(tmp_path, CASE)]), "virtio-net")
+    assert kept[0].scenario.guest.nics["n1"].properties == {"speed": 1000}
+
+
+@pytest.mark.parametrize(("nic", "known"), [("virtio-net", True), ("tg3", False)])
+def test_known_bugs_are_those_of_the_model_that_runs(tmp_path: Path, nic: str, known: bool) -> None:
+    (plan,) = load([case(tmp_path, CASE)], Options(results=tmp_path, nic=nic))
+    assert (plan.known_bug is not None) == known
+    assert plan.options == ("--nic", nic), "so that the command that repeats the case says it, too"
+
+
+@pytest.mark.parametrize(("nic", "kept"), [("e1000", 1), ("e1000-82545em", 1), ("tg3", 0)])
+def test_parameters_of_a_driver_stay_with_it(tmp_path: Path, nic: str, kept: int) -> None:
+    cases, reasons = on_nic(load_tree([case(tmp_path, PARAMETERS.replace("virtio-net", "e1000e"))]), nic)
+    assert len(cases) == kept
+    assert reasons == ([] if kept else ["two[nic=tg3]: it sets parameters of e1000"])
+
+
+def test_what_a_model_cannot_do_is_left_out_with_the_reason(testcases: Path) -> None:
+    said = left_out([testcases / "drop", testcases / "tg3"], "i82559er")
+    assert any("does not follow set_link" in line for line in said)
+    assert any("takes no faults" in line for line in said)
+
+
+def test_the_catalogue_fits_tg3(testcases: Path) -> None:
+    cases, reasons = on_nic(load_tree([testcases]), "tg3")
+    assert len(cases) > 60
+    assert {line.partition(": ")[2] for line in reasons} <= {
+        "it sets parameters of e1000",
+        "it sets parameters of e100",
+    }
