@@ -17,9 +17,11 @@ import pytest
 
 import images
 import images.cli
-from harness import doctor, shell
+from harness import authoring, doctor, shell
+from harness.authoring import AuthoringError
 from harness.bench import stack, tg3, turnaround
 from harness.judge.model import Verdict
+from harness.judge.words import many
 from harness.plan.explain import explain
 from harness.plan.model import Plan
 from harness.plan.nics import MODELS
@@ -75,7 +77,7 @@ def _guarded(args: argparse.Namespace) -> int:
     command: Callable[[argparse.Namespace], int] = args.command
     try:
         return command(args)
-    except (ScenarioErrors, UsageError, store.StoreError) as error:
+    except (ScenarioErrors, UsageError, AuthoringError, store.StoreError) as error:
         print(error, file=sys.stderr)
         return Exit.USAGE
     except (images.ImageError, TestbedError) as error:
@@ -147,6 +149,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_testbed_options(hand)
     hand.add_argument("--results", type=Path, help="folder for evidence (default: runs/<UTC time>)")
 
+    authoring.add_parsers(commands)
     images.cli.add_parser(commands).set_defaults(command=_images)
     return parser
 
@@ -278,7 +281,7 @@ def _exit_of(status: int, results: Path) -> Exit:
 
 def _lint(args: argparse.Namespace) -> int:
     plans = load(_paths(args), Options(results=Path()))
-    print(f"{len(plans)} cases, no errors")
+    print(f"{many(len(plans), 'case')}, no errors")
     return Exit.HELD
 
 

@@ -18,6 +18,7 @@ from harness.scenario.document import Path
 from harness.scenario.errors import suggest
 from harness.scenario.messages import Message
 from harness.scenario.model import Bond, Endpoint, KnownBug, Scenario
+from harness.scenario.shape import unknown_model
 
 PLANNED = ("driver", "id", "netdev", "mac", "bus", "romfile")  # device_add arguments that the plan decides
 BOND_KEYS = ("mode", "slaves", "miimon")
@@ -111,8 +112,7 @@ def _nics(scenario: Scenario) -> Iterator[Message]:
     for name, nic in scenario.guest.nics.items():
         path: Path = ("guest", "nics", name)
         if nic.model not in MODELS:
-            what = f"unknown NIC model {nic.model!r}"
-            yield Message((*path, "model"), what, suggest(nic.model, MODELS, "models"))
+            yield unknown_model(name, nic.model)
         for key in nic.properties:
             if key in PLANNED:
                 remedy = "use the NIC's own key `mac`" if key == "mac" else "remove it"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from harness.plan.nics import MODELS
 from harness.scenario.document import Path
 from harness.scenario.errors import suggest
 from harness.scenario.messages import Message
@@ -19,12 +20,28 @@ def shape_messages(data: dict[str, Any]) -> Iterator[Message]:
     """What is wrong with the shape of `steps` and `expect`."""
     if "params" in data:
         yield Message(("params",), "key 'params' is filled in by the loader", "use `matrix`", on_key=True)
+    yield from _models(data)
     yield from _one_key(data, "steps", list(Step.model_fields), "a step")
     yield from _one_key(data, "expect", list(Expect.model_fields), "an expectation")
     steps = data.get("steps")
     for index, step in enumerate(steps if isinstance(steps, list) else []):
         if isinstance(step, dict) and isinstance(wait := step.get("wait"), dict):
             yield from _wait(("steps", index, "wait"), wait)
+
+
+def _models(data: dict[str, Any]) -> Iterator[Message]:
+    """Said here, too, so that a misspelt model is told together with whatever else is wrong."""
+    guest = data.get("guest")
+    nics = guest.get("nics") if isinstance(guest, dict) else None
+    for name, nic in nics.items() if isinstance(nics, dict) else ():
+        model = nic.get("model") if isinstance(nic, dict) else None
+        if isinstance(model, str) and model not in MODELS:
+            yield unknown_model(name, model)
+
+
+def unknown_model(nic: str, model: str) -> Message:
+    """A NIC of a model that there is not."""
+    return Message(("guest", "nics", nic, "model"), f"unknown NIC model {model!r}", suggest(model, MODELS, "models"))
 
 
 def _one_key(data: dict[str, Any], section: str, known: list[str], noun: str) -> Iterator[Message]:
