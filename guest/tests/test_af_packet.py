@@ -33,6 +33,7 @@ from guest.netpoll import (
     netpoll_setup,
 )
 from guest.netpoll.core import DropRoutine, NetpollInfo
+from guest.netpoll.drivers import af_packet
 from guest.netpoll.drivers.af_packet import AfPacketDevice
 from guest.netpoll.drivers.af_packet_ring import AfPacketRingDevice
 from guest.netpoll.loop import Loop
@@ -239,7 +240,12 @@ def test_other_hosts_frames_are_seen_if_promiscuous_and_never_taken(
         assert kinds == [PACKET_OTHERHOST]
 
 
-def test_we_do_not_hear_ourselves_nor_our_own_machine(netns: KernelEnd, driver: type[AfPacketDevice]) -> None:
+@pytest.mark.parametrize("known", [True, False], ids=["kernel leaves them out", "kernel before 4.20"])
+def test_we_do_not_hear_ourselves_nor_our_own_machine(
+    netns: KernelEnd, driver: type[AfPacketDevice], known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not known:
+        monkeypatch.setattr(af_packet, "PACKET_IGNORE_OUTGOING", 0x7FFF)  # refused, as an option not heard of is
     sock = netns.udp(6666)
     seen: list[bytes] = []
     other = netns.raw(OURS)
@@ -449,6 +455,30 @@ def test_a_nic_that_takes_no_more_stops_the_queue_and_nothing_is_lost(
     os.close(fd)
 
 
+@pytest.mark.parametrize("coalesce", [1, 64])
+def test_what_a_nic_refused_leaves_when_it_takes_frames_again_though_nobody_sends(
+    netns: KernelEnd, coalesce: int
+) -> None:
+    """Frames that stayed in the ring are rung for by the timer, not by the next send, which may never come."""
+    fd = tap_that_nobody_reads("tap0")
+    with stack(AfPacketRingDevice(Net(), "tap0", tx_coalesce=coalesce)) as ours:
+        np = ours.client(f"6665@{OUR_IP}/tap0,6666@{KERNEL_IP}/{KERNEL_MAC}")
+        ours.info().max_retries = ours.info().tries = 20
+        netns.ip.link("set", index=netns.index("tap0"), txqlen=1000)
+        sent = 0
+        while netpoll_send_udp(np, b"%d" % sent) == 0:
+            sent += 1
+        came: list[bytes] = []
+
+        def all_came() -> bool:
+            came.extend(frame[42:] for frame in read_all(fd) if frame[12:14] == b"\x08\x00")
+            return len(came) >= sent
+
+        ours.loop.run_until(all_came, 5, f"{sent} frames that were reported sent")
+        assert came == [b"%d" % n for n in range(sent)]
+    os.close(fd)
+
+
 @pytest.mark.parametrize("rings", [False, True], ids=["calls", "rings"])
 def test_frames_that_the_nic_does_not_finish_fill_buffer_or_ring(netns: KernelEnd, rings: bool) -> None:
     """A token bucket holds completed frames back, as a stalled DMA engine would: the queue really stops."""
@@ -612,3 +642,35 @@ def test_a_small_ring_keeps_what_is_written_and_not_rung_for(netns: KernelEnd, s
             batch = messages[at : at + 2 * size]
             assert netpoll_send_udp_batch(np, batch) == len(batch)
             assert [sock.recv(100) for _ in batch] == batch
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 31])
+def test_a_receive_ring_is_gone_around_many_times(netns: KernelEnd, at_once: int) -> None:
+    """32 descriptors and 500 frames, in runs that end before, at and beyond the ring's end."""
+    netns.neighbour(OUR_IP)
+    sock = netns.udp(6666)
+    messages = [b"%d" % n for n in range(500)]
+    with stack(AfPacketRingDevice(Net(), OURS, rx_ring=32)) as ours:
+        ours.client()
+        for at in range(0, len(messages), at_once):
+            for message in messages[at : at + at_once]:
+                sock.sendto(message, (OUR_IP, 6665))
+            ours.until_heard(min(at + at_once, len(messages)))
+        assert ours.heard == [(6666, message) for message in messages]
+        assert ours.dev.stats["rx_missed_errors"] == 0
+
+
+def test_frames_that_find_the_receive_ring_full_are_counted(netns: KernelEnd) -> None:
+    netns.neighbour(OUR_IP)
+    sock = netns.udp(6666)
+    with stack(AfPacketRingDevice(Net(), OURS, rx_ring=32)) as ours:
+        ours.client()
+        for n in range(100):
+            sock.sendto(b"%d" % n, (OUR_IP, 6665))
+        while ours.loop.run_once(0):
+            pass
+        dev_close(ours.dev)
+        count = len(ours.heard)
+        assert ours.heard == [(6666, b"%d" % n) for n in range(count)]
+        assert 0 < count <= 32
+        assert ours.dev.stats["rx_missed_errors"] >= 100 - count
