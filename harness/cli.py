@@ -9,15 +9,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from enum import IntEnum
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import shtab
 
 import images
 import images.cli
-from harness import authoring, doctor, shell
+from harness import authoring, doctor, reading, shell
 from harness.authoring import AuthoringError
 from harness.bench import stack, tg3, turnaround
 from harness.judge.model import Verdict
@@ -25,7 +29,8 @@ from harness.judge.words import many
 from harness.plan.explain import explain
 from harness.plan.model import Plan
 from harness.plan.nics import MODELS
-from harness.report import bisection, html, nics, store, terminal
+from harness.report import bisection, nics, store
+from harness.report import commands as reading
 from harness.report.bisection import BisectExit, case_folders
 from harness.run import Bench, Options, bench, is_path, left_out, load, results_folder
 from harness.scenario.errors import ScenarioErrors, suggest
@@ -35,7 +40,23 @@ from harness.testbed.qemu import Channels, Memory
 from harness.testbed.template import clone_argv, prune
 
 TESTCASES = Path("testcases")
+EPILOG = """\
+examples:
+  netpoll-harness doctor                                   what this machine can do
+  netpoll-harness run testcases/crash -k e1000             run some of the testcases
+  netpoll-harness run testcases/crash --kernel bzImage --modules DIR
+  netpoll-harness new testcases/mine/panic.yaml            write one's own
+  netpoll-harness report runs/20260101T120000Z-4711        a page with timelines
+  netpoll-harness completion bash > ~/.local/share/bash-completion/completions/netpoll-harness
+
+exit codes: 0 all held, 1 a case failed, 2 usage or scenario error, 3 testbed failed, 130 interrupted; docs/ci.md says more"""
 INTERRUPTED = "interrupted: everything that was started has ended"
+
+
+RUN_EXAMPLES = """netpoll-harness run testcases/crash -k "e1000 and nmi"
+  netpoll-harness run testcases/send/datagrams-out.yaml::send/datagrams-out[nic=virtio-net]
+  netpoll-harness run testcases -m "not long" -n auto --junitxml results.xml
+  netpoll-harness run testcases/crash --format ktap > results.ktap"""
 
 
 class Exit(IntEnum):
@@ -95,17 +116,24 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="netpoll-harness",
         description="When the machine dies, do its last words get out? Crash real guests and see.",
-        epilog="exit codes: 0 all held, 1 a case failed, 2 usage or scenario error, 3 testbed failed, 130 interrupted",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"netpoll-harness {version('netpoll-harness')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = _add(commands, "run", _run, "run testcases; further options go to pytest (-k, -x, --lf, -n, --junitxml ...)")
+    about = "run testcases; further options go to pytest (-k, -x, --lf, -n, --junitxml ...)"
+    run = _add(commands, "run", _run, about, RUN_EXAMPLES)
     _add_paths(run)
     _add_testbed_options(run)
     run.add_argument("--results", type=Path, help="folder for evidence (default: runs/<UTC time>)")
     run.add_argument("--strict", action="store_true", help="an inconclusive case fails")
     run.add_argument(
         "--bisect", action="store_true", help="exit codes for `git bisect run`: 0 good, 1 bad, 125 cannot tell"
+    )
+
+    run.add_argument(
+        "--format", choices=reading.FORMATS, default="text", help="of standard output; all but text: verdicts alone"
     )
 
     _add_paths(_add(commands, "lint", _lint, "check testcases without running them"))
@@ -116,13 +144,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_paths(show)
     _add_testbed_options(show)
 
-    again = _add(commands, "judge", _judge, "judge saved evidence again")
-    again.add_argument("folder", type=Path, nargs="+", help="a case's folder, or a results folder")
-
-    drawn = _add(commands, "report", _report, "write report.html: every case with its timeline, one file for a browser")
-    drawn.add_argument(
-        "results", type=Path, metavar="RUN", help="results folder of a run; the report is written into it"
-    )
+    reading.add_parsers(partial(_add, commands))
 
     seen = _add(commands, "nics", _nics, "print docs/nics.md: what a run of testcases/nics saw of each NIC model")
     seen.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="results folder of a run, or a case's")
@@ -150,6 +172,9 @@ def make_parser() -> argparse.ArgumentParser:
     hand.add_argument("--results", type=Path, help="folder for evidence (default: runs/<UTC time>)")
 
     authoring.add_parsers(commands)
+    about = "print shell completion"
+    words = _add(commands, "completion", _completion, about, 'eval "$(netpoll-harness completion bash)"')
+    words.add_argument("shell", choices=shtab.SUPPORTED_SHELLS)
     images.cli.add_parser(commands).set_defaults(command=_images)
     return parser
 
@@ -159,8 +184,13 @@ def _add(
     name: str,
     command: Callable[[argparse.Namespace], int],
     about: str,
+    example: str = "",
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=about, description=about)
+    """`example`: command lines that are worth showing, one a line."""
+    epilog = f"example:\n  {example}" if example else None
+    parser = commands.add_parser(
+        name, help=about, description=about, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.set_defaults(command=command)
     return parser
 
@@ -244,7 +274,11 @@ def _run(args: argparse.Namespace) -> int:
         for plan in _one_per_machine(chosen):
             ready.prepare(plan)
     before = case_folders(options.results)
-    status = pytest.main(arguments)
+    with redirect_stdout(sys.stdout if args.format == "text" else sys.stderr):
+        status = pytest.main(arguments)
+    if args.format != "text":
+        folders = sorted(case_folders(options.results) - before)
+        reading.show([store.read_verdict(folder) for folder in folders], folders, args.format)
     if status == pytest.ExitCode.INTERRUPTED:
         _say(f"{INTERRUPTED}\n  -> what was seen until then is in {options.results}")
     if args.bisect:
@@ -311,20 +345,8 @@ def _only(plans: Sequence[Plan], wanted: str) -> Plan:
     )
 
 
-def _judge(args: argparse.Namespace) -> int:
-    """The same verdict again, from what is on disk."""
-    words: set[str] = set()
-    for folder in args.folder:
-        for case in store.cases(folder):
-            verdict = store.rejudge(case)
-            words.add(verdict.word)
-            for line in terminal.verdict_lines(verdict, case):
-                print(line)
-    return _worst(words)
-
-
-def _report(args: argparse.Namespace) -> int:
-    print(f"report: {html.write(args.results)}")
+def _completion(args: argparse.Namespace) -> int:
+    print(shtab.complete(make_parser(), shell=args.shell))
     return Exit.HELD
 
 
@@ -370,12 +392,6 @@ def _doctor(args: argparse.Namespace) -> int:
     options = _options(args)
     runs = doctor.report(lambda: bench(options, lambda _text: None), args.fix)
     return Exit.HELD if runs else Exit.TESTBED
-
-
-def _worst(words: set[str]) -> Exit:
-    if "FAIL" in words:
-        return Exit.FAILED
-    return Exit.TESTBED if "ERROR" in words else Exit.HELD
 
 
 def _say(text: str) -> None:

@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from harness.report import store
+from harness.report.compare import GROUPS, Comparison
 from harness.report.page import STYLES, clean
 from harness.report.view import CaseView, view
 
@@ -71,7 +72,7 @@ def page(views: Iterable[CaseView], environment: Mapping[str, str]) -> str:
     ]
     counted = Counter(case.word for case in cases)
     script = (ASSETS / "report.js").read_text()
-    return _template().render(
+    return _template("report.html.j2").render(
         title=f"netpoll harness: {environment.get('started', 'report')}",
         when=environment.get("started", ""),
         css=Markup((ASSETS / "report.css").read_text()),
@@ -86,7 +87,18 @@ def page(views: Iterable[CaseView], environment: Mapping[str, str]) -> str:
     )
 
 
-def _template() -> Template:
+def comparison(found: Comparison) -> str:
+    """Two runs side by side, as one file."""
+    return _template("compare.html.j2").render(
+        css=Markup((ASSETS / "report.css").read_text()),
+        symbols=SYMBOLS,
+        found=found,
+        groups={heading: found.group(name) for name, heading in GROUPS.items() if found.group(name)},
+        same=found.group("same"),
+    )
+
+
+def _template(name: str) -> Template:
     environment = Environment(
         loader=PackageLoader("harness.report", "assets"),
         autoescape=True,
@@ -95,7 +107,7 @@ def _template() -> Template:
         lstrip_blocks=True,
         finalize=_cleaned,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def _cleaned(value: Any) -> Any:

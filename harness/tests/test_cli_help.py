@@ -1,0 +1,57 @@
+"""What the command line says of itself: versions, examples that parse, completion that a shell takes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import re
+import shlex
+import subprocess
+
+import pytest
+
+from harness.cli import EPILOG, main, make_parser
+
+EXAMPLE = re.compile(r"^  (netpoll-harness .*?)(?:   .*)?$", re.MULTILINE)
+
+
+def subcommands() -> dict[str, argparse.ArgumentParser]:
+    (action,) = (each for each in make_parser()._actions if isinstance(each, argparse._SubParsersAction))
+    return dict(action.choices)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"netpoll-harness {importlib.metadata.version('netpoll-harness')}\n"
+
+
+@pytest.mark.parametrize("name", subcommands())
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main([name, "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: netpoll-harness {name}")
+
+
+def test_examples_of_the_help_parse() -> None:
+    texts = [EPILOG, *(parser.epilog or "" for parser in subcommands().values())]
+    found = [example for text in texts for example in EXAMPLE.findall(text)]
+    assert len(found) > 10
+    for example in found:
+        words = shlex.split(re.sub(r" > .*", "", example))[1:]
+        _, rest = make_parser().parse_known_args(words)
+        assert not rest or words[0] == "run", example
+
+
+def test_bash_takes_the_completion_and_it_knows_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    ask = 'COMP_WORDS=(netpoll-harness comp); COMP_CWORD=1; f=$(complete -p netpoll-harness | sed "s/.*-F \\([^ ]*\\).*/\\1/"); $f; echo "${COMPREPLY[@]}"'
+    done = subprocess.run(["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True)
+    assert {"compare", "completion"} <= set(done.stdout.split()), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("shell", ["zsh", "tcsh"])
+def test_the_other_shells(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    assert "netpoll-harness" in capsys.readouterr().out
