@@ -21,7 +21,7 @@ import shtab
 
 import images
 import images.cli
-from harness import authoring, doctor, reading, shell
+from harness import authoring, doctor, shell
 from harness.authoring import AuthoringError
 from harness.bench import stack, tg3, turnaround
 from harness.judge.model import Verdict
