@@ -199,6 +199,21 @@ def test_a_poll_routine_that_does_nothing_and_never_completes_is_left_alone_in_t
     assert net.context.cpu().softirq_pending
 
 
+def test_net_rx_action_polls_under_the_poll_lock_and_counts_frames() -> None:
+    wire = wired()
+    info = wire.info(wire.b)
+    held: list[tuple[bool, bool]] = []
+    wire.net.ptype_all.append(lambda _skb: held.append((info.poll_lock.locked(), info.poll_owner != 0)))
+    for _ in range(3):
+        wire.b.hardware_receive(FRAME)
+    with wire.net.context.enter(Level.HARDIRQ):
+        wire.b.interrupt()
+    with wire.net.context.enter(Level.SOFTIRQ):
+        assert net_rx_action(wire.net.context) == 3
+    assert held == [(True, True)] * 3
+    assert (info.poll_lock.locked(), info.poll_owner) == (False, 0)
+
+
 class Snatched(deque[NetDevice]):
     """A poll list whose device netpoll on another CPU completes just before this CPU takes hold of it."""
 
