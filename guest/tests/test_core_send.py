@@ -378,6 +378,24 @@ def test_a_driver_whose_own_lock_is_held_below_the_hook_is_recursion() -> None:
     assert [skb.drop_reason for skb in dropped] == [DropReason.RECURSION]
 
 
+def test_another_cpu_that_died_in_the_poll_routine_is_not_waited_for() -> None:
+    """poll_napi() leaves the step out; the drop routine hears of the frame within the bound."""
+    dropped: list[SkBuff] = []
+    wire = wired(drop=dropped.append)
+    fill(wire)
+    wire.a.cable.set_hold(False)  # the descriptors are done, and only the poll routine would reclaim them
+    wire.info().max_retries = wire.info().tries = 5
+    died = threading.Thread(target=wire.info().poll_lock.acquire)
+    died.start()
+    died.join()
+    sender = threading.Thread(target=netpoll_send_udp, args=(wire.tx, b"x"), daemon=True)
+    sender.start()
+    sender.join(5)
+    assert not sender.is_alive()
+    assert [skb.drop_reason for skb in dropped] == [DropReason.RETRIES]
+    assert wire.tx.stats.polled == 5
+
+
 def test_two_cpus_send_everything_once() -> None:
     """Real threads over one ring: each frame arrives once, and each sender's in order."""
     wire = wired(tx_ring=4, rx_ring=1000)
