@@ -147,6 +147,9 @@ class Agent:
     def op_module(self, name: str, parameters: dict[str, str | int | bool]) -> dict[str, str]:
         return modules.load(name, parameters)
 
+    def op_insmod(self, path: str) -> None:
+        modules.insert(path)
+
     # -- links
 
     def op_nic_wait(self, id: str, mac: str, driver: str = "", within: float = 15) -> dict[str, Any]:  # noqa: A002

@@ -33,6 +33,11 @@ def load(name: str, parameters: Mapping[str, str | int | bool]) -> dict[str, str
     return read_back(name, parameters)
 
 
+def insert(path: str) -> None:
+    """insmod(8). Raises RuntimeError."""
+    _run("insmod", path)
+
+
 def parameters_of(name: str) -> list[str]:
     """The parameters that a module takes. RuntimeError where it cannot be loaded anew."""
     if _run("modinfo", "-F", "filename", name).strip() == BUILT_IN:

@@ -8,6 +8,7 @@ fails in the testbed becomes a `run error` event, and the events end with `run e
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import datetime
 import time
@@ -36,6 +37,7 @@ from harness.plan.model import (
     Gone,
     Host,
     Kill,
+    Load,
     Plan,
     Qmp,
     Serve,
@@ -64,7 +66,16 @@ from harness.testbed.template import (
 )
 
 NO_SUCH_DEVICE = "is not a valid device model name"  # qemu: system/qdev-monitor.c, qdev_get_device_class()
+MODULE_AT, MODULE_PART = "/run/npcrash.ko", 256 << 10  # bytes a request
 GARBAGE_LIMIT = 100  # remarks about an ill-behaved guest that are worth keeping
+
+
+@dataclass(frozen=True)
+class CrashFile:
+    """npcrash.ko for the guest's kernel; or why there is none."""
+
+    path: Path | None
+    lacks: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,7 @@ class Job:
     template: Template
     folder: Path
     versions: Mapping[str, str]
+    crash_module: CrashFile | None = None  # where the plan loads it
     cold: bool = False  # boot instead of restoring: what every peer does; for the bench and for suspicion
 
 
@@ -105,6 +117,7 @@ class Case:
     offset: Offset = field(default_factory=Offset)
     kallsyms: Path = Path()
     login: Login | None = None
+    crash_module: CrashFile | None = None
     channels: dict[ChannelName, Channel] = field(default_factory=dict)
     fired: list[asyncio.Task[None]] = field(default_factory=list)  # what fuses have set off
 
@@ -189,6 +202,7 @@ async def bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
             offset=offset,
             kallsyms=job.template.kallsyms,
             login=job.ingredients.login,
+            crash_module=job.crash_module,
         )
 
 
@@ -254,6 +268,8 @@ async def _act(case: Case, action: Action) -> None:
             await _qmp(case, action)
         case Type():
             case.machine.type(action.text)
+        case Load():
+            await _load(case)
         case Kill():
             case.evidence.add("inject", "crash", how="kill")
             case.crashed = True
@@ -344,6 +360,21 @@ async def _resynchronise(case: Case) -> None:
         work = case.machine.agent.synchronise(time.monotonic)
         await case.machine.alive(work, 60, "the agent's clock after the pause")
         case.offset.seconds = case.machine.agent.offset
+
+
+async def _load(case: Case) -> None:
+    """Raises Unable where there is no module."""
+    module = case.crash_module
+    if module is None or module.path is None:
+        raise Unable(module.lacks if module else "no kernel module was built for this guest")
+    data = module.path.read_bytes()
+    agent = case.machine.agent
+    for offset in range(0, len(data), MODULE_PART):
+        part = base64.b64encode(data[offset : offset + MODULE_PART]).decode()
+        asked = agent.ask("file_write", {"path": MODULE_AT, "data": part, "append": offset > 0})
+        await case.machine.alive(asked, 20, "the guest's word that it has the module")
+    await case.machine.alive(agent.ask("insmod", {"path": MODULE_AT}), 20, "the guest's word that the module is loaded")
+    case.kallsyms = await _fresh_symbols(case)
 
 
 async def _gone(case: Case, action: Gone) -> None:

@@ -20,12 +20,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import images
-from harness.conduct import Job
+from harness.conduct import CrashFile, Job
 from harness.judge.judge import judge
 from harness.judge.model import Verdict
 from harness.observe.events import read_evidence
 from harness.plan.compile import compile_plan
-from harness.plan.model import DiskPlan, MachinePlan, Plan
+from harness.plan.model import DiskPlan, Load, MachinePlan, Plan
 from harness.report import pcapng, store
 from harness.scenario.load import load_tree
 from harness.scenario.model import Scenario
@@ -93,6 +93,7 @@ class Bench:
         )
         self._qemu: images.Qemu | None = None
         self._probe: Probe | None = None
+        self._crash_files: dict[str, CrashFile] = {}  # by kernel
         self._configs: dict[str, Config | None] = {}  # by kernel
 
     def qemu(self) -> images.Qemu:
@@ -175,7 +176,22 @@ class Bench:
             "image": ingredients.image_digest,
             "template": ingredients.digest(),
         }
-        return Job(plan, ingredients, template, Path(), versions)
+        return Job(plan, ingredients, template, Path(), versions, self.crash_module(plan))
+
+    def crash_module(self, plan: Plan) -> CrashFile | None:
+        """The module that the plan loads into its guest; what it lacks makes the case inconclusive and is no error."""
+        if not any(isinstance(action, Load) for stage in plan.stages for action in stage.actions):
+            return None
+        if plan.machine.disk is not None:
+            return CrashFile(None, "npcrash.ko is built for kernels that we have, not for that of a disk")
+        name = plan.machine.kernel
+        if name not in self._crash_files:
+            try:
+                module = images.ensure_crash_module(self.kernel(name), self._builder)
+                self._crash_files[name] = CrashFile(module.path)
+            except images.ImageError as error:
+                self._crash_files[name] = CrashFile(None, str(error))
+        return self._crash_files[name]
 
     def run(self, plan: Plan, cold: bool = False) -> tuple[Verdict, Path]:
         """One case: from the template to a verdict, with its folder written. Raises as `prepare`, and RuntimeError when the

@@ -13,6 +13,7 @@ built once is used again without a network; every error is an ImageError that sa
 from images.browser import Browser, ensure_browser
 from images.bzimage import has_pvh_entry, unpack_kernel
 from images.catalogue import Image, Pruned, list_, prune
+from images.crash_module import CrashModule, ensure_crash_module
 from images.errors import (
     BadKernel,
     BadQemu,
@@ -42,6 +43,7 @@ __all__ = [
     "Browser",
     "Builder",
     "CacheUnusable",
+    "CrashModule",
     "DiskFull",
     "FetchFailed",
     "GuestImage",
@@ -61,6 +63,7 @@ __all__ = [
     "UnknownKernel",
     "cache_root",
     "ensure_browser",
+    "ensure_crash_module",
     "ensure_guest",
     "ensure_kernel",
     "ensure_qemu",

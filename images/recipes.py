@@ -60,6 +60,18 @@ KERNELS = {
 }
 DEFAULT_KERNEL = "debian-6.1"
 
+# What a module is compiled with: make and the few programs that Kbuild's scripts call. Headers depend on their compiler, and the newest
+# ones on their kernel (for its BTF) and all that installing that one takes.
+KBUILD = ("binutils", "make", "dash", "coreutils", "findutils", "grep", "mawk", "sed")
+NOT_TO_BUILD = r"(?!linux-image|systemd|udev|libsystemd-shared|initramfs|dracut|klibc|openssl|pahole).*"
+
+
+def headers(kernel: str, release: str, sources: str) -> Recipe:
+    """Headers and compiler of exactly this release. `sources`: a digest of what is compiled with them."""
+    packages = (f"linux-headers-{release}", *KBUILD)
+    return Recipe(f"npcrash-{kernel}-{sources}", KERNELS[kernel].suites, packages, NOT_TO_BUILD, drop=PAPERS)
+
+
 USERLAND = Recipe(
     "userland",
     ("bookworm",),

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.plan.model import Action, Ask, Kill, Qmp, Type
-from harness.scenario.crashes import needed_sysctl
+from harness.plan.model import Action, Ask, Kill, Load, Qmp, Type
+from harness.scenario.crashes import KINDS, needed_sysctl
 from harness.scenario.model import Crash, CrashWord, Scenario
 
 CRASH_KEY = "c"  # drivers/tty/sysrq.c: sysrq_crash_op
@@ -38,6 +38,12 @@ FROM_OUTSIDE: Mapping[CrashWord, tuple[Action, ...]] = {
 def trigger(crash: Crash) -> tuple[Action, ...]:
     """What makes the guest crash. The agent of a guest that crashes itself cannot answer: nobody waits for it."""
     return FROM_OUTSIDE.get(crash.how, (Ask(op="crash", args={"how": crash.how}, within=1),))
+
+
+def crash_module(scenario: Scenario) -> tuple[Action, ...]:
+    """The module, where a step needs it, loaded long before: what the kernel says of it is no part of the crash."""
+    needed = any(step.crash and KINDS[step.crash.how].module for step in scenario.steps)
+    return (Load(),) if needed else ()
 
 
 def crash_sysctl(scenario: Scenario) -> dict[str, str | int]:

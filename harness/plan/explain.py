@@ -22,6 +22,7 @@ from harness.plan.model import (
     Gone,
     Host,
     Kill,
+    Load,
     NicPlan,
     Plan,
     Qmp,
@@ -108,6 +109,8 @@ def _action(action: Action) -> str:
             return f"qmp    {_json(_qmp(action))}{fd}"
         case Type():
             return f"type   {_json(action.text)} on the serial line"
+        case Load():
+            return "load   npcrash.ko"
         case Kill():
             return "kill   QEMU"
         case Gone():

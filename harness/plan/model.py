@@ -122,6 +122,12 @@ class Type(Frozen):
     text: str
 
 
+class Load(Frozen):
+    """Bring npcrash.ko into the guest and load it; where it could not be built the case is inconclusive."""
+
+    do: Literal["load"] = "load"
+
+
 class Kill(Frozen):
     """SIGKILL to QEMU; written down as a crash before it is done."""
 
@@ -203,7 +209,7 @@ class Arm(Frozen):
 
 
 Action = Annotated[
-    AddTap | Serve | Device | Qmp | Type | Kill | Gone | Ask | Host | Await | Arm, Field(discriminator="do")
+    AddTap | Serve | Device | Qmp | Type | Load | Kill | Gone | Ask | Host | Await | Arm, Field(discriminator="do")
 ]
 
 

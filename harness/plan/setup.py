@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.plan.addresses import nic_mac
-from harness.plan.crashes import crash_sysctl
+from harness.plan.crashes import crash_module, crash_sysctl
 from harness.plan.device import device_add, device_add_served
 from harness.plan.machine import watchdog
 from harness.plan.model import Action, AddTap, Ask, Await, EndpointPlan, Host, NicPlan, Qmp, Serve, Stage
@@ -39,6 +39,7 @@ def setup_stage(scenario: Scenario, nics: Sequence[NicPlan], endpoints: Sequence
             Ask(op="module", args={"name": name, "parameters": dict(given)})
             for name, given in scenario.guest.modules.items()
         ),
+        *crash_module(scenario),
         *(action for nic in nics for action in plug(nic, scenario.guest.nics[nic.id].properties, endpoints)),
         *(Ask(op="nic_wait", args={"id": nic.id, "mac": nic.mac, "driver": nic.driver}, within=BIND) for nic in nics),
         *(ask for name, bond in scenario.guest.bonds.items() for ask in _bond(name, bond, scenario)),

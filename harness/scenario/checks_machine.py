@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.scenario.crashes import FATAL
+from harness.scenario.crashes import FATAL, KINDS
 from harness.scenario.document import Path
 from harness.scenario.messages import Message
 from harness.scenario.model import Crash, Scenario
@@ -23,6 +23,14 @@ def starves(scenario: Scenario, path: Path, crash: Crash) -> Iterator[Message]:
     else:
         what = f"the guest outlives its watchdog's action {action!r}"
         yield Message((*path, "how"), what, "write a step `- machine: {do: starve}`, or give it another action")
+
+
+def processors(scenario: Scenario, path: Path, crash: Crash) -> Iterator[Message]:
+    """A crash that needs another processor than the one that panics."""
+    needed = KINDS[crash.how].processors
+    if scenario.guest.smp < needed:
+        what = f"{crash.how} takes {needed} processors, the guest has {scenario.guest.smp}"
+        yield Message((*path, "how"), what, f"add to guest: smp: {needed}")
 
 
 def outlives(scenario: Scenario, path: Path) -> Iterator[Message]:

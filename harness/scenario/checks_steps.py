@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.frozen import Frozen
 from harness.scenario.checks_inject import armed, inject
-from harness.scenario.checks_machine import outlives, starves
+from harness.scenario.checks_machine import outlives, processors, starves
 from harness.scenario.crashes import needed_sysctl
 from harness.scenario.document import Path
 from harness.scenario.errors import suggest
@@ -275,6 +275,7 @@ def _crash(story: Story, index: int, path: Path, crash: Crash) -> Found:
     yield from alive(story, path, "a second crash")
     yield from _wire(story, path, crash)
     yield from starves(story.scenario, path, crash)
+    yield from processors(story.scenario, path, crash)
     for name, value in needed_sysctl(story.scenario.guest, crash).items():
         if str(story.scenario.guest.sysctl.get(name, value)) == "0":
             what = f"{name} is 0, so {crash.how} crashes nothing"

@@ -20,12 +20,16 @@ class CrashKind:
 
     context: str
     sysctl: Mapping[str, int] = field(default_factory=dict)
+    module: bool = False  # done by npcrash.ko (images/npcrash)
+    processors: int = 1  # that the guest must have at least
 
 
 SYSRQ = {
     "kernel.sysrq": 1
 }  # Debian's default mask leaves no crash to the keyboard: drivers/tty/sysrq.c, sysrq_on_mask()
 NMI_PANICS = {"kernel.unknown_nmi_panic": 1}  # else the kernel only says "Dazed and confused"
+OOPS = {"kernel.panic_on_oops": 1}
+SOFT = {"kernel.softlockup_panic": 1, "kernel.watchdog_thresh": 1}  # the detector waits twice as long
 HUNG = {"kernel.hung_task_panic": 1, "kernel.hung_task_timeout_secs": 1}
 
 KINDS: Mapping[CrashWord, CrashKind] = {
@@ -39,6 +43,21 @@ KINDS: Mapping[CrashWord, CrashKind] = {
     "hung-task": CrashKind("kthread khungtaskd", HUNG),
     "watchdog": CrashKind("whatever QEMU's action makes of it"),
     "kill": CrashKind("none: the machine is gone"),
+    "hardirq": CrashKind("hardirq", module=True),
+    "softirq": CrashKind("softirq", module=True),
+    "napi": CrashKind("softirq, inside the NIC's NAPI poll", module=True),
+    "lock": CrashKind("process, interrupts off, a spin lock held", module=True),
+    "tx-lock": CrashKind("process, the TX lock of each NIC held", module=True),
+    "tx-lock-elsewhere": CrashKind(
+        "process, the TX lock of each NIC held by another processor", module=True, processors=2
+    ),
+    "console-lock": CrashKind("process, the console lock held", module=True),
+    "rtnl": CrashKind("process, the RTNL mutex held", module=True),
+    "bug": CrashKind("process, BUG()", OOPS, module=True),
+    "null": CrashKind("process, page fault", OOPS, module=True),
+    "stack-overflow": CrashKind("double fault", OOPS, module=True),
+    "softlockup": CrashKind("the timer's hard interrupt", SOFT, module=True),
+    "hardlockup": CrashKind("none, unless a watchdog's NMI comes", module=True),
 }
 FATAL = ("inject-nmi", "reset", "poweroff")  # actions of the watchdog that the guest does not outlive
 

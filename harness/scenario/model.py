@@ -24,6 +24,8 @@ FrameKind = Literal[
 ChannelName = Literal["agent", "qemu-guest-agent", "ssh"]  # harness.testbed.channels
 CrashWord = Literal[
     "sysrq-c", "sysrq-wire", "sysrq-break", "sysrq-keyboard", "nmi", "mce", "oom", "hung-task", "watchdog", "kill",
+    "hardirq", "softirq", "napi", "lock", "tx-lock", "tx-lock-elsewhere", "console-lock", "rtnl", "bug", "null",
+    "stack-overflow", "softlockup", "hardlockup",
 ]  # fmt: skip
 WatchdogAction = Literal["inject-nmi", "reset", "poweroff", "shutdown", "pause", "debug", "none"]  # QMP's
 BondMode = Literal["balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb"]

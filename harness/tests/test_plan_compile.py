@@ -10,7 +10,7 @@ import pytest
 from harness.plan.addresses import IFNAMSIZ
 from harness.plan.compile import CMDLINE, compile_plan
 from harness.plan.explain import command_lines, explain
-from harness.plan.model import Action, AddTap, Arm, Ask, Await, Device, Gone, Host, Kill, Plan, Qmp, Serve, Type
+from harness.plan.model import Action, AddTap, Arm, Ask, Await, Device, Gone, Host, Kill, Load, Plan, Qmp, Serve, Type
 from harness.plan.nics import DRIVERS, MODELS
 from harness.scenario.load import Loaded, load, load_tree
 from harness.tests.scenario_table import GOOD
@@ -101,8 +101,8 @@ def _key(action: Action) -> tuple[str, ...]:
             return ("serve", action.nic)
         case Type():
             return ("type", action.text)
-        case Kill() | Gone():
-            return (action.do,)
+        case Load() | Kill() | Gone():
+            return (action.do, "")
         case Device():
             return ("device", action.nic, action.op)
         case Ask():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from harness.scenario.load import load
 from harness.scenario.model import CrashWord
 from harness.tests.scenario_table import GOOD, Row, problems_of, row
 
+MODULE = Path(__file__).parents[2] / "images/npcrash/npcrash.c"
 SAID: dict[CrashWord, tuple[str, ...]] = {
     "sysrq-break": (
         'agent  sysctl {"values": {"kernel.sysrq": 1}}  within 15 s',
@@ -37,6 +39,11 @@ SAID: dict[CrashWord, tuple[str, ...]] = {
         'agent  sysctl {"values": {"kernel.hung_task_panic": 1, "kernel.hung_task_timeout_secs": 1}}  within 15 s',
         'agent  crash {"how": "hung-task"}  within 1 s',
     ),
+    "null": (
+        "load   npcrash.ko",
+        'agent  sysctl {"values": {"kernel.panic_on_oops": 1}}  within 15 s',
+        'agent  crash {"how": "null"}  within 1 s',
+    ),
     "kill": ("kill   QEMU", "await  the end of QEMU  within 30 s"),
 }
 
@@ -44,7 +51,7 @@ SAID: dict[CrashWord, tuple[str, ...]] = {
 @pytest.mark.parametrize("how", SAID)
 def test_what_is_done_to_crash_a_guest(tmp_path: Path, how: CrashWord) -> None:
     file = tmp_path / "case.yaml"
-    text = GOOD.replace("how: sysrq-c", f"how: {how}")
+    text = GOOD.replace("how: sysrq-c", f'how: "{how}"')
     file.write_text(text.replace("  - parity: {to: log}\n", "") if how == "kill" else text)
     plan = compile_plan(load(file)[0], "case.yaml:1")
     lines = [line.strip() for line in explain(plan).splitlines()]
@@ -52,7 +59,12 @@ def test_what_is_done_to_crash_a_guest(tmp_path: Path, how: CrashWord) -> None:
 
 
 def test_each_way_is_somebodys_work() -> None:
-    assert {*WAYS, *FROM_OUTSIDE, "sysrq-wire"} == set(KINDS)
+    of_module = {how for how, kind in KINDS.items() if kind.module}
+    assert {*WAYS, *FROM_OUTSIDE, "sysrq-wire", *of_module} == set(KINDS)
+    assert not of_module & {*WAYS, *FROM_OUTSIDE}
+    assert of_module == set(re.findall(r'\{ "([a-z-]+)", way_', MODULE.read_text())), (
+        "the module has each, and no other"
+    )
     assert not WAYS.keys() & FROM_OUTSIDE.keys()
 
 
@@ -71,7 +83,7 @@ ROWS = [
 @pytest.mark.parametrize("bad", ROWS, ids=lambda bad: bad.id)
 def test_a_crash_that_a_sysctl_rules_out_is_refused(bad: Row, tmp_path: Path) -> None:
     how = bad.id.split()[0]
-    good = GOOD.replace("how: sysrq-c", f"how: {how}")
+    good = GOOD.replace("how: sysrq-c", f'how: "{how}"')
     assert problems_of(tmp_path, bad.old, bad.new, good) == bad.problems
 
 
@@ -87,6 +99,12 @@ MACHINE = [
         "- crash: {how: sysrq-c}",
         "- machine: {do: starve}\n  - crash: {how: sysrq-c}",
         "21:19: the guest has no watchdog; add to guest: watchdog: none",
+    ),
+    row(
+        "another processor where there is one",
+        "how: sysrq-c",
+        "how: tx-lock-elsewhere",
+        "21:18: tx-lock-elsewhere takes 2 processors, the guest has 1; add to guest: smp: 2",
     ),
     row(
         "resumed while it runs",
