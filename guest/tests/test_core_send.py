@@ -337,8 +337,9 @@ def test_from_the_rx_hook_too_and_that_is_no_recursion() -> None:
 
 @pytest.mark.parametrize("napi", [True, False], ids=["NAPI", "non-NAPI"])
 def test_an_answer_waits_for_another_cpu_that_is_transmitting(napi: bool) -> None:
-    """It holds xmit_lock for 20 ms, then returns: contention, which costs a wait and no frame."""
+    """It holds xmit_lock until the hook waits for it, then returns: contention, which costs a wait and no frame."""
     wire = wired(napi=napi)
+    wire.info(wire.b).max_retries = wire.info(wire.b).tries = 200_000  # 10 s, were it to take so long
     results = answering(wire)
     arrived: list[bytes] = []
     wire.net.ptype_all.append(lambda skb: arrived.append(bytes(skb.data[42:])))
@@ -348,7 +349,9 @@ def test_an_answer_waits_for_another_cpu_that_is_transmitting(napi: bool) -> Non
     def slow(skb: SkBuff) -> NetdevTx:
         if bytes(skb.data).endswith(b"slow"):
             taken.set()
-            time.sleep(0.02)  # a driver that takes its time
+            until = time.monotonic() + 5
+            while not wire.rx.stats.retried and time.monotonic() < until:
+                time.sleep(0.001)  # a driver that takes its time
         return real(skb)
 
     wire.b.hard_start_xmit = slow  # type: ignore[method-assign]
