@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
 OPEN = 30.0  # seconds; 0.2 under software emulation when nobody else wants the processor
 
-# {port} is the device of the channel's port. A port can be open once only: sshd's input and output are one descriptor.
+# {port} is the device of the channel's port.
 QEMU_GA = "qemu-ga -d -m virtio-serial -p {port} -t /run -f /run/qemu-ga.pid -l /run/qemu-ga.log"
-SSHD = "mkdir -p /run/sshd; setsid /usr/sbin/sshd -i -e -o PrintLastLog=no 0<>{port} >&0 2>/run/sshd.log &"
+SSHD = (
+    "mkdir -p /run/sshd; setsid python3 -S -P -m guest.relay {port} /usr/sbin/sshd -i -e -o PrintLastLog=no"
+    " </dev/null >/dev/null 2>/run/sshd.log &"
+)
 
 
 async def open_channel(name: ChannelName, machine: Machine, login: Login | None = None) -> Channel:
