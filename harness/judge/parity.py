@@ -24,6 +24,9 @@ def check(expect: Parity, seen: Seen) -> CheckResult:
     comparison = compare(seen, expect.to, expect.until)
     if comparison is None:
         return CheckResult(check="parity", about=about, reached=False, held=None, why=_not_reached(seen))
+    if comparison.complete and len(comparison.console) < expect.at_least:
+        why = f"the console shows {many(len(comparison.console), 'line')}, need {expect.at_least}"
+        return CheckResult(check="parity", about=about, reached=False, held=None, why=why)
     if expect.except_cut is not None:
         return except_cut.check(expect.except_cut, about, comparison, seen)
     return CheckResult(

@@ -158,6 +158,7 @@ MEANINGS: dict[str, dict[str, str]] = {
     "Parity": {
         "to": "the endpoint on the host",
         "until": "text of the last line that counts",
+        "at_least": "so many lines, such as a TX ring has not got descriptors for",
         "except_cut": "the lines sent while the link of this NIC was down are missing, and no others",
     },
     "SawEvent": {"name": "of the QMP event"},

@@ -280,13 +280,14 @@ class Delivered(Frozen):
 class Parity(Frozen):
     """From the crash on, each line of the serial console up to `until` is on the wire at `to`, in order, once.
 
-    Not reached unless the console shows a panic. With `except_cut` the lines sent while the link of that NIC was down are lost, and
+    Not reached unless the console shows a panic of at least `at_least` lines. With `except_cut` the lines sent while the link of that NIC was down are lost, and
     no others; not reached unless it was cut in the middle: a line came before, and one was sent meanwhile.
     """
 
     to: Id
     until: str = "end Kernel panic"
     except_cut: Id | None = None
+    at_least: Annotated[int, Field(ge=1)] = 1
 
 
 class SawEvent(Frozen):
