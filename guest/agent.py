@@ -156,8 +156,10 @@ class Agent:
         """Wait for the hot-plugged NIC with this MAC, and learn its interface."""
         began = time.monotonic()
         link = self.links.wait(
-            lambda link: link.mac == mac and bool(driver_of(link.name)), within, f"a NIC with MAC {mac}"
-        )
+            lambda link: link.mac == mac and self._ids.get(link.name, id) == id and bool(driver_of(link.name)),
+            within,
+            f"a NIC with MAC {mac}",
+        )  # a slave has its bond's MAC, which is another NIC's own
         bound = driver_of(link.name)
         if driver and bound != driver:
             raise RuntimeError(f"{link.name} ({mac}) is bound to {bound}, not to {driver}")
@@ -195,6 +197,15 @@ class Agent:
                 set_up(step.value, step.up)
         return {"ifname": id}
 
+    def op_bond_release(self, id: str, slave: str) -> None:  # noqa: A002
+        """bond_release(): the slave keeps its driver and loses its master, and is closed."""
+        Path(f"/sys/class/net/{id}/bonding/slaves").write_text(f"-{self._name(slave)}")
+
+    def op_bond_enslave(self, id: str, slave: str) -> None:  # noqa: A002
+        """bond_enslave() of a NIC that is down, which it sets up."""
+        set_up(self._name(slave), False)
+        Path(f"/sys/class/net/{id}/bonding/slaves").write_text(f"+{self._name(slave)}")
+
     def op_bond_known(self, id: str, within: float = 15) -> dict[str, Any]:  # noqa: A002
         """Wait for a bond that somebody else sets up, over another channel, and learn its interface."""
         self.links.wait(lambda link: link.name == id, within, f"the bond {id}")
@@ -225,6 +236,8 @@ class Agent:
         id_ = self._ids.get(link.name)
         if id_ is not None and (before is None or after is None or before.carrier != after.carrier):
             self._channel.emit("carrier", nic=id_, up=after is not None and after.carrier)
+        if after is None:
+            self._ids.pop(link.name, None)  # the next to have this name may be another
         for bond in glob.glob("/sys/class/net/*/bonding/active_slave"):
             self._active_changed(Path(bond))
 
@@ -261,6 +274,14 @@ class Agent:
         if (target / "enabled").read_text().strip() != "1":
             raise RuntimeError(f"netconsole on {values['dev_name']} stayed disabled; the console says why")
         return {name: str(value) for name, value in values.items()}
+
+    def op_netconsole_again(self, id: str, device: str) -> None:  # noqa: A002
+        """Enable a target whose interface went away and came back, perhaps under another name."""
+        target = NETCONSOLE / id
+        if (target / "enabled").read_text().strip() == "1":
+            (target / "enabled").write_text("0")
+        (target / "dev_name").write_text(self._name(device))
+        (target / "enabled").write_text("1")
 
     def op_kmsg_send(self, endpoint: str, label: str, count: int, background: bool = False, **shape: Any) -> None:
         """Write numbered lines to /dev/kmsg; each becomes one kernel message, printed on every console."""

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from guest.endpoint import Endpoints
-from harness.inject.fuse import Fuse
+from harness.inject import links
+from harness.inject.burst import arm
 from harness.nic.client import ServedNic
 from harness.observe import stuck
 from harness.observe.capture import Capture
@@ -34,6 +35,7 @@ from harness.plan.model import (
     Ask,
     Await,
     Device,
+    Flapping,
     Gone,
     Host,
     Kill,
@@ -42,6 +44,7 @@ from harness.plan.model import (
     Qmp,
     Serve,
     Stage,
+    TapLink,
     Type,
 )
 from harness.plan.nics import MODELS
@@ -120,6 +123,7 @@ class Case:
     crash_module: CrashFile | None = None
     channels: dict[ChannelName, Channel] = field(default_factory=dict)
     fired: list[asyncio.Task[None]] = field(default_factory=list)  # what fuses have set off
+    beside: list[asyncio.Future[None]] = field(default_factory=list)  # links that flap beside the steps
 
 
 class Silent(Exception):
@@ -283,7 +287,11 @@ async def _act(case: Case, action: Action) -> None:
         case Await():
             await _await(case, action)
         case Arm():
-            _arm(case, action)
+            arm(action, case.evidence, case.machine.fast, partial(_fired, case), case.fired)
+        case TapLink():
+            await links.tap_link(action, case.taps[action.tap], case.evidence)
+        case Flapping():
+            await _flap(case, action)
         case _:
             assert_never(action)
 
@@ -347,9 +355,22 @@ async def _qmp(case: Case, action: Qmp, answer: Awaitable[Any] | None = None) ->
     if action.execute == "cont":
         await _resynchronise(case)
     if action.link is not None:
-        case.evidence.add("inject", "link", nic=action.link, state=action.state)
-        for capture in case.captures.values():
-            capture.comment(f"link of {action.link} {action.state}")
+        _changed(case, action)
+
+
+def _changed(case: Case, action: Qmp | Ask) -> None:
+    """Tell what has happened to a link."""
+    keys: dict[str, Any] = {
+        "nic": action.link,
+        "by": action.by,
+        "way": action.way if isinstance(action, Qmp) else "both",
+    }
+    if isinstance(action, Qmp) and action.hold is not None:
+        case.evidence.add("inject", "hold", seconds=action.hold, **keys)
+    else:
+        case.evidence.add("inject", "link", state=action.state, **keys)
+    for capture in case.captures.values():
+        capture.comment(f"link of {action.link} {action.state or 'held'} by {action.by}")
 
 
 async def _resynchronise(case: Case) -> None:
@@ -392,25 +413,20 @@ async def _gone(case: Case, action: Gone) -> None:
     case.evidence.add("run", "gone", how=case.machine.ending())
 
 
-def _arm(case: Case, action: Arm) -> None:
-    """From now on every line counts. What is set off runs beside the steps; `settle` waits for it."""
-    keys: dict[str, Any] = {"step": action.step, "line": action.line, "seen": action.seen, "nic": action.nic}
-    command = action.action
+async def _fired(case: Case, action: Qmp | Device | TapLink, answer: Awaitable[Any] | None) -> None:
+    """What a fuse has set off."""
+    if isinstance(action, Qmp):
+        await _qmp(case, action, answer)
+    else:
+        await _act(case, action)
 
-    async def finish(line_t: float, noticed: float, answer: Awaitable[Any] | None) -> None:
-        if isinstance(command, Qmp):
-            await _qmp(case, command, answer)
-        else:
-            await _device(case, command)
-        case.evidence.add("inject", "timed", **keys, line_t=line_t, noticed=round(noticed, 6))
 
-    def fire(line: Mapping[str, Any]) -> None:
-        noticed = case.evidence.clock.now()
-        answer = case.machine.fast.send(command.execute, command.arguments) if isinstance(command, Qmp) else None
-        case.fired.append(asyncio.get_running_loop().create_task(finish(line["t"], noticed, answer)))
-
-    case.evidence.add("inject", "armed", **keys)
-    case.evidence.watch(Fuse(action, fire).take)
+async def _flap(case: Case, action: Flapping) -> None:
+    work = asyncio.ensure_future(links.flap(action, partial(_qmp, case)))
+    if action.background:
+        case.beside.append(work)
+    else:
+        await work
 
 
 async def _ask(case: Case, action: Ask) -> None:
@@ -432,6 +448,8 @@ async def _ask(case: Case, action: Ask) -> None:
         case.evidence.add("run", "silent", what=silent.what)
         await _where_is_it(case, silent.what)
         raise Silent from silent
+    if action.link is not None:
+        _changed(case, action)
     if action.op == "module":
         case.kallsyms = await _fresh_symbols(case)
 
@@ -513,6 +531,8 @@ async def _where_is_it(case: Case, why: str) -> None:
 async def settle(case: Case) -> None:
     """Stop the machine, then take everything that is still in a buffer, so that what is missing is really missing."""
     case.evidence.watch_no_more()
+    for work in case.beside:
+        work.cancel()
     await asyncio.gather(*case.fired)
     if not case.crashed:
         for endpoint in case.plan.endpoints:

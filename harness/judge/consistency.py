@@ -40,6 +40,7 @@ def _injected(seen: Seen) -> Iterator[str]:
     """What the testcase injects must have been injected, or whatever followed had another cause."""
     steps = [step.inject for step in seen.plan.scenario.steps if step.inject and not step.inject.after]
     wanted = [(inject.link, inject.state == "up") for inject in steps]
+    wanted += [(step.remove.nic, False) for step in seen.plan.scenario.steps if step.remove]
     missing = Counter(wanted) - Counter((cut.nic, cut.up) for cut in seen.records.cuts)
     for nic, up in missing:
         yield f"the testcase takes the link of {nic} {'up' if up else 'down'}, but the evidence does not say that it was done"

@@ -26,6 +26,7 @@ class Down:
     seen: float | None = None  # the guest saw its carrier go
     restored: float | None = None  # set_link up was confirmed
     back: float | None = None  # the guest saw its carrier come back
+    silent: bool = False  # cut in a way that the guest cannot see
 
     @property
     def begin(self) -> float:
@@ -40,9 +41,9 @@ class Down:
 
     @property
     def surely(self) -> tuple[float, float] | None:
-        """Between these the guest knew that its carrier was down; None if it never did."""
+        """Between these the guest knew that its carrier was down, or nothing could pass without its knowing; None if neither."""
         if self.seen is None:
-            return None
+            return (self.cut, inf if self.restored is None else self.restored) if self.silent and self.cut else None
         return self.seen, min((t for t in (self.restored, self.back) if t is not None), default=inf)
 
     def __str__(self) -> str:
@@ -55,9 +56,19 @@ class Down:
         return ", ".join(word for word in words if word)
 
 
-def downs(records: Records, nic: str) -> list[Down]:
-    """The periods in which `nic` had no link, by time."""
-    changes = [(link.t, "cut" if not link.up else "restored") for link in records.cuts if link.nic == nic]
+SILENT = ("tap", "tap-gone", "filter", "rip")  # how a link is cut without the guest's seeing it
+
+
+def downs(records: Records, nic: str, way: str = "both") -> list[Down]:
+    """The periods in which `nic` had no link, by time; with `way` also those in which it had none in that direction."""
+    own = [link for link in records.cuts if link.nic == nic and link.way in ("both", way)]
+    silent = {link.t for link in own if link.by in SILENT}
+    changes = [(link.t, "cut" if not link.up else "restored") for link in own]
+    found = _periods(records, nic, changes)
+    return [replace(period, silent=period.cut in silent) for period in found]
+
+
+def _periods(records: Records, nic: str, changes: list[tuple[float, str]]) -> list[Down]:
     changes += [(link.t, "seen" if not link.up else "back") for link in records.carriers if link.nic == nic]
     found: list[Down] = []
     was_up = False

@@ -21,7 +21,8 @@ from harness.scenario.model import LostOnlyWhileDown
 def check(expect: LostOnlyWhileDown, seen: Seen) -> CheckResult:
     """The check of one `lost_only_while_down` expectation."""
     about = f"messages from {expect.from_} to {expect.to} are lost only while {expect.link} is down"
-    periods = downs(seen.records, expect.link)
+    way = "tx" if seen.plan.endpoint(expect.from_).at == "guest" else "rx"
+    periods = downs(seen.records, expect.link, way)
     found = delivery(seen, expect.from_, expect.to)
     parts = _parts(found, periods)
     if missing := _not_reached(expect, periods, parts):

@@ -30,11 +30,13 @@ class Line(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A NIC's link or carrier changed."""
+    """A NIC's link or carrier changed. `by`: how a link was cut (harness.observe.events); `way`: in which direction."""
 
     t: float
     nic: str
     up: bool
+    by: str = "cable"
+    way: str = "both"
 
 
 class Timed(NamedTuple):
@@ -326,6 +328,11 @@ def _echo(item: _Item) -> Echo:
     return Echo(item.t, item.word("endpoint"), item.may("label"), _seq(item), item.flag("sent"), item.flag("inside"))
 
 
+def _cut(item: _Item) -> Link:
+    up = item.one_of("state", "up", "down") == "up"
+    return Link(item.t, item.word("nic"), up, item.may("by") or "cable", item.may("way") or "both")
+
+
 def _start(records: Records, item: _Item) -> None:
     records.started = item.t
 
@@ -355,7 +362,7 @@ _PARSERS: dict[tuple[str, str], Parser] = {
     ("run", "gone"): lambda r, e: r.gone.append(Name(e.t, e.word("how"))),
     ("console", "line"): lambda r, e: r.console.append(Line(e.t, e.word("text"))),
     ("qmp", "event"): lambda r, e: r.qmp.append(Name(e.t, e.word("name"))),
-    ("inject", "link"): lambda r, e: r.cuts.append(Link(e.t, e.word("nic"), e.one_of("state", "up", "down") == "up")),
+    ("inject", "link"): lambda r, e: r.cuts.append(_cut(e)),
     ("inject", "timed"): lambda r, e: r.timed.append(
         Timed(e.t, e.whole("step"), e.number("line_t"), e.number("noticed"))
     ),

@@ -10,7 +10,7 @@ from harness.judge.model import CheckResult
 from harness.judge.records import Frame, Timed
 from harness.judge.seen import Seen
 from harness.judge.words import at, many
-from harness.scenario.model import Burst, InjectLink
+from harness.scenario.injections import Burst, InjectLink
 
 
 def checks(seen: Seen) -> list[CheckResult]:

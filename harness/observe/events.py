@@ -22,7 +22,8 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | qmp     | event     | name, data |
 | qmp     | reply     | execute, arguments, seconds |
 | qmp     | stuck     | why, sample, cpu, rip, where (function, or null), halted, stack: a guest that went silent, looked at several times |
-| inject  | link      | nic, state: written right after QEMU confirmed set_link |
+| inject  | link      | nic, state, by (cable, tap, tap-gone, guest, unplug, rip, release, filter), way (tx, rx, both; as the guest sees it): written right after whoever did it confirmed |
+| inject  | hold      | nic, by, way, seconds: from now on frames are held for so long at most; 0: no more |
 | inject  | armed     | step, line, seen, nic: that step will be done once so many lines of the panic have been seen (harness.inject.fuse) |
 | inject  | timed     | step, line, seen, nic, line_t, noticed: it has been done; when the line came, and when it was noticed. The step's own event comes right before |
 | inject  | crash     | how (harness.scenario.crashes): written right before the crash was asked for |

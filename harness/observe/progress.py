@@ -41,6 +41,10 @@ class Progress:
         match self._action.what:
             case "event":
                 return bool(src == "qmp" and kind == "event" and event["name"] == of)
+            case "unplugged":
+                return bool(
+                    src == "qmp" and event.get("name") == "DEVICE_DELETED" and event["data"].get("device") == of
+                )
             case "console":
                 assert self._regex is not None
                 return src == "console" and self._regex.search(event["text"]) is not None

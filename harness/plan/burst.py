@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.plan.addresses import ip_of, nics_behind, port_of
-from harness.plan.model import Arm, Device, Qmp
-from harness.scenario.model import Burst, Endpoint, Scenario
+from harness.plan.model import Arm, Device, Qmp, TapLink
+from harness.scenario.injections import Burst
+from harness.scenario.model import Endpoint, Scenario
 
 
-def arm(step: int, action: Qmp | Device, after: Burst, nic: str, scenario: Scenario) -> Arm:
+def arm(step: int, action: Qmp | Device | TapLink, after: Burst, nic: str, scenario: Scenario) -> Arm:
     """`action` of step `step` once the line of `after` has been seen; `nic` is the one whose wire counts if the author names none."""
     counted = after.nic or nic
     flows = tuple(_flows(scenario, counted)) if after.seen == "wire" else ()

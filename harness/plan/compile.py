@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from harness.plan.addresses import ip_of, mac_of, nic_mac, nics_behind, port_of, tap_name
-from harness.plan.model import DiskPlan, EndpointPlan, MachinePlan, NicPlan, Plan, Stage, StreamPlan
-from harness.plan.nics import BRIDGE, DRIVERS, MODELS
+from harness.plan.addresses import ip_of, mac_of, nics_behind, port_of
+from harness.plan.model import DiskPlan, EndpointPlan, MachinePlan, Plan, Stage, StreamPlan
+from harness.plan.nics import DRIVERS
 from harness.plan.setup import setup_stage
 from harness.plan.steps import step_stage, strange_stream
+from harness.plan.wiring import nic_plans
 from harness.scenario.model import Endpoint, Frames, Guest, GuestSsh, KnownBug, Scenario, Send
-
-ROOT_PORT = "rp{}"  # a bus of the q35 base machine
 
 # One template serves all cases of a machine shape, so nothing here may depend on the case.
 CMDLINE = (
@@ -32,7 +31,7 @@ CMDLINE = (
 
 def compile_plan(scenario: Scenario, source: str) -> Plan:
     """The plan of one case; `source` is the testcase's `file:line`."""
-    nics = _nics(scenario)
+    nics = nic_plans(scenario)
     endpoints = tuple(_endpoint(scenario, name) for name in scenario.endpoints)
     steps = (step_stage(number, step, scenario) for number, step in enumerate(scenario.steps, 1))
     stages: tuple[Stage, ...] = (setup_stage(scenario, nics, endpoints), *steps)
@@ -72,31 +71,6 @@ def known_bug(scenario: Scenario) -> KnownBug | None:
     """The first known bug whose every `when` agrees with this case's parameters and kernel."""
     facts = {"kernel": scenario.guest.kernel, **scenario.params}
     return next((bug for bug in scenario.known_bugs if bug.when.items() <= facts.items()), None)
-
-
-def _nics(scenario: Scenario) -> tuple[NicPlan, ...]:
-    buses = _buses(scenario.guest)
-    return tuple(
-        NicPlan(
-            id=name,
-            model=nic.model,
-            device=MODELS[nic.model].device,
-            driver=MODELS[nic.model].driver,
-            mac=nic_mac(scenario, name),
-            tap=tap_name(name, index),
-            bus=buses.get(name),
-            mtu=nic.mtu,
-        )
-        for index, (name, nic) in enumerate(scenario.guest.nics.items())
-    )
-
-
-def _buses(guest: Guest) -> dict[str, str]:
-    """pc's root bus takes every NIC hot; q35's takes none: a root port each, or the bridge for conventional PCI."""
-    if guest.machine == "pc":
-        return {}
-    ports = (ROOT_PORT.format(number) for number in range(len(guest.nics)))
-    return {name: next(ports) if MODELS[nic.model].express else BRIDGE for name, nic in guest.nics.items()}
 
 
 def _endpoint(scenario: Scenario, name: str) -> EndpointPlan:

@@ -19,6 +19,7 @@ from harness.plan.model import (
     Await,
     Device,
     EndpointPlan,
+    Flapping,
     Gone,
     Host,
     Kill,
@@ -27,6 +28,7 @@ from harness.plan.model import (
     Plan,
     Qmp,
     Serve,
+    TapLink,
     Type,
 )
 
@@ -125,6 +127,11 @@ def _action(action: Action) -> str:
             return f"host   {action.op} {_json(action.args)}"
         case Await():
             return f"await  {_await(action)}"
+        case TapLink():
+            return f"tap    {action.tap}: {action.state}"
+        case Flapping():
+            beside = ", beside the steps" if action.background else ""
+            return f"flap   {action.out.link} {action.times} times: {action.up:g} s up, {action.down:g} s down{beside}"
         case Arm():
             where = "the console" if action.seen == "console" else f"the wire of {action.nic}"
             return f"arm    after line {action.line} of the panic on {where}: {_action(action.action)}"

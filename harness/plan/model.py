@@ -13,6 +13,7 @@ from pydantic import Field
 
 from harness.frozen import Frozen
 from harness.scenario.model import ChannelName, Expect, KnownBug, Scenario
+from harness.scenario.words import Way
 
 
 class DiskPlan(Frozen):
@@ -110,8 +111,11 @@ class Qmp(Frozen):
     arguments: dict[str, Any] = {}
     fd_of: str | None = None
     socket_of: str | None = None  # add `socket`: where the process that serves this NIC listens
-    link: str | None = None  # set_link: the NIC whose link this is, so that evidence names it
+    link: str | None = None  # the NIC whose link this is, so that evidence names it
     state: Literal["down", "up"] | None = None
+    by: str = "cable"  # how the link is cut, or put back
+    way: Way = "both"  # in which direction
+    hold: float | None = None  # seconds: the filter holds frames and loses none
     crash: str | None = None  # the way to crash that this is: written down before it is done
 
 
@@ -168,6 +172,30 @@ class Ask(Frozen):
     op: str
     args: dict[str, Any] = {}
     within: float = 15
+    link: str | None = None  # the NIC whose link this changes, so that evidence names it
+    state: Literal["down", "up"] | None = None
+    by: str = "guest"
+
+
+class TapLink(Frozen):
+    """The host's tap loses its carrier or gets it back (TUNSETCARRIER), or is deleted."""
+
+    do: Literal["tap_link"] = "tap_link"
+    nic: str
+    tap: str
+    state: Literal["down", "up", "gone"]
+
+
+class Flapping(Frozen):
+    """`out` and `back`, `times` times: the link is up for `up` seconds, then down for `down` seconds, and up at the end."""
+
+    do: Literal["flapping"] = "flapping"
+    out: Qmp
+    back: Qmp
+    up: float
+    down: float
+    times: int
+    background: bool
 
 
 class Host(Frozen):
@@ -186,10 +214,10 @@ class Await(Frozen):
     """
 
     do: Literal["await"] = "await"
-    what: Literal["carrier", "event", "console", "received", "sent", "dropped", "panic", "text"]
-    of: str  # NIC id, event name, regular expression, endpoint id or send label
+    what: Literal["carrier", "event", "console", "received", "sent", "dropped", "panic", "text", "unplugged"]
+    of: str  # NIC id, QEMU's device, event name, regular expression, endpoint id or send label
     state: Literal["down", "up"] | None = None  # carrier only
-    count: int = 1  # received and dropped only
+    count: int = 1  # received, dropped and unplugged only
     text: str | None = None  # text only: what a message received at endpoint `of` contains
     within: float = 15
     required: bool = False
@@ -205,11 +233,12 @@ class Arm(Frozen):
     seen: Literal["console", "wire"]
     nic: str
     flows: tuple[tuple[str, int, str, int], ...] = Field(default=(), strict=False)
-    action: Annotated[Qmp | Device, Field(discriminator="do")]
+    action: Annotated[Qmp | Device | TapLink, Field(discriminator="do")]
 
 
 Action = Annotated[
-    AddTap | Serve | Device | Qmp | Type | Load | Kill | Gone | Ask | Host | Await | Arm, Field(discriminator="do")
+    AddTap | Serve | Device | Qmp | Type | Load | Kill | Gone | Ask | Host | Await | Arm | TapLink | Flapping,
+    Field(discriminator="do"),
 ]
 
 

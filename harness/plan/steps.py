@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from harness.plan import injections
 from harness.plan.addresses import nobody
-from harness.plan.burst import arm, place
 from harness.plan.crashes import CRASH_KEY, trigger
 from harness.plan.machine import aftermath, machine_step
-from harness.plan.model import Action, Ask, Await, Device, Host, Qmp, Stage, StreamPlan
-from harness.plan.nics import MODELS
-from harness.plan.setup import device_id
+from harness.plan.model import Action, Ask, Await, Device, Host, Stage, StreamPlan
 from harness.scenario.model import (
     ChannelName,
     Crash,
     Fault,
     Frames,
-    InjectLink,
     Keys,
     Run,
     Scenario,
@@ -52,8 +49,8 @@ def step_stage(number: int, step: Step, scenario: Scenario) -> Stage:
 def _translate(number: int, step: Step, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
     if step.send is not None:
         return _send(step.send, scenario)
-    if step.inject is not None:
-        return _inject(number, step.inject, scenario)
+    if (translate := injections.of(step)) is not None:
+        return translate(number, scenario)
     if step.fault is not None:
         return _fault(step.fault)
     if step.wait is not None:
@@ -92,21 +89,6 @@ def _send(send: Send, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
     what = "kernel messages" if endpoint.stack == "kernel" else "datagrams"
     where = " in the background" if send.background else ""
     return f"send {send.count} {what} from {send.from_}{where}", (start, *finish)
-
-
-def _inject(number: int, inject: InjectLink, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
-    title, action = f"link of {inject.link} {inject.state}", _set_link(inject, scenario)
-    if inject.after is None:
-        return title, (action,)
-    armed = arm(number, action, inject.after, inject.link, scenario)
-    return f"{title} after {place(inject.after, inject.link)}", (armed,)
-
-
-def _set_link(inject: InjectLink, scenario: Scenario) -> Qmp | Device:
-    if MODELS[scenario.guest.nics[inject.link].model].served:
-        return Device(nic=inject.link, op="link", args={"up": inject.state == "up"})
-    arguments = {"name": device_id(inject.link), "up": inject.state == "up"}
-    return Qmp(execute="set_link", arguments=arguments, link=inject.link, state=inject.state)
 
 
 def _fault(fault: Fault) -> tuple[str, tuple[Action, ...]]:

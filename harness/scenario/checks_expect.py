@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.frozen import Frozen
 from harness.plan.addresses import nics_behind
+from harness.scenario.checks_links import changes
 from harness.scenario.checks_steps import has_drop_routine
 from harness.scenario.crashes import ends
 from harness.scenario.document import Path
@@ -79,15 +80,16 @@ def _cut(scenario: Scenario, path: Path, nic: str, device: str | None, back_up: 
         yield Message(
             path, f"{nic!r} does not carry {device!r}", "name the NIC, or a slave of the bond, that messages leave by"
         )
-    own = [step.inject for step in scenario.steps if step.inject and step.inject.link == nic]
-    states = [inject.state for inject in own if inject.after is None]  # in a burst nobody in the guest sees a link
+    own = list(changes(scenario, nic))
+    states = [change.state for change in own]
     if "down" not in states:
         what = f"no step cuts the link of {nic!r}"
         yield Message(path, what, f"add a step `- inject: {{link: {nic}, state: down}}`")
     elif back_up and states[-1] == "down":
         what = f"the link of {nic!r} is never put up again"
         yield Message(path, what, f"add a step `- inject: {{link: {nic}, state: up}}`")
-    yield from unseen_link(scenario, path, nic)
+    if not own or any(change.by_cable for change in own):
+        yield from unseen_link(scenario, path, nic)
 
 
 def _crashes(scenario: Scenario) -> bool:
@@ -166,8 +168,8 @@ def _carrier_follows(scenario: Scenario, path: Path, expect: CarrierFollows) -> 
     yield from unknown
     if unknown:
         return
-    own = [step.inject for step in scenario.steps if step.inject and step.inject.link == expect.link]
-    if not any(inject.after is None for inject in own):
+    own = list(changes(scenario, expect.link))
+    if not any(change.by_cable for change in own):
         what = f"no step cuts the link of {expect.link!r}"
         yield Message(at, what, f"add a step `- inject: {{link: {expect.link}, state: down}}`")
     if expect.seen:

@@ -10,8 +10,8 @@ from collections import defaultdict
 
 from harness.plan.burst import netconsoles_over
 from harness.scenario.document import Path
+from harness.scenario.injections import Burst, InjectLink
 from harness.scenario.messages import Message
-from harness.scenario.model import Burst, InjectLink
 from harness.scenario.story import Found, Story, unknown_nic
 
 
@@ -25,13 +25,13 @@ def inject(story: Story, index: int, path: Path, step: InjectLink) -> Found:
 
 
 def _now(story: Story, index: int, path: Path, step: InjectLink) -> Found:
-    was_down = story.down.get(step.link)
-    if story.crashed is not None:
-        what = f"the panic of step {story.crashed + 1} is over when this is done, and a dead kernel says nothing more"
-        yield Message(path, what, "write it before the crash, with `after: {line: ..., seen: console}`")
+    yield from over(story, path)
+    yield from present(story, (*path, "link"), step.link)
     if (waits := next((n for n, other in story.armed.items() if other.link == step.link), None)) is not None:
         what = f"the link of {step.link!r} is to change in the burst, by step {waits + 1}"
         yield Message(path, what, "change it before that step")
+    downs = story.tapless if step.by == "tap" else story.down
+    was_down = downs.get(step.link)
     if step.state == "down" and was_down is not None:
         what = f"the link of {step.link!r} has been down since step {was_down + 1}"
         yield Message((*path, "state"), what, "put it up in between, or remove this step")
@@ -40,12 +40,30 @@ def _now(story: Story, index: int, path: Path, step: InjectLink) -> Found:
             (*path, "state"), f"the link of {step.link!r} is up here", "put it down first, or remove this step"
         )
     if step.state == "down":
-        story.down.setdefault(step.link, index)
+        downs.setdefault(step.link, index)
     else:
-        story.down.pop(step.link, None)
+        downs.pop(step.link, None)
+
+
+def over(story: Story, path: Path) -> Found:
+    """What is done after the crash changes nothing that a dead kernel still says."""
+    if story.crashed is not None:
+        what = f"the panic of step {story.crashed + 1} is over when this is done, and a dead kernel says nothing more"
+        yield Message(path, what, "write it before the crash, with `after: {line: ..., seen: console}`")
+
+
+def present(story: Story, path: Path, nic: str) -> Found:
+    """The NIC has not been taken away, and no other step has hold of its link."""
+    if nic in story.away:
+        yield Message(path, f"{nic!r} has been taken away: {story.away[nic].how}", "restore it before, or name another")
+    if nic in story.flapping:
+        what = f"the link of {nic!r} flaps beside the steps since step {story.flapping[nic] + 1}"
+        yield Message(path, what, "leave it alone, or flap without background")
 
 
 def _armed(story: Story, index: int, path: Path, step: InjectLink, after: Burst) -> Found:
+    if step.by == "guest":
+        yield Message((*path, "by"), "a guest that panics sets no link down", "write by: cable, or remove `after`")
     if story.crashed is not None:
         what = f"the burst of lines of step {story.crashed + 1}'s panic is over when this step is reached"
         yield Message((*path, "after"), what, "write it before the crash")

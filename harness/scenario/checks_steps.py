@@ -12,16 +12,17 @@ from typing import Any
 
 from harness.frozen import Frozen
 from harness.scenario.checks_inject import armed, inject
+from harness.scenario.checks_links import filtered, flap, remove, restore
 from harness.scenario.checks_machine import outlives, processors, starves
 from harness.scenario.crashes import needed_sysctl
 from harness.scenario.document import Path
 from harness.scenario.errors import suggest
+from harness.scenario.injections import Filter, Flap, InjectLink, Remove, Restore
 from harness.scenario.messages import Message
 from harness.scenario.model import (
     Crash,
     Fault,
     Frames,
-    InjectLink,
     Keys,
     MachineStep,
     Run,
@@ -306,6 +307,10 @@ def _run(story: Story, _index: int, path: Path, _run: Run) -> Found:
 _CHECKS: dict[type[Frozen], Callable[[Story, int, Path, Any], Found]] = {
     Send: _send,
     InjectLink: inject,
+    Flap: flap,
+    Remove: remove,
+    Restore: restore,
+    Filter: filtered,
     Fault: _fault,
     WaitCarrier: _wait_carrier,
     WaitEvent: _wait_event,

@@ -67,7 +67,11 @@ MEANINGS: dict[str, dict[str, str]] = {
     },
     "Step": {
         "send": "numbered messages: datagrams from our stack, lines to /dev/kmsg for the kernel's netconsole",
-        "inject": "QMP set_link: the cable is pulled or put back",
+        "inject": "a link goes down or comes up: the cable is pulled or put back",
+        "flap": "the cable goes out and in, again and again; in at the end",
+        "remove": "a NIC, or what belongs to it, is taken away",
+        "restore": "what was unplugged or released comes back, into its bond, or with its netconsole",
+        "filter": "QEMU's filters between NIC and tap; with neither `lose` nor `hold` the filter is taken away",
         "fault": "something goes wrong with a NIC of `model: tg3`; see [tg3.md](tg3.md)",
         "wait": "until one of these has been seen, with a deadline; if it passes, the run goes on and the judge says what was not reached",
         "frames": "raw frames that the client they go to must leave alone, a millisecond apart",
@@ -88,12 +92,31 @@ MEANINGS: dict[str, dict[str, str]] = {
     "InjectLink": {
         "link": "a NIC",
         "state": "what its link becomes",
+        "by": "`cable`: QMP set_link; `tap`: the carrier of the host's tap, which the guest cannot see; `guest`: `ip link set` in the guest",
         "after": "not now, but in the burst of the panic that a later step brings about; see [injections.md](injections.md)",
     },
     "Burst": {
         "line": "right after the line of this number was seen, counted from the crash on",
         "seen": "where: on the serial console, or as a netconsole frame on a tap",
         "nic": "whose tap; if not given, that of the NIC that is injected into",
+    },
+    "Flap": {
+        "link": "a NIC",
+        "period": "seconds",
+        "duty": "the share of each period in which the cable is in, at its beginning",
+        "times": "how many periods",
+        "background": "go on at once; whatever is still to come at the end of the case is left out",
+    },
+    "Remove": {
+        "nic": "a NIC",
+        "how": "`unplug`: QMP device_del; `rip`: torn out under its driver; `release`: from its bond; `tap`: the host's tap is deleted",
+    },
+    "Restore": {"nic": "a NIC that was unplugged or released"},
+    "Filter": {
+        "nic": "a NIC",
+        "lose": "what is lost from now on, seen from the guest",
+        "hold": "what is held from now on, seen from the guest, and let through each `seconds`",
+        "seconds": "with `hold`",
     },
     "Fault": {
         "nic": "a NIC of `model: tg3`",

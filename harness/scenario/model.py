@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from harness.frozen import Frozen
+from harness.scenario.injections import Filter, Flap, InjectLink, Remove, Restore
+from harness.scenario.words import Id, Seconds, Way
 
-Id = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,14}$")]
 Mac = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,55}$")]
-Seconds = Annotated[float, Field(gt=0, le=3600)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 VerdictWord = Literal["PASS", "FAIL", "INCONCLUSIVE", "ERROR"]
 FrameKind = Literal[
@@ -110,25 +110,6 @@ class Send(Frozen):
     label: Id | None = None  # name for `wait: {sent: LABEL}`; default: the endpoint's name
 
 
-class Burst(Frozen):
-    """A place in the burst of lines of a panic that a later step brings about: right after the `line`-th line has been seen, on the
-    serial console or as a netconsole frame on the tap of `nic` (default: the NIC that is injected into). Lines count from 1, from
-    the crash on."""
-
-    line: Annotated[int, Field(ge=1, le=1_000_000)]
-    seen: Literal["console", "wire"]
-    nic: Id | None = None
-
-
-class InjectLink(Frozen):
-    """QMP set_link: the NIC sees its link go down or come up, as if the cable was pulled or put back. `after`: not now, but in
-    the middle of the panic."""
-
-    link: Id
-    state: Literal["down", "up"]
-    after: Burst | None = None
-
-
 FaultName = Literal[
     "no-interrupts", "no-completions", "no-dma", "stale-status", "gone", "no-reset", "slow",
     "drop", "corrupt", "delay", "reorder", "duplicate", "silent-link", "spurious-interrupt",
@@ -143,7 +124,7 @@ class Fault(Frozen):
     end: FaultName | None = None
     chance: Annotated[float, Field(ge=0, le=1)] = 1  # frames only
     seconds: Annotated[float, Field(ge=0, le=4)] = 0  # delay and slow only
-    direction: Literal["tx", "rx", "both"] = "both"  # frames only; seen from the guest
+    direction: Way = "both"  # frames only; seen from the guest
 
 
 class WaitCarrier(Frozen):
@@ -251,6 +232,10 @@ class Step(Frozen):
 
     send: Send | None = None
     inject: InjectLink | None = None
+    flap: Flap | None = None
+    remove: Remove | None = None
+    restore: Restore | None = None
+    filter: Filter | None = None
     fault: Fault | None = None
     wait: Wait | None = None
     frames: Frames | None = None

@@ -14,8 +14,9 @@ from harness.frozen import Frozen
 from harness.plan.nics import MODELS
 from harness.scenario.document import Path
 from harness.scenario.errors import suggest
+from harness.scenario.injections import InjectLink, Remove
 from harness.scenario.messages import Message
-from harness.scenario.model import Frames, InjectLink, Scenario, Send
+from harness.scenario.model import Frames, Scenario, Send
 
 Found = Iterator[Message]
 
@@ -29,6 +30,10 @@ class Story:
     strange: dict[str, Frames] = field(default_factory=dict)  # by label
     running: dict[str, int] = field(default_factory=dict)  # background sends nobody has waited for
     down: dict[str, int] = field(default_factory=dict)  # links that are down
+    tapless: dict[str, int] = field(default_factory=dict)  # taps without carrier
+    away: dict[str, Remove] = field(default_factory=dict)  # NICs that were taken away
+    filtered: dict[str, int] = field(default_factory=dict)  # NICs with a filter
+    flapping: dict[str, int] = field(default_factory=dict)  # links that flap beside the steps
     faults: dict[str, list[str]] = field(default_factory=dict)  # by NIC: what is wrong with it
     armed: dict[int, InjectLink] = field(default_factory=dict)  # by step: what waits for the burst of a panic
     crashed: int | None = None

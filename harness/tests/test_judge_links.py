@@ -8,7 +8,7 @@ import pytest
 
 from harness.judge.links import CLOCK_SLACK, Down, down_at, downs, state_at, surely_down
 from harness.judge.records import parse
-from harness.tests.judge_evidence import event, link
+from harness.tests.judge_evidence import event, link, run
 
 CUT, UP = "cut", "up"  # of the host
 GONE, BACK = "gone", "back"  # of the guest's carrier
@@ -92,3 +92,18 @@ def test_state_at() -> None:
     assert state_at(records, 2.0) == "n0 carrier up"
     assert state_at(records, 5.05) == "n0 link down since 5.000 s, carrier up"
     assert state_at(records, 6.0) == "n0 link down since 5.000 s, carrier down; b0 active n1"
+
+
+def test_a_cut_that_nobody_in_the_guest_can_see_counts_by_its_own_time() -> None:
+    cut = event(3.0, "inject", "link", nic="n0", state="down", by="filter", way="tx")
+    mended = event(4.0, "inject", "link", nic="n0", state="up", by="filter", way="tx")
+    records = parse(run(cut, mended))
+    (period,) = downs(records, "n0", "tx")
+    assert period.surely == (3.0, 4.0)
+    assert downs(records, "n0", "rx") == []
+    assert downs(records, "n0") == []
+
+
+def test_a_cable_is_cut_both_ways_and_the_guest_must_have_seen_it() -> None:
+    records = parse(run(event(3.0, "inject", "link", nic="n0", state="down", by="cable", way="both")))
+    assert [period.surely for period in downs(records, "n0", "rx")] == [None]

@@ -10,7 +10,24 @@ import pytest
 from harness.plan.addresses import IFNAMSIZ
 from harness.plan.compile import CMDLINE, compile_plan
 from harness.plan.explain import command_lines, explain
-from harness.plan.model import Action, AddTap, Arm, Ask, Await, Device, Gone, Host, Kill, Load, Plan, Qmp, Serve, Type
+from harness.plan.model import (
+    Action,
+    AddTap,
+    Arm,
+    Ask,
+    Await,
+    Device,
+    Flapping,
+    Gone,
+    Host,
+    Kill,
+    Load,
+    Plan,
+    Qmp,
+    Serve,
+    TapLink,
+    Type,
+)
 from harness.plan.nics import DRIVERS, MODELS
 from harness.scenario.load import Loaded, load, load_tree
 from harness.tests.scenario_table import GOOD
@@ -111,6 +128,10 @@ def _key(action: Action) -> tuple[str, ...]:
             return ("host", action.op)
         case Await():
             return ("await", action.what, action.of)
+        case TapLink():
+            return ("tap_link", action.nic)
+        case Flapping():
+            return ("flapping", str(action.out.link))
         case Arm():
             return ("arm", *_key(action.action))
 

@@ -135,3 +135,130 @@ ROWS = [
 @pytest.mark.parametrize("bad", ROWS, ids=lambda bad: bad.id)
 def test_injections_that_cannot_happen(bad: Row, tmp_path: Path) -> None:
     assert problems_of(tmp_path, bad.old, bad.new) == bad.problems
+
+
+LINKS = [
+    row(
+        "flapping",
+        "- inject: {link: n0, state: down}\n  - wait: {carrier: n0, state: down}",
+        "- flap: {link: n0, period: 1}",
+    ),
+    row("set down in the guest", "{link: n0, state: down}", "{link: n0, state: down, by: guest}"),
+    row(
+        "unplugged and back",
+        "- inject: {link: n0, state: down}\n  - wait: {carrier: n0, state: down}",
+        "- remove: {nic: n1}\n  - restore: {nic: n1}",
+    ),
+    row(
+        "a filter and none",
+        "- inject: {link: n0, state: down}\n  - wait: {carrier: n0, state: down}",
+        "- filter: {nic: n0, lose: tx}\n  - filter: {nic: n0}\n  - filter: {nic: n0, hold: rx, seconds: 1}",
+    ),
+    row(
+        "flaps longer than the case",
+        "- wait: {carrier: n0, state: down}",
+        "- inject: {link: n0, state: up}\n  - flap: {link: n0, period: 2, times: 100}",
+        "21:40: 100 times 2 s is longer than the case's timeout of 120 s; raise `timeout`, or flap less often",
+    ),
+    row(
+        "flaps without a link",
+        "- wait: {carrier: n0, state: down}",
+        "- flap: {link: n0, period: 1}",
+        "20:18: the link of 'n0' is down since step 3; put it up before",
+    ),
+    row(
+        "a link that flaps already",
+        "- inject: {link: n0, state: down}\n  - wait: {carrier: n0, state: down}",
+        "- flap: {link: n0, period: 1, background: true}\n  - inject: {link: n0, state: down}",
+        "20:20: the link of 'n0' flaps beside the steps since step 3; leave it alone, or flap without background",
+    ),
+    row(
+        "a slave that is none",
+        "- wait: {carrier: n0, state: down}",
+        "- remove: {nic: n0, how: release}",
+        "20:28: 'n0' is no slave of a bond; name a slave, or write how: unplug",
+    ),
+    row(
+        "an unknown slave",
+        "- wait: {carrier: n0, state: down}",
+        "- remove: {nic: n4, how: release}\n  - restore: {nic: n4}\n  - flap: {link: n4, period: 1}\n  - filter: {nic: n4, lose: tx}",
+        "20:19: 'n4' is no NIC; NICs: n0, n1, n2",
+        "21:20: 'n4' is no NIC; NICs: n0, n1, n2",
+        "22:18: 'n4' is no NIC; NICs: n0, n1, n2",
+        "23:19: 'n4' is no NIC; NICs: n0, n1, n2",
+    ),
+    row(
+        "a NIC that is away",
+        "- wait: {carrier: n0, state: down}",
+        "- remove: {nic: n1}\n  - inject: {link: n1, state: down}",
+        "21:20: 'n1' has been taken away: unplug; restore it before, or name another",
+    ),
+    row(
+        "taken away twice",
+        "- wait: {carrier: n0, state: down}",
+        "- remove: {nic: n1}\n  - remove: {nic: n1, how: rip}",
+        "21:19: 'n1' has been taken away: unplug; restore it before, or name another",
+    ),
+    row(
+        "put back what is there",
+        "- wait: {carrier: n0, state: down}",
+        "- restore: {nic: n1}",
+        "20:20: 'n1' has not been taken away here; remove it before, or leave this step out",
+    ),
+    row(
+        "what was torn out never comes back",
+        "- wait: {carrier: n0, state: down}",
+        "- remove: {nic: n1, how: rip}\n  - restore: {nic: n1}\n  - remove: {nic: n2, how: tap}\n  - restore: {nic: n2}",
+        "21:20: 'n1' was torn out, which QEMU takes for the end of it; remove it by how: unplug",
+        "23:20: the tap of 'n2' is gone, and QEMU's backend with it; use inject with by: tap",
+    ),
+    row(
+        "our stack on a NIC that goes",
+        "- wait: {carrier: n0, state: down}",
+        "- remove: {nic: n0}\n  - restore: {nic: n0}",
+        "21:20: 'sender' has its socket on the interface that went away with 'n0'; put our stack on a bond, or use stack: kernel",
+    ),
+    row(
+        "the dead unplug nothing",
+        CRASH,
+        CRASH + "  - remove: {nic: n1}\n  - filter: {nic: n1, lose: tx}\n",
+        "22:13: 'n1' is to be taken away, but step 5 crashed the guest; move it before the crash",
+        "23:13: the panic of step 5 is over when this is done, and a dead kernel says nothing more; write it before the crash, with `after: {line: ..., seen: console}`",
+        "23:19: 'n1' has been taken away: unplug; restore it before, or name another",
+    ),
+    row(
+        "a filter that does two things",
+        "- wait: {carrier: n0, state: down}",
+        "- filter: {nic: n0, lose: tx, hold: rx, seconds: 1}",
+        "20:13: a filter loses frames or holds them; give one of lose, hold",
+    ),
+    row(
+        "held for no time",
+        "- wait: {carrier: n0, state: down}",
+        "- filter: {nic: n0, hold: rx}",
+        "20:13: how long frames are held is said by `seconds`; give both of hold, seconds, or neither",
+    ),
+    row(
+        "a filter on a filter",
+        "- wait: {carrier: n0, state: down}",
+        "- filter: {nic: n0, lose: tx}\n  - filter: {nic: n0, lose: rx}",
+        "21:19: 'n0' has a filter since step 4; take it away before: `- filter: {nic: n0}`",
+    ),
+    row(
+        "no filter to take away",
+        "- wait: {carrier: n0, state: down}",
+        "- filter: {nic: n0}",
+        "20:19: 'n0' has no filter here; give one of lose, hold",
+    ),
+    row(
+        "a guest that panics sets nothing down",
+        CRASH,
+        armed("{link: n1, state: down, by: guest, after: {line: 9, seen: console}}"),
+        "21:41: a guest that panics sets no link down; write by: cable, or remove `after`",
+    ),
+]
+
+
+@pytest.mark.parametrize("bad", LINKS, ids=lambda bad: bad.id)
+def test_links_that_cannot_do_this(bad: Row, tmp_path: Path) -> None:
+    assert problems_of(tmp_path, bad.old, bad.new) == bad.problems

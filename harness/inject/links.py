@@ -1,0 +1,53 @@
+"""What is done to links beyond one command: a tap's carrier, a tap that is deleted, a link that flaps.
+
+In: the action, and a function that does one QMP action. Out: `inject link` events. Rule: an event is written when the change has
+been made; the pace of a flapping link is the testcase's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import struct
+from collections.abc import Awaitable, Callable
+
+from pyroute2 import IPRoute
+
+from harness.observe.events import Evidence
+from harness.plan.model import Flapping, Qmp, TapLink
+from harness.testbed.errors import TestbedError
+
+TUNSETCARRIER = 0x400454E2  # linux/if_tun.h, since Linux 5.0
+
+
+def tap_carrier(fd: int, up: bool) -> None:
+    """Give the tap its carrier or take it. Raises TestbedError for a kernel that cannot."""
+    try:
+        fcntl.ioctl(fd, TUNSETCARRIER, struct.pack("i", up))
+    except OSError as error:
+        raise TestbedError(f"a tap's carrier cannot be set: {error.strerror}", "Linux 5.0 or newer can") from error
+
+
+def delete_tap(name: str) -> None:
+    """Delete the interface; whoever holds its descriptor is left with an error for each frame."""
+    with IPRoute() as netlink:
+        netlink.link("del", index=netlink.link_lookup(ifname=name)[0])
+
+
+async def tap_link(action: TapLink, fd: int, evidence: Evidence) -> None:
+    """netlink's library drives an event loop of its own, hence the thread."""
+    if action.state == "gone":
+        await asyncio.to_thread(delete_tap, action.tap)
+        evidence.add("inject", "link", nic=action.nic, state="down", by="tap-gone", way="both")
+    else:
+        tap_carrier(fd, action.state == "up")
+        evidence.add("inject", "link", nic=action.nic, state=action.state, by="tap", way="rx")
+
+
+async def flap(action: Flapping, qmp: Callable[[Qmp], Awaitable[None]]) -> None:
+    """All of it. Each wait is a part of the period that the testcase asks for."""
+    for _ in range(action.times):
+        await asyncio.sleep(action.up)
+        await qmp(action.out)
+        await asyncio.sleep(action.down)
+        await qmp(action.back)

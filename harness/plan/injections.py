@@ -1,0 +1,185 @@
+"""Steps that change links and NICs -> actions: what goes over QMP, to the guest's agent, or to a tap.
+
+In: a step and its scenario. Out: a title and actions. Rule: what takes effect is told as `inject link` with the way in which it was done, so
+that the judge knows of one kind of event; what the guest does with it is seen, not planned, but for a NIC that must come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from harness.plan.addresses import nics_behind
+from harness.plan.burst import arm, place
+from harness.plan.device import device_add
+from harness.plan.model import Action, Ask, Await, Device, Flapping, Qmp, TapLink
+from harness.plan.nics import MODELS
+from harness.plan.setup import BIND, CARRIER, device_id
+from harness.plan.wiring import nic_plans
+from harness.scenario.injections import Filter, Flap, InjectLink, Remove, Restore
+from harness.scenario.model import Scenario, Step
+from harness.scenario.words import Way
+
+Translated = tuple[str, tuple[Action, ...]]
+UNPLUGGED = 20.0  # seconds; under emulation a NIC is gone after 0.2 s, from a root port after 6 s
+QUEUES: dict[Way, str] = {
+    "tx": "rx",
+    "rx": "tx",
+    "both": "all",
+}  # a filter's queue is named after what the backend does
+
+
+def of(step: Step) -> Callable[[int, Scenario], Translated] | None:
+    """What translates this step, if it is one of these kinds."""
+    match step:
+        case Step(inject=InjectLink() as inject):
+            return partial(_inject, inject)
+        case Step(flap=Flap() as flap):
+            return partial(_flap, flap)
+        case Step(remove=Remove() as remove):
+            return partial(_remove, remove)
+        case Step(restore=Restore() as restore):
+            return partial(_restore, restore)
+        case Step(filter=Filter() as rule):
+            return partial(_filter, rule)
+    return None
+
+
+def _inject(inject: InjectLink, number: int, scenario: Scenario) -> Translated:
+    title = f"link of {inject.link} {inject.state}"
+    if inject.by == "guest":
+        op = "nic_up" if inject.state == "up" else "nic_down"
+        return f"{title} in the guest", (Ask(op=op, args={"id": inject.link}, link=inject.link, state=inject.state),)
+    title += " at the host's tap" if inject.by == "tap" else ""
+    action = (
+        _tap(scenario, inject.link, inject.state)
+        if inject.by == "tap"
+        else set_link(scenario, inject.link, inject.state)
+    )
+    if inject.after is None:
+        return title, (action,)
+    armed = arm(number, action, inject.after, inject.link, scenario)
+    return f"{title} after {place(inject.after, inject.link)}", (armed,)
+
+
+def set_link(scenario: Scenario, nic: str, state: str) -> Qmp | Device:
+    """The cable, pulled or put back."""
+    if MODELS[scenario.guest.nics[nic].model].served:
+        return Device(nic=nic, op="link", args={"up": state == "up"})
+    return _qmp_link(nic, state == "up")
+
+
+def _qmp_link(nic: str, up: bool) -> Qmp:
+    return Qmp(execute="set_link", arguments={"name": device_id(nic), "up": up}, link=nic, state="up" if up else "down")
+
+
+def _tap(scenario: Scenario, nic: str, state: str) -> TapLink:
+    tap = next(plan.tap for plan in nic_plans(scenario) if plan.id == nic)
+    return TapLink.model_validate({"nic": nic, "tap": tap, "state": state})
+
+
+def _flap(flap: Flap, _number: int, _scenario: Scenario) -> Translated:
+    up = flap.period * flap.duty
+    action = Flapping(
+        out=_qmp_link(flap.link, False),
+        back=_qmp_link(flap.link, True),
+        up=round(up, 6),
+        down=round(flap.period - up, 6),
+        times=flap.times,
+        background=flap.background,
+    )
+    return f"link of {flap.link} flaps {flap.times} times, each {flap.period:g} s", (action,)
+
+
+def _remove(remove: Remove, number: int, scenario: Scenario) -> Translated:
+    nic, device = remove.nic, device_id(remove.nic)
+    title = f"{nic} is taken away: {remove.how}"
+    if remove.how == "tap":
+        return title, (_tap(scenario, nic, "gone"),)
+    if remove.how == "release":
+        bond = _bond_of(scenario, nic)
+        return title, (_slave("bond_release", bond, nic, "down"),)
+    if remove.how == "rip":
+        path = {"path": f"/machine/peripheral/{device}", "property": "realized", "value": False}
+        return title, (Qmp(execute="qom-set", arguments=path, link=nic, state="down", by="rip"),)
+    before = sum(s.remove is not None and s.remove.nic == nic for s in scenario.steps[: number - 1])
+    return title, (
+        Qmp(execute="device_del", arguments={"id": device}, link=nic, state="down", by="unplug"),
+        Await(what="unplugged", of=device, count=before + 1, within=UNPLUGGED, required=True),
+        Qmp(execute="netdev_del", arguments={"id": f"net-{nic}"}),
+    )
+
+
+def _bond_of(scenario: Scenario, nic: str) -> str:
+    """The bond whose slave it is; the loader has seen that there is one."""
+    return next(name for name, bond in scenario.guest.bonds.items() if nic in bond.slaves)
+
+
+def _slave(op: str, bond: str, nic: str, state: str) -> Ask:
+    args = {"id": bond, "slave": nic}
+    return Ask.model_validate({"op": op, "args": args, "link": nic, "state": state, "by": "release"})
+
+
+def _restore(restore: Restore, number: int, scenario: Scenario) -> Translated:
+    nic = restore.nic
+    how = next(s.remove.how for s in reversed(scenario.steps[: number - 1]) if s.remove and s.remove.nic == nic)
+    slave = any(nic in bond.slaves for bond in scenario.guest.bonds.values())
+    again = (_slave("bond_enslave", _bond_of(scenario, nic), nic, "up"),) if slave else _alone(scenario, nic)
+    plugged = _plug_again(scenario, nic) if how == "unplug" else ()
+    carrier = Await(what="carrier", of=nic, state="up", within=CARRIER, required=True)
+    return f"{nic} is put back", (*plugged, *again, carrier)
+
+
+def _plug_again(scenario: Scenario, nic: str) -> tuple[Action, ...]:
+    plan = next(plan for plan in nic_plans(scenario) if plan.id == nic)
+    netdev, fdname = f"net-{nic}", f"fd-{nic}"
+    return (
+        Qmp(execute="getfd", arguments={"fdname": fdname}, fd_of=plan.tap),
+        Qmp(execute="netdev_add", arguments={"type": "tap", "id": netdev, "fd": fdname}),
+        *device_add(plan, device_id(nic), netdev, scenario.guest.nics[nic].properties),
+        Ask(op="nic_wait", args={"id": nic, "mac": plan.mac, "driver": plan.driver}, within=BIND),
+    )
+
+
+def _alone(scenario: Scenario, nic: str) -> tuple[Action, ...]:
+    """Up, and its netconsoles enabled anew: the kernel disables them when their interface goes (netconsole_netdev_event())."""
+    mtu = scenario.guest.nics[nic].mtu
+    args = {"id": nic, **({} if mtu is None else {"mtu": mtu})}
+    ends = [(name, end) for name, end in scenario.endpoints.items() if (end.stack, end.device) == ("kernel", nic)]
+    consoles = (Ask(op="netconsole_again", args={"id": name, "device": nic}) for name, _ in ends)
+    return (Ask(op="nic_up", args=args, link=nic, state="up", by="unplug"), *consoles)
+
+
+def _filter(rule: Filter, number: int, scenario: Scenario) -> Translated:
+    nic, name, hole = rule.nic, f"filter-{rule.nic}", f"hole-{rule.nic}"
+    if rule.lose is not None:
+        chardev = Qmp(execute="chardev-add", arguments={"id": hole, "backend": {"type": "null", "data": {}}})
+        queue = {"queue": QUEUES[rule.lose], "netdev": f"net-{nic}", "outdev": hole}
+        put = Qmp(
+            execute="object-add",
+            arguments={"qom-type": "filter-redirector", "id": name, **queue},
+            link=nic, state="down", by="filter", way=rule.lose,
+        )  # fmt: skip
+        return f"{rule.lose} of {nic} is lost from now on", (chardev, put)
+    if rule.hold is not None and rule.seconds is not None:
+        queue = {"queue": QUEUES[rule.hold], "netdev": f"net-{nic}"}
+        interval = {"interval": round(rule.seconds * 1_000_000)}  # microseconds
+        arguments = {"qom-type": "filter-buffer", "id": name, **queue, **interval}
+        held = Qmp(execute="object-add", arguments=arguments, link=nic, by="filter", way=rule.hold, hold=rule.seconds)
+        return f"{rule.hold} of {nic} is held, {rule.seconds:g} s at most", (held,)
+    return _unfilter(nic, name, hole, number, scenario)
+
+
+def _unfilter(nic: str, name: str, hole: str, number: int, scenario: Scenario) -> Translated:
+    before = next(s.filter for s in reversed(scenario.steps[: number - 1]) if s.filter and s.filter.nic == nic)
+    if before.hold is not None:
+        taken = Qmp(execute="object-del", arguments={"id": name}, link=nic, by="filter", way=before.hold, hold=0)
+        return f"nothing of {nic} is held from now on", (taken,)
+    assert before.lose is not None
+    gone = Qmp(execute="object-del", arguments={"id": name}, link=nic, state="up", by="filter", way=before.lose)
+    return f"nothing of {nic} is lost from now on", (gone, Qmp(execute="chardev-remove", arguments={"id": hole}))
+
+
+def carries(scenario: Scenario, nic: str, device: str) -> bool:
+    """Whether frames of `device` may pass `nic`."""
+    return nic in nics_behind(scenario, device)
