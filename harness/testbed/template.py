@@ -272,12 +272,19 @@ async def restore(guest: Machine, template: Template) -> None:
     await guest.qmp.execute("cont")
 
 
+def sealed_memory(size: int) -> int:
+    """A memfd of `size` bytes that nobody can shrink: a process that maps it would die of SIGBUS at what is gone."""
+    fd = os.memfd_create("guest-ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return fd
+
+
 @contextlib.contextmanager
 def blank_memory(mebibytes: int) -> Iterator[tuple[Memory, Sequence[int]]]:
     """RAM for a machine that boots by itself; as `clone_memory`."""
-    fd = os.memfd_create("guest-ram")
+    fd = sealed_memory(mebibytes << 20)
     try:
-        os.ftruncate(fd, mebibytes << 20)
         yield Memory(f"/proc/self/fd/{fd}", True), (fd,)
     finally:
         os.close(fd)
@@ -289,7 +296,7 @@ def clone_memory(template: Template, shared: bool) -> Iterator[tuple[Memory, Seq
     if not shared:
         yield Memory(str(template.ram), False), ()
         return
-    fd = os.memfd_create("guest-ram")
+    fd = sealed_memory(template.ram.stat().st_size)
     try:
         _copy_sparse(template.ram, fd)
         yield Memory(f"/proc/self/fd/{fd}", True), (fd,)
@@ -298,10 +305,9 @@ def clone_memory(template: Template, shared: bool) -> Iterator[tuple[Memory, Seq
 
 
 def _copy_sparse(source: Path, target: int) -> None:
-    """Copy what is data, leave holes as holes."""
+    """Copy what is data, leave holes as holes. `target` has the size of `source`."""
     with source.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        os.ftruncate(target, size)
         offset = 0
         while offset < size:
             try:

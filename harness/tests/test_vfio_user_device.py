@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import errno
+import fcntl
 import mmap
 import os
 import random
@@ -11,12 +12,13 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from harness.testbed.process import spawn
+from harness.testbed.template import sealed_memory
 from harness.tests.test_vfio_user_session import VERSION, access, message
 from harness.vfio_user import example, wire
 from harness.vfio_user.config import BarKind, Capability, ConfigSpace, Identity, msi
@@ -33,8 +35,7 @@ PAGE = 4096
 
 @pytest.fixture
 def ram() -> Iterator[int]:
-    fd = os.memfd_create("ram")
-    os.ftruncate(fd, 16 * PAGE)
+    fd = sealed_memory(16 * PAGE)
     yield fd
     os.close(fd)
 
@@ -114,6 +115,40 @@ def test_a_descriptor_that_is_no_memory_is_refused(ram: int) -> None:
         dma.map(3, 0, PAGE, file.fileno(), 0)
     os.close(reader)
     os.close(writer)
+
+
+def unsealed(_folder: Path) -> int:
+    return os.memfd_create("unsealed", os.MFD_ALLOW_SEALING)
+
+
+def sealed_against_growth(_folder: Path) -> int:
+    fd = unsealed(_folder)
+    os.ftruncate(fd, PAGE)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+    return fd
+
+
+def on_disk(folder: Path) -> int:
+    return os.open(folder / "ram", os.O_RDWR | os.O_CREAT)
+
+
+@pytest.mark.parametrize("made", [unsealed, sealed_against_growth, on_disk])
+def test_a_file_that_its_owner_can_shrink_does_not_end_the_server(
+    made: Callable[[Path], int], served: Served, tmp_path: Path
+) -> None:
+    """Were it mapped, the doorbell would end this process with SIGBUS."""
+    loop, path, _, remarks = served
+    client, fd = Client(loop, path), made(tmp_path)
+    os.ftruncate(fd, PAGE)
+    client.send(VERSION)
+    client.send(message(Command.DMA_MAP, wire.DMA_MAP.pack(32, 3, 0, 0, PAGE)), (fd,))
+    client.serve()
+    os.ftruncate(fd, 0)
+    client.send(write(example.SOURCE, 0) + write(example.TARGET, 64) + write(example.LENGTH, 14))
+    client.send(write(example.DOORBELL, 1) + message(Command.REGION_READ, access(example.STATUS, 0, 4)))
+    assert client.serve()[-4:] == b"\2\0\0\0", "a fault of the device"
+    assert any("can shrink" in remark for remark in remarks), remarks
+    os.close(fd)
 
 
 def test_unmapping_while_somebody_looks_is_no_crash(ram: int) -> None:

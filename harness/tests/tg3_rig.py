@@ -14,6 +14,7 @@ from collections.abc import Callable
 from guest.netpoll.layout import bcm5787 as hw
 from guest.netpoll.layout.bcm5787 import Reg, Sram, StatusBlock, TxFlag
 from harness.nic.tg3.chip import Tg3
+from harness.testbed.template import sealed_memory
 from harness.vfio_user.dma import DmaMemory
 
 MAC = bytes.fromhex("525400aabb01")
@@ -28,8 +29,7 @@ class Bus:
 
     def __init__(self) -> None:
         self.memory = DmaMemory()
-        fd = os.memfd_create("rig")
-        os.ftruncate(fd, SIZE)
+        fd = sealed_memory(SIZE)
         self.memory.map(3, 0, SIZE, fd, 0)
         os.close(fd)
         self.msi_enabled, self.interrupts, self.pin, self.slept = True, 0, False, 0.0

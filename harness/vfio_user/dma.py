@@ -5,7 +5,8 @@ is nothing. Rule: no access leaves a mapped range, and no address is mapped twic
 
 Single stores (`store16`, `store32`) are one store of the CPU each, so that the guest never sees half of an index:
 `struct.pack_into` on shared memory would clear the place first. Ranges without a descriptor (ROM, VGA) are known and fault.
-The client must not shrink a mapped file; QEMU's memory cannot be shrunk.
+Only files that are sealed against shrinking are mapped: a mapped page that the client takes away would end us with SIGBUS, and
+reading such a file instead could wait for whoever serves it (FUSE). QEMU's memory-backend-memfd seals by itself.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import errno
+import fcntl
 import mmap
 import os
 import stat
@@ -56,7 +58,7 @@ class DmaMemory:
         self._last = Range(0, 0, 0, None, _NOTHING, _NOTHING, _NOTHING)  # where the last access was
 
     def map(self, flags: int, iova: int, size: int, fd: int | None, offset: int) -> None:
-        """Raises Refused: EEXIST for an overlap, ENOSPC, EINVAL for a descriptor that is no file of that size."""
+        """Raises Refused: EEXIST for an overlap, ENOSPC, EINVAL for a descriptor that is no file of that size, or one that can shrink."""
         at = bisect.bisect_left(self._starts, iova)
         before = self._ranges[at - 1].end if at else 0
         after = self._starts[at] if at < len(self._starts) else 1 << 64
@@ -142,8 +144,12 @@ def _backed(flags: int, iova: int, size: int, fd: int | None, offset: int) -> Ra
     if fd is None:
         return Range(iova, iova + size, flags, None, _NOTHING, _NOTHING, _NOTHING)
     about = os.fstat(fd)
-    if not stat.S_ISREG(about.st_mode) or about.st_size < offset + size:
-        raise Refused(errno.EINVAL, f"the descriptor is no file of {offset + size} bytes")
+    if not stat.S_ISREG(about.st_mode):
+        raise Refused(errno.EINVAL, "the descriptor is no file")
+    if not _seals(fd) & fcntl.F_SEAL_SHRINK:
+        raise Refused(errno.EINVAL, "the file can shrink: map a memfd with F_SEAL_SHRINK (QEMU: memory-backend-memfd)")
+    if os.fstat(fd).st_size < offset + size:  # after the seal was seen: before, it could still shrink
+        raise Refused(errno.EINVAL, f"the file has no {offset + size} bytes")
     protection = (mmap.PROT_READ if flags & DmaFlags.READ else 0) | (mmap.PROT_WRITE if flags & DmaFlags.WRITE else 0)
     try:
         memory = mmap.mmap(fd, size, mmap.MAP_SHARED, protection, offset=offset)
@@ -151,3 +157,11 @@ def _backed(flags: int, iova: int, size: int, fd: int | None, offset: int) -> Ra
         raise Refused(errno.EINVAL, f"the descriptor cannot be mapped: {error}") from error
     view = memoryview(memory)
     return Range(iova, iova + size, flags, memory, view, view.cast("H"), view.cast("I"))
+
+
+def _seals(fd: int) -> int:
+    """What nobody can do to the file any more; nothing is sealed where seals are unknown (memfd and hugetlbfs have them)."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        return 0
