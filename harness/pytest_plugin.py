@@ -15,6 +15,7 @@ import pytest
 
 import images
 from harness.judge.model import Verdict
+from harness.live import Progress
 from harness.plan.model import Plan
 from harness.report import facts, html, store, terminal
 from harness.run import Bench, Options, load, results_folder
@@ -25,6 +26,7 @@ from harness.workers import Workers, auto
 
 OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
 BENCH: pytest.StashKey[Bench] = pytest.StashKey()
+PROGRESS = "netpoll-harness-progress"  # name of a plugin
 VERDICTS: pytest.StashKey[list[tuple[Verdict, Path]]] = pytest.StashKey()
 
 
@@ -47,6 +49,19 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{mark}: {meaning}")
     if config.pluginmanager.hasplugin("xdist") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Workers(config.stash[OPTIONS]), "netpoll-harness-workers")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """The process that reports follows the cases, wherever they run."""
+    config = session.config
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    verbosity = config.get_verbosity()
+    if reporter is None or hasattr(config, "workerinput") or verbosity < 0 or config.getoption("capture") == "no":
+        return
+    alone = not getattr(config.option, "numprocesses", None)
+    start = (lambda: _bench(config).start()) if alone else (lambda: None)
+    progress = Progress(reporter, config.stash[OPTIONS].results, verbosity, start)
+    config.pluginmanager.register(progress, PROGRESS)
 
 
 def _options(config: pytest.Config) -> Options:
@@ -166,11 +181,17 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     rows = list(_rows(terminalreporter))
     if rows:
         terminalreporter.section("netpoll harness")
-        for line in terminal.summary(rows):
+        for line in terminal.summary(rows, told=_lines_were_written(config)):
             terminalreporter.write_line(line)
         results = config.stash[OPTIONS].results
         terminalreporter.write_line(f"evidence: {results}")
         terminalreporter.write_line(_report(results, config))
+
+
+def _lines_were_written(config: pytest.Config) -> bool:
+    """A line a case, as where there is no terminal to redraw."""
+    progress = config.pluginmanager.getplugin(PROGRESS)
+    return progress is not None and progress.plain
 
 
 def _report(results: Path, config: pytest.Config) -> str:

@@ -206,6 +206,10 @@ class Bench:
             pcapng.merge(folder, plan, events)
         return verdict, folder
 
+    def start(self) -> None:
+        """Start the process that starts cases, while this one has a single thread."""
+        self._zygote.start()
+
     def close(self) -> None:
         self._zygote.close()
 

@@ -55,6 +55,10 @@ class Zygote:
             said = log.read_text(errors="replace").strip()[-4000:] if log.exists() else ""
             raise RuntimeError(f"the case's process ended with status {status}\n{said}")
 
+    def start(self) -> None:
+        """At once, and not with the first case."""
+        self._started()
+
     def _started(self) -> subprocess.Popen[str]:
         if self._process is None:
             parent = os.getpid()

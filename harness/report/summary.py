@@ -18,18 +18,19 @@ Row = tuple[str, str, str, float]  # case, word, why, seconds
 WORDS = list(STYLES)
 
 
-def summary(rows: Iterable[Row]) -> list[str]:
-    """The table, and `12 cases: 10 PASS, 2 FAIL`. What went well says no more than its name."""
+def summary(rows: Iterable[Row], told: bool = False) -> list[str]:
+    """The table, and `12 cases: 10 PASS, 2 FAIL`. What went well says no more than its name, and nothing where that was `told` already."""
     ordered = sorted(rows, key=lambda row: (_rank(row[1]), row[0]))
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold", ratio=1)
-    for case, word, why, seconds in ordered:
+    shown = [row for row in ordered if not (told and row[1] == "PASS")]
+    for case, word, why, seconds in shown:
         said = "" if word == "PASS" else clean(why)
         table.add_row(Text(word, STYLES.get(word, "")), f"{seconds:.2f} s", Text(case), Text(said))
-    return [*render(table), _count(ordered)]
+    return [*(render(table) if shown else ()), _count(ordered)]
 
 
 def _rank(word: str) -> int:
