@@ -85,7 +85,8 @@ class Progress:
         if over and told:
             word, why = told
             self._counts[word] += 1
-            self._say(word, report.nodeid.rpartition("::")[2], why, self._seconds[report.nodeid])
+            seconds = dict(report.user_properties).get("seconds", self._seconds[report.nodeid])
+            self._say(word, report.nodeid.rpartition("::")[2], why, float(seconds))
 
     def _say(self, word: str, case: str, why: str, seconds: float) -> None:
         """What passed goes by without a line on a terminal; the table at the end has it."""

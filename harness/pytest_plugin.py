@@ -59,7 +59,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if reporter is None or hasattr(config, "workerinput") or verbosity < 0 or config.getoption("capture") == "no":
         return
     alone = not getattr(config.option, "numprocesses", None)
-    start = (lambda: _bench(config).start()) if alone else (lambda: None)
+    start = (lambda: bench_of(config).start()) if alone else (lambda: None)
     progress = Progress(reporter, config.stash[OPTIONS].results, verbosity, start)
     config.pluginmanager.register(progress, PROGRESS)
 
@@ -127,7 +127,7 @@ class CaseItem(pytest.Item):
             self.add_marker(mark)
 
     def setup(self) -> None:
-        bench = _bench(self.config)
+        bench = bench_of(self.config)
         verdict, folder = bench.run(self._plan)
         self._outcome = verdict, folder
         self.config.stash[VERDICTS].append((verdict, folder))
@@ -158,7 +158,8 @@ class CaseItem(pytest.Item):
         return self.path, None, self.name
 
 
-def _bench(config: pytest.Config) -> Bench:
+def bench_of(config: pytest.Config) -> Bench:
+    """The one of this process, made when it is first asked for and closed with the session."""
     if BENCH not in config.stash:
         reporter = config.pluginmanager.getplugin("terminalreporter")
 
@@ -211,4 +212,5 @@ def _rows(reporter: Any) -> Iterator[tuple[str, str, str, float]]:
             properties = dict(getattr(report, "user_properties", ()))
             if "verdict" in properties and report.nodeid not in seen:
                 seen.add(report.nodeid)
-                yield report.nodeid.rpartition("::")[2], properties["verdict"], properties["why"], report.duration
+                seconds = properties.get("seconds", report.duration)
+                yield report.nodeid.rpartition("::")[2], properties["verdict"], properties["why"], seconds

@@ -156,7 +156,9 @@ def _columns(found: Scene) -> tuple[int, int]:
 
 
 def repeat(plan: Plan) -> str:
-    """The command that runs just this case."""
+    """The command that runs just this case; a test in Python has its name as its source."""
+    if "::" in plan.source:
+        return shlex.join(["pytest", plan.source])
     path = Path(plan.source.rpartition(":")[0] or plan.source)
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     case = f"{path}::{plan.case}" if plan.scenario.params else str(path)

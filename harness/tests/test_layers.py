@@ -125,5 +125,9 @@ def test_conduct_is_joined_to_judge_in_run_alone() -> None:
     for path in modules("harness"):
         if path.name in ("run.py", "cli.py", "pytest_plugin.py") or "report" in path.parts or "judge" in path.parts:
             continue
+        if (
+            path.parent.name == "api" and path.name != "session.py"
+        ):  # a third door; the process of the case is session.py
+            continue
         for name in imports(path):
             assert not under(name, "harness.judge"), f"{path} imports {name}"

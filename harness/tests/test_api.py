@@ -1,0 +1,103 @@
+"""The Python API without a guest: what is refused before or instead of starting one, and what a failed verdict does to a test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from harness.api.guest import ApiError, Guest
+from harness.plan.compile import compile_plan
+from harness.run import Bench, Options
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Guest:
+    return Guest(Bench(Options(results=tmp_path), print), "api/x", "a guest that is never started", "test_x.py::test_y")
+
+
+def test_the_topology_is_that_of_a_testcase(guest: Guest) -> None:
+    joined = guest.bond("active-backup", guest.nic("e1000e"), guest.nic("virtio-net", mtu=9000))
+    flow = guest.netpoll(joined, sends={"a": {"count": 10}, "b": {"count": 20, "size": [64, 64]}})
+    log = guest.netconsole(joined, extended=True)
+    scenario = guest._scenario([])
+    assert [(name, nic.model, nic.mtu) for name, nic in scenario.guest.nics.items()] == [("n0", "e1000e", None), ("n1", "virtio-net", 9000)]  # fmt: skip
+    assert scenario.guest.bonds["bond0"].slaves == ("n0", "n1")
+    assert scenario.endpoints[log.sender].extended
+    assert {(flow.sender, flow.receiver), (log.sender, log.receiver)} == {
+        ("sender0", "receiver0"),
+        ("sender1", "receiver1"),
+    }
+    assert compile_plan(scenario, "x:1").stages[0].actions
+
+
+def test_a_send_that_nobody_announced(guest: Guest) -> None:
+    with pytest.raises(ApiError, match="nobody said what 'first' sends"):
+        guest.send("first")
+
+
+@pytest.mark.parametrize("step", [{"crash": {"how": "nicely"}}, {"jump": {}}, {"wait": {"carrier": "n0"}}])
+def test_a_step_is_checked_before_anything_starts(step: dict[str, object], guest: Guest, tmp_path: Path) -> None:
+    guest.nic()
+    with pytest.raises(ValidationError):
+        guest.do(step)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_expectation_is_checked_too(guest: Guest) -> None:
+    with pytest.raises(ValidationError):
+        guest.judge({"parity": {"too": "log"}})
+
+
+MINE = """
+pytest_plugins = ["harness.api.fixtures"]
+"""
+
+TEST = '''
+def test_a_panic_without_a_link(guest, nic, netconsole, link, crash, judged):
+    """A panic is expected on a wire that was cut."""
+    only = nic()
+    log = netconsole(only)
+    link(only, False)
+    assert guest.wait(carrier=only.id, state="down")
+    assert guest.carrier(only) is False
+    crash()
+    judged({"parity": {"to": log.receiver}})
+
+def test_an_expectation_that_nothing_can_provoke(guest, nic, netconsole, judged):
+    log = netconsole(nic())
+    guest.kmsg(log, 5)
+    judged({"dropped": {"by": log.sender, "link": "n0"}})
+
+def test_that_ends_early(guest, nic):
+    nic()
+    assert guest.run("true").rc == 0
+    assert "pid" not in guest.run("cat", "/proc/self/stat").out
+    raise KeyError("of the test's own")
+'''
+
+
+@pytest.mark.guest
+def test_failures_say_what_a_testcase_would(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(MINE)
+    (tmp_path / "test_mine.py").write_text(TEST)
+    options = ["-p", "no:cacheprovider", "--rootdir", str(tmp_path), "--results", f"{tmp_path}/r"]
+    argv = [sys.executable, "-m", "pytest", *options, str(tmp_path)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    said = done.stdout
+    assert "3 failed" in said.splitlines()[-1]
+    assert "at that time: n0 link down since" in said
+    assert "lost" in said
+    assert "again:    pytest test_mine.py::test_a_panic_without_a_link" in said
+    assert "ApiError: expect.0" in said
+    assert 'KeyError: "of the test\'s own"' in said
+    assert (tmp_path / "r/report.html").exists()
+    assert {path.name for path in (tmp_path / "r").glob("*/case.pcapng")} == {"case.pcapng"}
