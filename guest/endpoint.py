@@ -1,4 +1,5 @@
-"""Endpoints of a testcase: Netpoll clients over AF_PACKET devices, the same code in the guest and on the host's taps.
+"""Endpoints of a testcase: Netpoll clients over AF_PACKET devices, the same code in the guest and on the host's taps, or over sockets
+where the host has no taps.
 
 In: an endpoint's description (addresses, ports, driver, what its hooks do, which numbered streams to expect) and the interfaces it is
 on. Out: events (`sending`, `sent`, `dropped`, `queued`, `rx`, `passed`, `echo`, `key`, `done`, `counters`...), by the catalogue of
@@ -8,8 +9,10 @@ only told.
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from guest.client import Client, Emit
@@ -17,6 +20,7 @@ from guest.netpoll.bonding import Bond, BondParams, Mode, partner_mode
 from guest.netpoll.bonding.params import LacpRate
 from guest.netpoll.drivers.af_packet import AfPacketDevice
 from guest.netpoll.drivers.af_packet_ring import AfPacketRingDevice
+from guest.netpoll.drivers.dgram import DgramDevice
 from guest.netpoll.loop import Loop
 from guest.netpoll.netdevice import Net, NetDevice, register_netdev
 from guest.netpoll.skbuff import SkBuff
@@ -29,8 +33,12 @@ DRAIN_SECONDS = 0.02  # the loop is idle this long before it closes: what the ke
 class Endpoints:
     """All endpoints of one side, and the thread that serves their devices. `emit(kind, **keys)` takes events."""
 
-    def __init__(self, emit: Emit, qdisc_bypass: bool = True) -> None:
+    def __init__(
+        self, emit: Emit, qdisc_bypass: bool = True, sockets: Mapping[str, socket.socket] = MappingProxyType({})
+    ) -> None:
+        """`sockets`: wires that are no interfaces, by name."""
         self._emit = emit
+        self._sockets = sockets
         self._bypass = qdisc_bypass  # off where a capture on the same interface is to see what we send
         self._net = Net()
         self._net.ptype_all.append(self._passed)
@@ -61,6 +69,8 @@ class Endpoints:
         return self._devices[interfaces]
 
     def _driver(self, name: str, plan: Mapping[str, Any]) -> NetDevice:
+        if name in self._sockets:
+            return DgramDevice(self._net, name, bytes.fromhex(plan["local_mac"].replace(":", "")), self._sockets[name])
         if plan["driver"] == "ring":
             return AfPacketRingDevice(self._net, name, tx_ring=TX_RING, rx_ring=RX_RING, qdisc_bypass=self._bypass)
         return AfPacketDevice(self._net, name, qdisc_bypass=self._bypass, sndbuf=plan["sndbuf"] or 0, rcvbuf=RCVBUF)

@@ -32,7 +32,7 @@ from harness.plan.nics import MODELS
 from harness.report import bisection, nics, store
 from harness.report import commands as reading
 from harness.report.bisection import BisectExit, case_folders
-from harness.run import Bench, Options, bench, is_path, left_out, load, results_folder
+from harness.run import Bench, Options, bench, choice, is_path, left_out, load, results_folder
 from harness.scenario.errors import ScenarioErrors, suggest
 from harness.selection import selected
 from harness.testbed.errors import TestbedError
@@ -50,6 +50,8 @@ examples:
   netpoll-harness completion bash > ~/.local/share/bash-completion/completions/netpoll-harness
 
 exit codes: 0 all held, 1 a case failed, 2 usage or scenario error, 3 testbed failed, 130 interrupted; docs/ci.md says more"""
+# No testcase asks for a temporary folder, and a run that is killed leaves pytest's locked one behind.
+WITHOUT = ("-p", "no:tmpdir")
 INTERRUPTED = "interrupted: everything that was started has ended"
 
 
@@ -161,7 +163,7 @@ def make_parser() -> argparse.ArgumentParser:
     health.add_argument("--fix", action="store_true", help="mend what can be mended: build images, load tun, prune")
     health.add_argument("--qemu", type=Path, help="another qemu-system-x86_64 than the image's own")
     health.add_argument("--mirror", default="", help="Debian mirror (default: the host's own apt sources)")
-    health.set_defaults(accel="auto", kernel=None, modules=None, nic=None)
+    health.set_defaults(accel="auto", wires="auto", kernel=None, modules=None, nic=None)
 
     hand = _add(
         commands, "shell", _shell, "bring a case up and work in its guest: a shell, live capture, steps by hand"
@@ -201,6 +203,12 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
 
 def _add_testbed_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accel", choices=["auto", "kvm", "tcg"], default="auto", help="accelerator (default: probe)")
+    parser.add_argument(
+        "--wires",
+        choices=["auto", "tap", "dgram"],
+        default="auto",
+        help="what joins guest and host (default: taps, or datagram sockets where no tap can be had)",
+    )
     parser.add_argument("--qemu", type=Path, help="another qemu-system-x86_64 than the image's own")
     known = ", ".join(images.kernel_names())
     parser.add_argument("--kernel", help=f"run every case on this kernel: {known}, or a bzImage or vmlinux of your own")
@@ -250,6 +258,7 @@ def _options(args: argparse.Namespace) -> Options:
         modules=args.modules,
         nic=args.nic,
         mirror=args.mirror,
+        wires=None if args.wires == "auto" else args.wires,
     )
 
 
@@ -259,6 +268,7 @@ def _run(args: argparse.Namespace) -> int:
     plans = _chosen(load(paths, options), args.paths)
     _say_left_out(paths, args.nic)
     forwarded = ["--results", str(options.results), "--accel", args.accel]
+    forwarded += ["--wires", args.wires]
     forwarded += ["--qemu", str(args.qemu)] if args.qemu else []
     forwarded += ["--kernel", args.kernel] if args.kernel else []
     forwarded += ["--modules", str(args.modules)] if args.modules else []
@@ -266,7 +276,9 @@ def _run(args: argparse.Namespace) -> int:
     forwarded += ["--mirror", args.mirror] if args.mirror else []
     forwarded += ["--inconclusive-fails"] if args.strict else []
     named = args.paths or [str(TESTCASES)]
-    arguments = [*named, *forwarded, *args.rest]
+    arguments = [*WITHOUT, *named, *forwarded, *args.rest]
+    if (joined := choice(options)).wires != "tap":
+        _say(f"wires: datagram sockets instead of taps ({joined.why})")
     wanted = selected(arguments)
     with bench(options, _say) as ready:
         chosen = [plan for plan in plans if plan.case in wanted]
@@ -314,13 +326,13 @@ def _exit_of(status: int, results: Path) -> Exit:
 
 
 def _lint(args: argparse.Namespace) -> int:
-    plans = load(_paths(args), Options(results=Path()))
+    plans = load(_paths(args), Options(results=Path(), wires="tap"))
     print(f"{many(len(plans), 'case')}, no errors")
     return Exit.HELD
 
 
 def _list(args: argparse.Namespace) -> int:
-    for plan in load(_paths(args), Options(results=Path())):
+    for plan in load(_paths(args), Options(results=Path(), wires="tap")):
         print(f"{plan.case:60} {plan.source}")
     return Exit.HELD
 

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import contextlib
 import datetime
+import socket
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
@@ -28,9 +29,11 @@ from harness.observe import stuck
 from harness.observe.capture import Capture
 from harness.observe.events import Clock, Evidence
 from harness.observe.progress import Progress
+from harness.observe.relay import Relay
 from harness.plan.model import (
     Action,
     AddTap,
+    AddWire,
     Arm,
     Ask,
     Await,
@@ -48,6 +51,7 @@ from harness.plan.model import (
     Type,
 )
 from harness.plan.nics import MODELS
+from harness.plan.sockets import needs_tap
 from harness.testbed import symbols
 from harness.testbed.channels import Channel, ChannelName, Login
 from harness.testbed.channels.doors import open_channel
@@ -113,7 +117,8 @@ class Case:
     folder: Path
     stack: contextlib.AsyncExitStack
     taps: dict[str, int] = field(default_factory=dict)
-    captures: dict[str, Capture] = field(default_factory=dict)
+    sockets: dict[str, socket.socket] = field(default_factory=dict)  # our stack's ends of wires that are no taps
+    captures: dict[str, Capture | Relay] = field(default_factory=dict)
     served: dict[str, ServedNic] = field(default_factory=dict)
     crashed: bool = False
     gone: bool = False  # QEMU has ended, as the testcase wanted it
@@ -137,6 +142,7 @@ async def conduct(job: Job) -> None:
     evidence.add("run", "start", case=job.plan.case, wall=wall, versions=dict(job.versions))
     where = ["restore"]
     try:
+        _require_taps(job)
         async with asyncio.timeout(job.plan.timeout), bring_up(job, evidence) as case:
             with contextlib.suppress(Silent):
                 for stage in job.plan.stages:
@@ -167,6 +173,14 @@ async def conduct(job: Job) -> None:
     evidence.close()
 
 
+def _require_taps(job: Job) -> None:
+    """Raises Unable for what no socket can do; nothing has been started yet."""
+    if job.plan.wires != "tap" and (needed := needs_tap(job.plan)) is not None:
+        raise Unable(
+            f"{needed}, and there are no taps here ({job.versions['wires']})", "netpoll-harness doctor says more"
+        )
+
+
 @contextlib.asynccontextmanager
 async def bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
     """A clone that answers."""
@@ -193,7 +207,8 @@ async def bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
         )
         offset.seconds = guest.agent.offset
         evidence.add("run", "timing", what="restore", seconds=round(time.monotonic() - began, 4))
-        endpoints = Endpoints(partial(evidence.add, "host"), qdisc_bypass=False)
+        sockets: dict[str, socket.socket] = {}
+        endpoints = Endpoints(partial(evidence.add, "host"), qdisc_bypass=False, sockets=sockets)
         stack.callback(endpoints.close)
         yield Case(
             job.plan,
@@ -204,6 +219,7 @@ async def bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
             stack,
             served=served,
             offset=offset,
+            sockets=sockets,
             kallsyms=job.template.kallsyms,
             login=job.ingredients.login,
             crash_module=job.crash_module,
@@ -264,6 +280,8 @@ async def _act(case: Case, action: Action) -> None:
     match action:
         case AddTap():
             await _add_tap(case, action)
+        case AddWire():
+            _add_wire(case, action)
         case Serve():
             await _serve(case, action)
         case Device():
@@ -300,9 +318,22 @@ async def _add_tap(case: Case, action: AddTap) -> None:
     """netlink's library drives an event loop of its own, hence the thread."""
     tap = action.tap
     case.taps[tap] = await asyncio.to_thread(open_tap, tap, action.mac)
-    nic = next(nic for nic in case.plan.nics if nic.tap == tap)
-    capture = Capture(tap, nic.id, case.folder / f"{tap}.pcapng", case.evidence)
-    case.captures[tap] = capture
+    _watch(case, tap, Capture(tap, _nic_on(case, tap), case.folder / f"{tap}.pcapng", case.evidence))
+
+
+def _add_wire(case: Case, action: AddWire) -> None:
+    wire = action.wire
+    relay = Relay(wire, _nic_on(case, wire), case.folder / f"{wire}.pcapng", case.evidence)
+    case.taps[wire], case.sockets[wire] = relay.for_qemu, relay.for_stack
+    _watch(case, wire, relay)
+
+
+def _nic_on(case: Case, tap: str) -> str:
+    return next(nic.id for nic in case.plan.nics if nic.tap == tap)
+
+
+def _watch(case: Case, name: str, capture: Capture | Relay) -> None:
+    case.captures[name] = capture
     case.stack.callback(capture.close)
     loop = asyncio.get_running_loop()
     loop.add_reader(capture.fileno(), capture.drain)

@@ -34,6 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("netpoll-harness")
     group.addoption("--results", type=Path, help="folder for evidence (default: runs/<UTC time>)")
     group.addoption("--accel", choices=["auto", "kvm", "tcg"], default="auto", help="accelerator (default: probe)")
+    group.addoption("--wires", choices=["auto", "tap", "dgram"], default="auto", help="what joins guest and host")
     group.addoption("--qemu", type=Path, help="another qemu-system-x86_64 than the image's own")
     group.addoption("--kernel", help="run every case on this kernel instead of the testcase's")
     group.addoption("--modules", type=Path, help="modules of --kernel")
@@ -76,6 +77,7 @@ def _options(config: pytest.Config) -> Options:
         modules=config.getoption("--modules"),
         nic=config.getoption("--nic"),
         mirror=config.getoption("--mirror"),
+        wires=None if (chosen_wires := config.getoption("--wires")) == "auto" else chosen_wires,
     )
 
 

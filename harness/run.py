@@ -25,11 +25,13 @@ from harness.judge.judge import judge
 from harness.judge.model import Verdict
 from harness.observe.events import read_evidence
 from harness.plan.compile import compile_plan
-from harness.plan.model import DiskPlan, Load, MachinePlan, Plan
+from harness.plan.model import DiskPlan, Load, MachinePlan, Plan, Wires
+from harness.plan.sockets import over_sockets
 from harness.report import pcapng, store
 from harness.scenario.load import load_tree
 from harness.scenario.model import Scenario
 from harness.scenario.on_nic import on_nic
+from harness.testbed import wires
 from harness.testbed.accel import Probe, probe
 from harness.testbed.capacity import require_memory
 from harness.testbed.channels import Login
@@ -55,6 +57,7 @@ class Options:
     nic: str | None = None  # overrides the models of the testcases' NICs
     mirror: str = ""  # where images come from, if not from the host's own apt sources
     cache: Path = field(default_factory=images.cache_root)
+    wires: Wires | None = None  # None: taps where they can be had
 
 
 def load(paths: Sequence[Path], options: Options) -> list[Plan]:
@@ -62,16 +65,24 @@ def load(paths: Sequence[Path], options: Options) -> list[Plan]:
     loaded = load_tree(paths, known_kernels=images.kernel_names())
     if options.nic is not None:
         loaded, _left_out = on_nic(loaded, options.nic)
+    joined = choice(options).wires
     plans = [compile_plan(_with_kernel(case.scenario, options.kernel), case.source) for case in loaded]
+    plans = plans if joined == "tap" else [over_sockets(plan) for plan in plans]
     given = [*(("--kernel", options.kernel) if options.kernel else ())]
     given += ["--modules", str(options.modules)] if options.modules else []
     given += ["--nic", options.nic] if options.nic else []
+    given += ["--wires", options.wires] if options.wires else []
     return [plan.model_copy(update={"options": tuple(given)}) for plan in plans]
 
 
 def left_out(paths: Sequence[Path], nic: str) -> list[str]:
     """The cases that `--nic` leaves out, each with the reason. Raises ScenarioErrors."""
     return on_nic(load_tree(paths, known_kernels=images.kernel_names()), nic)[1]
+
+
+def choice(options: Options) -> wires.Choice:
+    """What joins guest and host, and why it is no tap if it is none."""
+    return wires.available() if options.wires is None else wires.Choice(options.wires, "asked for")
 
 
 def _with_kernel(scenario: Scenario, kernel: str | None) -> Scenario:
@@ -175,6 +186,7 @@ class Bench:
             "accel": ingredients.accel,
             "image": ingredients.image_digest,
             "template": ingredients.digest(),
+            "wires": plan.wires if plan.wires == "tap" else f"{plan.wires}: {choice(self.options).why}",
         }
         return Job(plan, ingredients, template, Path(), versions, self.crash_module(plan))
 

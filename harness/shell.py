@@ -291,7 +291,8 @@ def main() -> int:
     with os.fdopen(int(sys.argv[1]), "rb") as file:
         job = _JOB.validate_json(file.read())
     try:
-        namespace.enter()
+        if job.plan.wires == "tap":
+            namespace.enter()
     except TestbedError as error:
         print(error, file=sys.stderr)
         return TESTBED_FAILED

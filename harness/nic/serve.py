@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import sys
 import time
@@ -29,6 +30,7 @@ from harness.vfio_user.serve import Listener, Loop
 
 FRAME = 65536  # bytes a read of the tap takes
 BURST = 64  # frames before QEMU gets its turn
+LATE = 1.0  # seconds that a relay may take to make room
 SPAN = 0.05  # seconds that one `activity` covers
 
 
@@ -105,7 +107,17 @@ class Model:
         loop.add_reader(tap, self._readable)
 
     def send(self, frame: bytes) -> None:
-        """The chip's frame to the tap. A tap that is down or full loses it, as a switch would."""
+        """The chip's frame to the tap, or to the socket that stands for it. One that is down or stays full loses it, as a switch
+        would; a socket is full while the harness's relay is late."""
+        try:
+            os.write(self._tap, frame)
+        except BlockingIOError:
+            self._send_late(frame)
+        except OSError:
+            self._control.count("wire_lost", 1)
+
+    def _send_late(self, frame: bytes) -> None:
+        select.select([], [self._tap], [], LATE)
         try:
             os.write(self._tap, frame)
         except OSError:

@@ -4,20 +4,18 @@ In: frames of a `Ring` on the tap, in the current network namespace. Out: an enh
 each. Rule: a capture that lost a frame says so as `run error`, so that no verdict is built on it.
 
 Seen from a tap, what the host sends goes to the guest; everything else came from QEMU. The kernel stamps frames with
-CLOCK_REALTIME; the case's clock translates.
+CLOCK_REALTIME; the case's clock translates. `harness.observe.relay` captures where there are no taps.
 """
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from guest.netpoll.middleware.pcapng import Direction, Writer
 from guest.netpoll.wire import ethernet, vlan
 from harness.observe.events import Evidence
-from harness.observe.frames import frame_keys
+from harness.observe.recorder import Recorder
 from harness.observe.ring import Raw, Ring
 
 
@@ -28,13 +26,10 @@ class Capture:
     """
 
     def __init__(self, tap: str, nic: str, pcapng_path: Path, evidence: Evidence) -> None:
-        self.tap, self.nic, self.path = tap, nic, pcapng_path
-        self._evidence = evidence
-        self._comments: list[tuple[int, str]] = []  # (wall_ns, text): for the first frame after that moment
+        self.tap = tap
         self._ring = Ring(tap)
         try:
-            self._writer: Writer | None = Writer.create(pcapng_path, application="netpoll-harness")
-            self._interface = self._writer.add_interface(tap, description=f"NIC {nic} of the guest")
+            self._recorder = Recorder(tap, nic, pcapng_path, evidence, f"NIC {nic} of the guest")
         except BaseException:
             self._ring.close()
             raise
@@ -51,14 +46,14 @@ class Capture:
                 self._take(raw)
                 frames += 1
         except OSError as error:
-            self._error(f"the capture on {self.tap} failed: {error.strerror}", "frames may be missing")
+            self._recorder.error(f"the capture on {self.tap} failed: {error.strerror}", "frames may be missing")
         if drops := self._ring.drops():
-            self._error(f"the capture on {self.tap} lost {drops} frames", "run fewer cases at once (-n)")
+            self._recorder.error(f"the capture on {self.tap} lost {drops} frames", "run fewer cases at once (-n)")
         return frames
 
     def comment(self, text: str) -> None:
         """Put `text` beside the next frame that passes from now on; frames already waiting were before it."""
-        self._comments.append((time.time_ns(), text))
+        self._recorder.comment(text)
 
     def close(self) -> None:
         """Take what is left, check for losses, close ring and file. A second call does nothing."""
@@ -66,8 +61,7 @@ class Capture:
             return
         self.drain()
         self._ring.close()
-        if self._writer is not None:
-            self._writer.close()
+        self._recorder.close()
 
     def __enter__(self) -> Self:
         return self
@@ -82,24 +76,6 @@ class Capture:
         if raw.vlan is not None and len(frame) >= ethernet.HEADER_LEN:
             frame = vlan.insert(frame, raw.vlan[0], raw.vlan[1] or ethernet.ETH_P_8021Q)
         if raw.cut:
-            self._error(f"the capture on {self.tap} lost the end of a long frame", "run fewer cases at once (-n)")
-        keys = {"tap": self.tap, "nic": self.nic, "dir": "in" if raw.outgoing else "out"}
-        t = self._evidence.clock.of_wall(raw.wall_ns / 1e9)
-        self._evidence.add("wire", "frame", t=t, wall_ns=raw.wall_ns, **keys, **frame_keys(frame, raw.partial))
-        self._write(frame, raw.wall_ns, Direction.OUTBOUND if raw.outgoing else Direction.INBOUND)
-
-    def _write(self, frame: bytes, wall_ns: int, direction: Direction) -> None:
-        if self._writer is None:
-            return
-        due = [text for since, text in self._comments if since <= wall_ns]
-        if due:
-            self._comments = [each for each in self._comments if each[0] > wall_ns]
-        try:
-            self._writer.packet(self._interface, wall_ns, frame, direction=direction, comment="; ".join(due))
-        except OSError as error:
-            self._writer.close()
-            self._writer = None
-            self._error(f"{self.path} cannot be written: {error.strerror}", "make room, then run the case again")
-
-    def _error(self, what: str, hint: str) -> None:
-        self._evidence.add("run", "error", what=what, hint=hint)
+            what = f"the capture on {self.tap} lost the end of a long frame"
+            self._recorder.error(what, "run fewer cases at once (-n)")
+        self._recorder.frame(frame, raw.wall_ns, to_guest=raw.outgoing, partial=raw.partial)

@@ -7,7 +7,7 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 
 | src     | kind      | further keys |
 |---|---|---|
-| run     | start     | case, wall (UTC, ISO 8601), versions {kernel, qemu, image, harness, accel} |
+| run     | start     | case, wall (UTC, ISO 8601), versions {kernel, qemu, image, harness, accel, wires} |
 | run     | stage     | step, title |
 | run     | end       | |
 | run     | error     | what, hint: the testbed failed, not the kernel |

@@ -14,6 +14,7 @@ from typing import Any, assert_never
 from harness.plan.model import (
     Action,
     AddTap,
+    AddWire,
     Arm,
     Ask,
     Await,
@@ -30,6 +31,7 @@ from harness.plan.model import (
     Serve,
     TapLink,
     Type,
+    Wires,
 )
 
 
@@ -47,7 +49,7 @@ def _lines(plan: Plan, argv: Sequence[str]) -> Iterator[str]:
     yield f"  cmdline: {machine.cmdline}"
     yield from (f"  {line}" for line in command_lines(argv))
     yield "nics:"
-    yield from (f"  {_nic(nic)}" for nic in plan.nics)
+    yield from (f"  {_nic(nic, plan.wires)}" for nic in plan.nics)
     yield "endpoints:" if plan.endpoints else "endpoints: none"
     yield from (f"  {_endpoint(endpoint)}" for endpoint in plan.endpoints)
     for stage in plan.stages:
@@ -71,10 +73,11 @@ def command_lines(argv: Sequence[str]) -> Iterator[str]:
         yield ("" if number == 0 else "  ") + " ".join(line) + (" \\" if number < len(lines) - 1 else "")
 
 
-def _nic(nic: NicPlan) -> str:
+def _nic(nic: NicPlan, wires: Wires) -> str:
     bus = f" on {nic.bus}" if nic.bus else ""
     mtu = f", mtu {nic.mtu}" if nic.mtu else ""
-    return f"{nic.id}: {nic.device}{bus}, {nic.mac}, driver {nic.driver}, tap {nic.tap}{mtu}"
+    wire = "tap" if wires == "tap" else "wire"
+    return f"{nic.id}: {nic.device}{bus}, {nic.mac}, driver {nic.driver}, {wire} {nic.tap}{mtu}"
 
 
 def _endpoint(endpoint: EndpointPlan) -> str:
@@ -105,6 +108,8 @@ def _action(action: Action) -> str:
     match action:
         case AddTap():
             return f"tap    {action.tap}"
+        case AddWire():
+            return f"wire   {action.wire}, datagram sockets"
         case Qmp():
             fd = f"  with the descriptor of {action.fd_of}" if action.fd_of else ""
             fd += f"  with the socket of {action.socket_of}" if action.socket_of else ""

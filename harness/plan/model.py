@@ -15,6 +15,8 @@ from harness.frozen import Frozen
 from harness.scenario.model import ChannelName, Expect, KnownBug, Scenario
 from harness.scenario.words import Way
 
+Wires = Literal["tap", "dgram"]  # what joins guest and host
+
 
 class DiskPlan(Frozen):
     """A guest that we did not build. Paths as they are to be opened; `host_key` is a public key or the path of one."""
@@ -44,7 +46,7 @@ class NicPlan(Frozen):
     device: str  # QEMU's device name
     driver: str  # the Linux driver expected to bind
     mac: str
-    tap: str  # interface name in the run's namespace
+    tap: str  # interface name in the run's namespace, or what the socket is called that stands for it
     bus: str | None = None  # QEMU bus to plug into; None: the machine's default
     mtu: int | None = None
 
@@ -101,6 +103,13 @@ class AddTap(Frozen):
     do: Literal["tap"] = "tap"
     tap: str
     mac: str | None = None
+
+
+class AddWire(Frozen):
+    """Join QEMU and our stack by datagram sockets with a capture between them: what stands for a tap where none can be had."""
+
+    do: Literal["wire"] = "wire"
+    wire: str
 
 
 class Qmp(Frozen):
@@ -237,7 +246,7 @@ class Arm(Frozen):
 
 
 Action = Annotated[
-    AddTap | Serve | Device | Qmp | Type | Load | Kill | Gone | Ask | Host | Await | Arm | TapLink | Flapping,
+    AddTap | AddWire | Serve | Device | Qmp | Type | Load | Kill | Gone | Ask | Host | Await | Arm | TapLink | Flapping,
     Field(discriminator="do"),
 ]
 
@@ -263,6 +272,7 @@ class Plan(Frozen):
     expect: tuple[Expect, ...] = Field(strict=False)
     known_bug: KnownBug | None = None
     timeout: float
+    wires: Wires = "tap"
     options: tuple[str, ...] = Field(default=(), strict=False)  # of the command line that shaped this plan
 
     def nic(self, id: str) -> NicPlan:  # noqa: A002  (the testcase's own word)

@@ -18,10 +18,11 @@ from pathlib import Path
 from guest.netpoll.middleware.pcapng import Packet, Writer
 from guest.netpoll.middleware.pcapng_read import PcapngError, read
 from harness.judge.records import Event
-from harness.plan.model import NicPlan, Plan
+from harness.plan.model import NicPlan, Plan, Wires
 from harness.report.injections import Injection, injections
 
 CAPTURE = "case.pcapng"
+_WHERE: Mapping[Wires, str] = {"tap": "", "dgram": "; captured in the harness's relay, stamped when sent"}
 
 
 def merge(folder: Path, plan: Plan, events: Sequence[Event]) -> Path | None:
@@ -48,7 +49,9 @@ def _write(
     with Writer.create(path, application="netpoll-harness", system=plan.machine.kernel) as writer:
         numbers = {
             nic.tap: writer.add_interface(
-                nic.tap, description=f"NIC {nic.id}, {nic.model}", mac=bytes.fromhex(nic.mac.replace(":", ""))
+                nic.tap,
+                description=f"NIC {nic.id}, {nic.model}{_WHERE[plan.wires]}",
+                mac=bytes.fromhex(nic.mac.replace(":", "")),
             )
             for nic in taps
         }

@@ -159,5 +159,9 @@ def _short(check: CheckResult) -> CheckResult:
 def _links(folder: Path, root: Path) -> tuple[Link, ...]:
     base = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else folder.as_posix()
     names = [name for name in FILES if (folder / name).is_file() and (folder / name).stat().st_size]
-    names += sorted(path.name for path in folder.glob("tap-*.pcapng")) if "case.pcapng" not in names else []
+    names += (
+        sorted(path.name for pattern in ("tap-*.pcapng", "dgram-*.pcapng") for path in folder.glob(pattern))
+        if "case.pcapng" not in names
+        else []
+    )
     return tuple(Link(name, quote(f"./{base}/{name}" if base != "." else f"./{name}")) for name in names)

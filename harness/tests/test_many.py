@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.run import Bench
+from harness.run import Bench, load
 from harness.tests.traces import Ground, descriptors, files, interfaces, make_ground, own_bytes
 
 pytestmark = pytest.mark.guest
@@ -122,7 +122,7 @@ def row(ground: Ground, folder: Path, count: int, *options: str) -> tuple[Watch,
 @pytest.fixture
 def ground(bench: Bench, testcases: Path, tmp_path: Path) -> Ground:
     """With the template made, so that what follows adds nothing to the cache."""
-    del testcases
+    bench.prepare(load([testcases / "send" / "datagrams-out.yaml"], bench.options)[0])
     made = make_ground(tmp_path / "ground", bench.options.cache)
     (tmp_path / "warm.yaml").write_text(CASE.format(seeds=[1]))
     done = made.run("run", tmp_path / "warm.yaml", "--results", tmp_path / "warm")

@@ -13,6 +13,7 @@ from harness.plan.explain import command_lines, explain
 from harness.plan.model import (
     Action,
     AddTap,
+    AddWire,
     Arm,
     Ask,
     Await,
@@ -112,6 +113,8 @@ def _key(action: Action) -> tuple[str, ...]:
     match action:
         case AddTap():
             return ("tap", action.tap)
+        case AddWire():
+            return ("wire", action.wire)
         case Qmp():
             return ("qmp", action.execute, *(each for each in (action.fd_of, action.socket_of) if each))
         case Serve():

@@ -140,22 +140,6 @@ def _pickled(ingredients: Ingredients) -> str:
     return pickle.dumps(ingredients).hex()
 
 
-def test_without_taps_the_testbed_says_so(bench: Bench, testcases: Path, tmp_path: Path) -> None:
-    bench.prepare(load([testcases / "send" / "datagrams-out.yaml"], bench.options)[0])
-    case = testcases / "send" / "datagrams-out.yaml"
-    command = f"{sys.executable} -m harness.cli run {case} -k virtio --results {tmp_path}"
-    done = subprocess.run(
-        [*OWN_MOUNTS, "sh", "-c", f"mount --bind /dev/null /dev/net/tun && exec {command}"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 3, done.stdout + done.stderr
-    assert "no tap" in done.stdout
-    assert "modprobe tun" in done.stdout
-
-
 def test_prune_keeps_what_was_used_last(tmp_path: Path) -> None:
     home = tmp_path / "templates"
     for number in range(5):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,8 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import images
+
 DEADLINE = 10.0  # seconds for the kernel to end orphans; it needs milliseconds
 MARK = "NETPOLL_TEST_MARKER"
+FETCHED = ("qemu-", f"kernel-{images.DEFAULT_KERNEL}-", "userland-")
 
 
 @dataclass(frozen=True)
@@ -57,24 +61,28 @@ class Ground:
         return wait_until_gone(self.mark)
 
 
-def make_ground(folder: Path, cache: Path, links: bool = True) -> Ground:
-    """A ground in `folder` with the images of `cache` and no templates. `links`: the images are another's to change; without it
-    each is a link of its own, so that one can be taken away and built again."""
+def make_ground(folder: Path, cache: Path) -> Ground:
+    """A ground in `folder` with what was fetched for `cache`, as links to the same files, and nothing that was made of it: no guest's
+    image, no template. Nobody who tidies the other cache takes anything away from this one."""
     own = folder / "cache"
-    for made in (own, folder / "tmp"):
+    for made in (own / "current", own / "store", folder / "tmp"):
         made.mkdir(parents=True)
-    (own / "current").mkdir()
     for pointer in (cache / "current").iterdir():
-        (own / "current" / pointer.name).write_text(pointer.read_text())
+        name = pointer.read_text().strip()
+        if pointer.name.startswith(FETCHED) and (cache / "store" / name).is_dir():
+            (own / "current" / pointer.name).write_text(name + "\n")
+            shutil.copytree(cache / "store" / name, own / "store" / name, symlinks=True, copy_function=_linked)
     if (cache / "accel.json").exists():
         (own / "accel.json").write_text((cache / "accel.json").read_text())
-    if links:
-        (own / "store").symlink_to(cache / "store")
-    else:
-        (own / "store").mkdir()
-        for image in (cache / "store").iterdir():
-            (own / "store" / image.name).symlink_to(image)
     return Ground(own, folder / "tmp", folder / "runs", secrets.token_hex(8))
+
+
+def _linked(source: str, target: str) -> str:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # on another file system
+        shutil.copy2(source, target, follow_symlinks=False)
+    return target
 
 
 def marked(mark: str) -> Iterator[tuple[int, str]]:

@@ -1,0 +1,66 @@
+"""A plan for taps -> the same plan for datagram sockets, where no tap can be had.
+
+In: a `Plan`. Out: a `Plan` with `wires` dgram. Rule: only what joins guest and host changes; what cannot be done without a tap stays in
+the plan, and `needs_tap` names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.plan.model import Action, AddTap, AddWire, Arm, Host, Plan, Qmp, Serve, Stage, TapLink
+
+TAP, DGRAM = "tap-", "dgram-"
+GOES = {"down": "loses its carrier", "up": "gets its carrier back", "gone": "is deleted"}
+
+
+def over_sockets(plan: Plan) -> Plan:
+    """What differs is each NIC's wire, its name, and QEMU's backend for it."""
+    nics = tuple(nic.model_copy(update={"tap": renamed(nic.tap)}) for nic in plan.nics)
+    stages = tuple(_stage(stage) for stage in plan.stages)
+    return plan.model_copy(update={"wires": "dgram", "nics": nics, "stages": stages})
+
+
+def renamed(tap: str) -> str:
+    return DGRAM + tap.removeprefix(TAP)
+
+
+def _stage(stage: Stage) -> Stage:
+    return stage.model_copy(update={"actions": tuple(_action(action) for action in stage.actions)})
+
+
+def _action(action: Action) -> Action:
+    match action:
+        case AddTap():
+            return AddWire(wire=renamed(action.tap))
+        case Serve() | TapLink():
+            return action.model_copy(update={"tap": renamed(action.tap)})
+        case Host(op="np_open"):
+            args = {**action.args, "taps": [renamed(tap) for tap in action.args["taps"]]}
+            return action.model_copy(update={"args": args})
+        case Qmp(execute="netdev_add"):
+            return action.model_copy(update={"arguments": _backend(action)})
+        case Qmp(fd_of=str(tap)):
+            return action.model_copy(update={"fd_of": renamed(tap)})
+    return action
+
+
+def _backend(action: Qmp) -> dict[str, object]:
+    """qemu: qapi/net.json, NetdevTapOptions and NetdevDgramOptions."""
+    local = {"type": "fd", "str": action.arguments["fd"]}
+    return {"type": "dgram", "id": action.arguments["id"], "local": local}
+
+
+def needs_tap(plan: Plan) -> str | None:
+    """What of the plan cannot be done without a tap, in words."""
+    return next(
+        (f"step {step}: the tap of {action.nic} itself {GOES[action.state]}" for step, action in _taps(plan)), None
+    )
+
+
+def _taps(plan: Plan) -> Iterator[tuple[int, TapLink]]:
+    for stage in plan.stages:
+        for action in stage.actions:
+            inner = action.action if isinstance(action, Arm) else action
+            if isinstance(inner, TapLink):
+                yield stage.step, inner
