@@ -8,7 +8,6 @@ fails in the testbed becomes a `run error` event, and the events end with `run e
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import datetime
 import socket
@@ -24,6 +23,9 @@ from typing import Any, assert_never
 from guest.endpoint import Endpoints
 from harness.inject import links
 from harness.inject.burst import arm
+from harness.inject.flood import Flood, Target
+from harness.inject.npcrash import CrashFile, load
+from harness.inject.pause import Offset, resynchronise
 from harness.nic.client import ServedNic
 from harness.observe import stuck
 from harness.observe.capture import Capture
@@ -73,16 +75,7 @@ from harness.testbed.template import (
 )
 
 NO_SUCH_DEVICE = "is not a valid device model name"  # qemu: system/qdev-monitor.c, qdev_get_device_class()
-MODULE_AT, MODULE_PART = "/run/npcrash.ko", 256 << 10  # bytes a request
 GARBAGE_LIMIT = 100  # remarks about an ill-behaved guest that are worth keeping
-
-
-@dataclass(frozen=True)
-class CrashFile:
-    """npcrash.ko for the guest's kernel; or why there is none."""
-
-    path: Path | None
-    lacks: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,14 +89,6 @@ class Job:
     versions: Mapping[str, str]
     crash_module: CrashFile | None = None  # where the plan loads it
     cold: bool = False  # boot instead of restoring: what every peer does; for the bench and for suspicion
-
-
-@dataclass
-class Offset:
-    """Seconds from the guest's clock to ours; a guest that is paused falls behind."""
-
-    seconds: float = 0.0
-    paused: float | None = None  # since when
 
 
 @dataclass
@@ -126,6 +111,7 @@ class Case:
     kallsyms: Path = Path()
     login: Login | None = None
     crash_module: CrashFile | None = None
+    floods: list[Flood] = field(default_factory=list)
     channels: dict[ChannelName, Channel] = field(default_factory=dict)
     fired: list[asyncio.Task[None]] = field(default_factory=list)  # what fuses have set off
     beside: list[asyncio.Future[None]] = field(default_factory=list)  # links that flap beside the steps
@@ -291,7 +277,8 @@ async def _act(case: Case, action: Action) -> None:
         case Type():
             case.machine.type(action.text)
         case Load():
-            await _load(case)
+            await load(case.machine, case.crash_module)
+            case.kallsyms = await _fresh_symbols(case)
         case Kill():
             case.evidence.add("inject", "crash", how="kill")
             case.crashed = True
@@ -384,7 +371,7 @@ async def _qmp(case: Case, action: Qmp, answer: Awaitable[Any] | None = None) ->
     seconds = round(case.evidence.clock.now() - began, 6)
     case.evidence.add("qmp", "reply", execute=action.execute, arguments=action.arguments, seconds=seconds)
     if action.execute == "cont":
-        await _resynchronise(case)
+        await resynchronise(case.machine, case.offset)
     if action.link is not None:
         _changed(case, action)
 
@@ -402,31 +389,6 @@ def _changed(case: Case, action: Qmp | Ask) -> None:
         case.evidence.add("inject", "link", state=action.state, **keys)
     for capture in case.captures.values():
         capture.comment(f"link of {action.link} {action.state or 'held'} by {action.by}")
-
-
-async def _resynchronise(case: Case) -> None:
-    """What the guest says before the clocks were compared anew is taken to be as late as it was held."""
-    if case.offset.paused is not None:
-        case.offset.seconds += time.monotonic() - case.offset.paused
-        case.offset.paused = None
-        work = case.machine.agent.synchronise(time.monotonic)
-        await case.machine.alive(work, 60, "the agent's clock after the pause")
-        case.offset.seconds = case.machine.agent.offset
-
-
-async def _load(case: Case) -> None:
-    """Raises Unable where there is no module."""
-    module = case.crash_module
-    if module is None or module.path is None:
-        raise Unable(module.lacks if module else "no kernel module was built for this guest")
-    data = module.path.read_bytes()
-    agent = case.machine.agent
-    for offset in range(0, len(data), MODULE_PART):
-        part = base64.b64encode(data[offset : offset + MODULE_PART]).decode()
-        asked = agent.ask("file_write", {"path": MODULE_AT, "data": part, "append": offset > 0})
-        await case.machine.alive(asked, 20, "the guest's word that it has the module")
-    await case.machine.alive(agent.ask("insmod", {"path": MODULE_AT}), 20, "the guest's word that the module is loaded")
-    case.kallsyms = await _fresh_symbols(case)
 
 
 async def _gone(case: Case, action: Gone) -> None:
@@ -515,6 +477,10 @@ async def _host(case: Case, action: Host) -> None:
         case.endpoints.start_send(**shape)
     elif action.op == "np_frames":
         await asyncio.to_thread(case.endpoints.frames, **action.args)
+    elif action.op == "flood":
+        flood = Flood(Target.of(action.args["target"]), action.args["kind"], action.args["rate"], action.args["seed"])
+        case.stack.callback(flood.stop)
+        case.floods.append(flood)
     elif action.op in ("np_keys", "crash"):
         if action.op == "crash":
             case.evidence.add("inject", "crash", how=action.args["how"])
@@ -572,6 +538,8 @@ async def settle(case: Case) -> None:
                 break
     if not case.gone:
         await case.machine.qmp.execute("stop")
+    for flood in case.floods:
+        case.evidence.add("host", "flood", count=await asyncio.to_thread(flood.stop))
     for nic in case.served.values():
         nic.drain()
     for capture in case.captures.values():

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import images
-from harness.conduct import CrashFile, Job
+from harness.conduct import Job
+from harness.inject.npcrash import CrashFile
 from harness.judge.judge import judge
 from harness.judge.model import Verdict
 from harness.observe.events import read_evidence

@@ -19,6 +19,7 @@ from harness.judge import (
     echoed,
     event,
     failover,
+    flooded,
     invariants,
     lost_only_while_down,
     not_received,
@@ -50,6 +51,7 @@ CHECKS: dict[str, Callable[[Any, Seen], CheckResult]] = {
     "arp_answered": arp_answered.check,
     "echoed": echoed.check,
     "pressed": pressed.check,
+    "flooded": flooded.check,
 }
 """Each key of `Expect` and the function that checks it."""
 

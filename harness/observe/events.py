@@ -50,6 +50,7 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | guest, host | passed | endpoint, label, seq, ok, why: such a frame came out behind netpoll, at the protocol stack |
 | guest, host | arp   | endpoint, ip, mac, to: it heard `mac` answer `to` that it has `ip` |
 | guest, host | echo  | endpoint, label, seq, sent, inside: its rx_hook sent a datagram back; `inside` the poll or interrupt routine |
+| host    | flood     | count: frames of a flood in all, written at its end |
 | host    | keys      | endpoint, keys, forge: sysrq keys were sent, with somebody else's ip, port or mac where `forge` says so |
 | guest   | key       | endpoint, key, why: about to be pressed; or null, a datagram was refused |
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from harness.plan import injections
-from harness.plan.addresses import nobody
+from harness.plan.addresses import ip_of, mac_of, nics_behind, nobody, port_of, tap_name
 from harness.plan.crashes import CRASH_KEY, trigger
 from harness.plan.machine import aftermath, machine_step
 from harness.plan.model import Action, Ask, Await, Device, Host, Stage, StreamPlan
@@ -17,6 +17,7 @@ from harness.scenario.model import (
     ChannelName,
     Crash,
     Fault,
+    FloodStep,
     Frames,
     Keys,
     Run,
@@ -57,6 +58,8 @@ def _translate(number: int, step: Step, scenario: Scenario) -> tuple[str, tuple[
         return _wait(step.wait)
     if step.frames is not None:
         return _frames(number, step.frames, scenario)
+    if step.flood is not None:
+        return _flood(step.flood, scenario)
     if step.keys is not None:
         return _keys(step.keys, scenario)
     if step.crash is not None:
@@ -140,6 +143,25 @@ def strange_stream(number: int, frames: Frames) -> StreamPlan:
     return StreamPlan(
         label=frames.label or frames.kind, count=frames.count, size_low=low, size_high=high, seed=STRANGE_SEED + number
     )
+
+
+def _flood(flood: FloodStep, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
+    """From the peer's addresses to the endpoint's, over each tap behind its device."""
+    mine = scenario.endpoints[flood.to]
+    peer = scenario.endpoints[mine.peer]
+    flow = {
+        "local_mac": mac_of(scenario, peer),
+        "local_ip": ip_of(scenario, mine.peer),
+        "local_port": port_of(scenario, mine.peer),
+        "remote_mac": mac_of(scenario, mine),
+        "remote_ip": ip_of(scenario, flood.to),
+        "remote_port": port_of(scenario, flood.to),
+    }
+    nics = list(scenario.guest.nics)
+    taps = (tap_name(nic, nics.index(nic)) for nic in nics_behind(scenario, mine.device))
+    how = {"kind": flood.kind, "rate": flood.rate, "seed": flood.seed}
+    actions = tuple(Host(op="flood", args={"target": {"tap": tap, **flow}, **how}) for tap in taps)
+    return f"flood {flood.to} with {flood.kind}, {flood.rate} frames a second", actions
 
 
 def _keys(keys: Keys, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:

@@ -26,6 +26,7 @@ from harness.scenario.model import (
     Dropped,
     Echoed,
     Failover,
+    Flooded,
     Frames,
     LostOnlyWhileDown,
     NotReceived,
@@ -303,6 +304,18 @@ def _echoed(scenario: Scenario, path: Path, expect: Echoed) -> Found:
         yield from _sends(scenario, path, "by", endpoint.peer, expect.at_least)
 
 
+def _flooded(scenario: Scenario, path: Path, expect: Flooded) -> Found:
+    unknown = list(unknown_nic(scenario, (*path, "nic"), expect.nic))
+    yield from unknown
+    yield from _panics(
+        scenario, path, "floods are counted from a crash to the end of its panic", "add a step `- crash: ...`"
+    )
+    ends = scenario.endpoints
+    floods = [step.flood.to for step in scenario.steps if step.flood and step.flood.to in ends]
+    if not unknown and not any(expect.nic in nics_behind(scenario, ends[to].device) for to in floods):
+        yield Message((*path, "nic"), f"no step floods {expect.nic!r}", "add a step `- flood: ...`")
+
+
 def _pressed(scenario: Scenario, path: Path, expect: Pressed) -> Found:
     at = (*path, "at")
     unknown = list(unknown_endpoint(scenario, at, expect.at))
@@ -335,4 +348,5 @@ _CHECKS: dict[type[Frozen], Callable[[Scenario, Path, Any], Found]] = {
     ArpAnswered: _arp_answered,
     Echoed: _echoed,
     Pressed: _pressed,
+    Flooded: _flooded,
 }

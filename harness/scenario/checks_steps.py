@@ -22,6 +22,7 @@ from harness.scenario.messages import Message
 from harness.scenario.model import (
     Crash,
     Fault,
+    FloodStep,
     Frames,
     Keys,
     MachineStep,
@@ -240,6 +241,16 @@ def _frames(story: Story, _index: int, path: Path, frames: Frames) -> Found:
     story.strange.setdefault(label, frames)
 
 
+def _flood(story: Story, _index: int, path: Path, flood: FloodStep) -> Found:
+    yield from unknown_endpoint(story.scenario, (*path, "to"), flood.to)
+    endpoint = story.scenario.endpoints.get(flood.to)
+    if endpoint is not None and endpoint.at == "host":
+        yield Message(
+            (*path, "to"), f"{flood.to!r} is on the host; a flood goes to the guest", f"write to: {endpoint.peer}"
+        )
+    yield from alive(story, path, "a flood is to begin")
+
+
 def takes_keys(scenario: Scenario, path: Path, sender: str) -> Found:
     """The peer of `sender` is a client that presses keys."""
     yield from to_our_guest(scenario, path, sender, "keys")
@@ -319,6 +330,7 @@ _CHECKS: dict[type[Frozen], Callable[[Story, int, Path, Any], Found]] = {
     WaitSent: _wait_sent,
     WaitStopped: _wait_dropped,
     Frames: _frames,
+    FloodStep: _flood,
     Keys: _keys,
     Crash: _crash,
     MachineStep: _machine,

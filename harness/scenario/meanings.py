@@ -77,6 +77,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "frames": "raw frames that the client they go to must leave alone, a millisecond apart",
         "keys": "sysrq letters as one datagram to an endpoint with `sysrq: true`",
         "crash": "the guest's end; afterwards it can do nothing more. [injections.md](injections.md) says what each does",
+        "flood": "traffic towards a NIC that is nobody's message, from here until the case ends; steps go on meanwhile",
         "machine": "something is done to the whole machine that the guest outlives",
         "run": "a command in the guest",
     },
@@ -148,6 +149,12 @@ MEANINGS: dict[str, dict[str, str]] = {
         "from_": "for `sysrq-wire`: the host's endpoint that sends the letter c to its peer, which has `sysrq: true`",
         "within": "seconds in which the console must show the end of the panic",
     },
+    "FloodStep": {
+        "to": "an endpoint in the guest; its addresses are those that the flood goes to, over every NIC behind its device",
+        "kind": "`arp-storm`: questions to everybody, each from somebody else. `jumbo`: datagrams of up to 8900 bytes in one frame. `malformed`: frames of the flow with wrong bytes, cut off anywhere. `netconsole-port`: good datagrams to the port that netconsole sends from",
+        "rate": "frames a second",
+        "seed": "of their contents",
+    },
     "MachineStep": {"do": "`pause` and `resume`: QMP stop and cont. `starve`: nobody feeds the watchdog any more, whose action must be one that the guest outlives"},
     "Run": {
         "argv": "the words of the command",
@@ -168,6 +175,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "not_received": "none of the `frames` reached the rx_hook; what was sent properly arrived",
         "arp_answered": "each `arp-request` was answered once, with the endpoint's MAC, to who asked",
         "echoed": "every datagram came back once, byte for byte",
+        "flooded": "nothing about the guest: it says that the flood went on while it died",
         "pressed": "the console acknowledges each of the peer's `keys` once, in order, and no one else's",
     },
     "Delivered": {
@@ -192,6 +200,7 @@ MEANINGS: dict[str, dict[str, str]] = {
     "Failover": {"bond": "a bond", "cut": "the slave whose link is cut", "from_": "the sender", "within": "seconds that the gap may last"},
     "Counted": {"nic": "a NIC of `model: tg3`", "what": "a fault's name (how often it struck), or what the device did", "at_least": "so many"},
     "Polled": {"by": "the sender", "at_least": "so many sends"},
+    "Flooded": {"nic": "a NIC", "at_least": "so many frames"},
     "NotReceived": {
         "at": "the endpoint they were for",
         "fate": "`passed_on`: each came out behind netpoll once and no ARP request was answered. `eaten`: none did and the device counted them",
@@ -220,6 +229,7 @@ UNLESS: dict[str, str] = {
     "not_received": "the capture saw so many go to the guest, and a message sent after them arrived",
     "arp_answered": "the capture saw so many go to the guest",
     "echoed": "the hook sent so many while the poll or interrupt routine was running",
+    "flooded": "so many frames came at the NIC between the crash and the end of the panic",
     "pressed": "the capture saw them go to the guest, the peer's last",
     "failover": "frames left over `cut` before, the guest saw its carrier go, and messages were sent afterwards",
 }

@@ -21,6 +21,7 @@ VerdictWord = Literal["PASS", "FAIL", "INCONCLUSIVE", "ERROR"]
 FrameKind = Literal[
     "wrong-port", "wrong-address", "wrong-peer", "bad-udp-checksum", "bad-ip-checksum", "fragment", "arp-request"
 ]
+FloodKind = Literal["arp-storm", "jumbo", "malformed", "netconsole-port"]  # harness.inject.flood
 ChannelName = Literal["agent", "qemu-guest-agent", "ssh"]  # harness.testbed.channels
 CrashWord = Literal[
     "sysrq-c", "sysrq-wire", "sysrq-break", "sysrq-keyboard", "nmi", "mce", "oom", "hung-task", "watchdog", "kill",
@@ -171,6 +172,15 @@ class Frames(Frozen):
     label: Id | None = None  # default: the kind
 
 
+class FloodStep(Frozen):
+    """Traffic towards a NIC that belongs to no endpoint, from here until the case ends. `to`: whose flow it bothers."""
+
+    to: Id  # an endpoint in the guest
+    kind: FloodKind
+    rate: Annotated[int, Field(ge=1, le=5000)] = 500  # frames a second
+    seed: int = 1
+
+
 class Keys(Frozen):
     """Letters to a guest endpoint with `sysrq: true`, as one datagram. `forge`: with somebody else's address, port or MAC."""
 
@@ -239,6 +249,7 @@ class Step(Frozen):
     fault: Fault | None = None
     wait: Wait | None = None
     frames: Frames | None = None
+    flood: FloodStep | None = None
     keys: Keys | None = None
     crash: Crash | None = None
     machine: MachineStep | None = None
@@ -377,6 +388,14 @@ class Counted(Frozen):
     at_least: Annotated[int, Field(ge=1)] = 1
 
 
+class Flooded(Frozen):
+    """At least `at_least` frames came at `nic` between the crash and the end of the panic. Not reached otherwise: it says whether a
+    case has provoked what it is about."""
+
+    nic: Id
+    at_least: Annotated[int, Field(ge=1)] = 1
+
+
 class Expect(Frozen):
     """One expectation: exactly one of the keys is given."""
 
@@ -394,6 +413,7 @@ class Expect(Frozen):
     arp_answered: ArpAnswered | None = None
     echoed: Echoed | None = None
     pressed: Pressed | None = None
+    flooded: Flooded | None = None
 
 
 class KnownBug(Frozen):
