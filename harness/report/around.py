@@ -45,11 +45,12 @@ class Scene:
 
 @dataclass(frozen=True, order=True)
 class Loss:
-    """A line or message that is wrong, at the time when it was printed or handed over."""
+    """A line that is wrong, at the time when it was printed; or a message of our stack's, when `sender` had handed it over."""
 
     t: float
     mark: str
     text: str
+    sender: str = ""  # empty: the kernel's console
 
 
 def given(expect: Expect) -> Frozen:
@@ -82,8 +83,9 @@ def losses(expect: Expect, seen: Seen) -> Iterator[Loss]:
         for place, mark in _marks(found).items():
             yield Loss(found.console[place].t, mark, found.console[place].text)
     elif pair := _ends(expect, seen):
+        sender = "" if seen.plan.endpoint(pair[0]).stack == "kernel" else pair[0]
         for message in delivery(seen, *pair).lost:
-            yield Loss(message.last, "lost", f"{message.label} {message.seq}")
+            yield Loss(message.last, "lost", f"{message.label} {message.seq}", sender)
 
 
 def _comparison(expect: Expect, seen: Seen) -> Comparison | None:

@@ -16,6 +16,7 @@ from harness.plan.model import Plan
 from harness.report.around import Loss, losses
 from harness.report.injections import label
 
+SHORTEST = 0.001  # seconds that a picture can show
 CLOSE = 0.25  # a close-up is worth its room where what it shows takes less than this part of the whole
 MARGIN = 0.08  # of a close-up, before and after
 
@@ -91,14 +92,17 @@ NAMES = {
 
 def timeline(plan: Plan, events: Sequence[Event]) -> Timeline:
     """The picture's content. Evidence that cannot be parsed is drawn as far as its events go."""
-    end = max((float(each["t"]) for each in events if isinstance(each.get("t"), int | float)), default=0.0) or 1.0
+    end = max((float(each["t"]) for each in events if isinstance(each.get("t"), int | float)), default=0.0)
+    end = end if end > SHORTEST else 1.0
     try:
         seen: Seen | None = look(plan, events)
     except EvidenceError:
         seen = None
     lost = _lost(plan, seen) if seen else []
     lanes = _lanes(events, end)
-    _lane(lanes, CONSOLE).marks += [Mark(loss.t, f"{loss.mark}: {loss.text}", "lost") for loss in lost]
+    for loss in lost:
+        lane = f"{loss.sender} {WORDS['sent']}" if loss.sender else CONSOLE
+        _lane(lanes, lane).marks.append(Mark(loss.t, f"{loss.mark}: {loss.text}", "lost"))
     crash = seen.crash if seen else None
     order = sorted(lanes, key=lambda name: _rank(name, plan))
     return Timeline(

@@ -8,11 +8,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harness.cli import main
 from harness.report import html, store
 from harness.report.drawing import draw
-from harness.report.timeline import Timeline, timeline
+from harness.report.timeline import DRAWN, NAMES, Timeline, timeline
 from harness.report.view import view
 from harness.tests.judge_evidence import PANIC_LINES, crashed, event, run, send
 from harness.tests.report_cases import DELIVERED, KINDS, PARITY, make
@@ -105,6 +107,33 @@ def test_lost_lines_are_marked_where_the_console_printed_them() -> None:
     assert found.crash == 9.9
     assert found.close is not None
     assert found.close[0] < 9.9 < 10.01 < found.close[1]
+
+
+def test_a_lost_message_of_our_stack_is_marked_where_it_was_handed_over() -> None:
+    found = timeline(*KINDS["cut"])
+    marked = {lane.name: len(lane.marks) for lane in found.lanes if any(mark.style == "lost" for mark in lane.marks)}
+    assert marked == {"g handed over": 30}
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.lists(st.integers(), max_size=2)
+KEYS = ("nic", "bond", "endpoint", "up", "state", "active", "stopped", "first", "last", "seq", "what", "of", "text", "name", "dir", "cpu", "where", "step", "title", "label")  # fmt: skip
+EVENTS = st.builds(
+    lambda t, kind, keys: event(t, *kind, **keys),
+    st.floats(0, 1e5),
+    st.sampled_from(
+        [*DRAWN, *NAMES, ("guest", "sent"), ("guest", "dropped"), ("host", "rx"), ("inject", "x"), ("a", "b")]
+    ),
+    st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=5),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(EVENTS, max_size=12))
+def test_whatever_a_guest_makes_us_write_down_can_be_drawn(events: list[dict[str, object]]) -> None:
+    found = timeline(DELIVERED, events)
+    picture = draw(found, 0.0, found.end, "x")
+    assert picture.height == 24 * len(picture.rows)
+    assert set(re.sub(r"\d", "", picture.svg.lower())) <= set('<>="/- .abcdefghijklmnopqrstuvwxyz')
 
 
 def test_links_and_queues_are_states_and_counts() -> None:
