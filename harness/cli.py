@@ -55,6 +55,9 @@ WITHOUT = ("-p", "no:tmpdir")
 INTERRUPTED = "interrupted: everything that was started has ended"
 
 
+QUIETER = ("-rN", "--show-capture=no", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+"""What pytest would add to our table and explanations; whoever wants it says so after these."""
+
 RUN_EXAMPLES = """netpoll-harness run testcases/crash -k "e1000 and nmi"
   netpoll-harness run testcases/send/datagrams-out.yaml::send/datagrams-out[nic=virtio-net]
   netpoll-harness run testcases -m "not long" -n auto --junitxml results.xml
@@ -276,7 +279,7 @@ def _run(args: argparse.Namespace) -> int:
     forwarded += ["--mirror", args.mirror] if args.mirror else []
     forwarded += ["--inconclusive-fails"] if args.strict else []
     named = args.paths or [str(TESTCASES)]
-    arguments = [*WITHOUT, *named, *forwarded, *args.rest]
+    arguments = [*WITHOUT, *named, *forwarded, *QUIETER, *args.rest]
     if (joined := choice(options)).wires != "tap":
         _say(f"wires: datagram sockets instead of taps ({joined.why})")
     wanted = selected(arguments)

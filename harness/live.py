@@ -71,9 +71,10 @@ class Progress:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_report_teststatus(self, report: Any) -> Generator[None, Any, Any]:
-        """Our line says it: no letter for a case."""
+        """Our line says it: no letter for a case while cases run."""
         told = yield
-        return told if self._verbosity > 0 or not _verdict(report) else (told[0], "", "")
+        quiet = self._verbosity == 0 and not self._over.is_set() and _verdict(report)
+        return (told[0], "", "") if quiet else told
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
