@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import images
-from harness.report import html
+from harness.report import compare, html
 from harness.report.view import view
 from harness.tests.browser import Page, opened
 from harness.tests.report_cases import KINDS, make
@@ -29,6 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         replace(views[n % len(views)], name=f"case/{n}", kernel=f"6.{n % 4}", nic=f"nic{n % 23}") for n in range(500)
     ]
     (root / "many.html").write_text(html.page(many, {}))
+    (root / "compare.html").write_text(html.comparison(compare.compare(root, root)))
     return root
 
 
@@ -114,6 +115,15 @@ def test_nothing_is_wider_than_the_window(width: int, page: Page) -> None:
     assert cut == 0
     small = page.evaluate("[...document.querySelectorAll('.case p, .case td')].map(e => parseFloat(getComputedStyle(e).fontSize))")  # fmt: skip
     assert min(small) >= 12
+
+
+def test_two_runs_side_by_side_fit_a_phone(page: Page) -> None:
+    page.window(320, 700, phone=True)
+    page.go("file:///shown/compare.html")
+    page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true })")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert page.evaluate("document.querySelectorAll('.checks tbody tr').length") == len(KINDS)
+    assert page.complaints == []
 
 
 CONTRAST = """
