@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.judge.align import Alignment, align
 from harness.judge.delivery import Delivery, delivery
+from harness.judge.latency import delays, distribution
 from harness.judge.links import state_at
 from harness.judge.messages import Key, keys, printed, sendings, unfinished
 from harness.judge.model import CheckResult
@@ -182,4 +183,5 @@ def _numbers(
         "damaged": len(found.damaged),
         "frames": len(frames),
         "bad_checksums": sum("bad" in (frame.csum, frame.ip_csum) for frame in frames),
+        **distribution(delays(seen, expect.from_, expect.to)),
     }

@@ -21,6 +21,7 @@ from harness.judge import (
     failover,
     flooded,
     invariants,
+    latency,
     lost_only_while_down,
     not_received,
     parity,
@@ -52,6 +53,7 @@ CHECKS: dict[str, Callable[[Any, Seen], CheckResult]] = {
     "echoed": echoed.check,
     "pressed": pressed.check,
     "flooded": flooded.check,
+    "latency": latency.check,
 }
 """Each key of `Expect` and the function that checks it."""
 

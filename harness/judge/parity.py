@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from harness.judge import except_cut
 from harness.judge.comparison import Comparison, compare
+from harness.judge.latency import LATE, distribution, line_delays
 from harness.judge.lines import difference
 from harness.judge.links import state_at
 from harness.judge.model import CheckResult
@@ -29,14 +30,17 @@ def check(expect: Parity, seen: Seen) -> CheckResult:
         return CheckResult(check="parity", about=about, reached=False, held=None, why=why)
     if expect.except_cut is not None:
         return except_cut.check(expect.except_cut, about, comparison, seen)
+    shown = {line.text: place for place, line in enumerate(comparison.console)}
+    slow = [(shown[text], delay) for text, delay in line_delays(seen, expect.to) if text in shown]
+    late = [(place, delay) for place, delay in slow if delay > LATE]
     return CheckResult(
         check="parity",
         about=about,
         reached=True,
         held=comparison.complete and comparison.whole,
         why=_why(comparison, expect),
-        findings=tuple(_findings(comparison, seen)),
-        numbers=_numbers(comparison),
+        findings=(*_findings(comparison, seen), *_late(late)),
+        numbers={**_numbers(comparison), "late": len(late), **distribution([delay for _, delay in slow])},
     )
 
 
@@ -98,6 +102,16 @@ def _findings(found: Comparison, seen: Seen) -> list[str]:
         *cut(
             [f"not on the console: {short(found.wire[n].text)} at {at(found.wire[n].t)}" for n in found.extra], "lines"
         ),
+    ]
+
+
+def _late(late: list[tuple[int, float]]) -> list[str]:
+    """Not lost: they came, long after they had been printed."""
+    longest = dict(late)
+    return [
+        f"late, not lost: {'line' if first == last else 'lines'} {first + 1}{'' if first == last else f'-{last + 1}'} came "
+        f"up to {max(longest[place] for place in range(first, last + 1)):.3f} s after being printed"
+        for first, last in runs(longest)
     ]
 
 

@@ -40,8 +40,17 @@ def check(scenario: Scenario, known_kernels: Collection[str] | None = None) -> I
         yield from _hooks(scenario, name, endpoint)
     yield from _drivers(scenario)
     yield from _addresses(scenario)
+    yield from _allow(scenario)
     yield from check_steps(scenario)
     yield from check_expect(scenario)
+
+
+def _allow(scenario: Scenario) -> Iterator[Message]:
+    first: dict[str, int] = {}
+    for index, allowed in enumerate(scenario.allow):
+        if first.setdefault(allowed.invariant, index) != index:
+            what = f"{allowed.invariant!r} is let off already, by number {first[allowed.invariant] + 1}"
+            yield Message(("allow", index, "invariant"), what, "give one reason, or two in one")
 
 
 def check_known_bugs(scenarios: Sequence[Scenario], known_kernels: Collection[str] | None = None) -> Iterator[Message]:

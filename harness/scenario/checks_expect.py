@@ -37,6 +37,7 @@ from harness.scenario.model import (
     SawEvent,
     Scenario,
 )
+from harness.scenario.oracles import Latency
 from harness.scenario.story import Found, given, served_nic, unknown_endpoint, unknown_nic, unseen_link
 
 
@@ -333,6 +334,22 @@ def _pressed(scenario: Scenario, path: Path, expect: Pressed) -> Found:
         yield Message(at, what, f"add a step `- keys: {{from: {endpoint.peer}, keys: h}}` at the end")
 
 
+def _latency(scenario: Scenario, path: Path, expect: Latency) -> Found:
+    unknown = [
+        *unknown_endpoint(scenario, (*path, "from"), expect.from_),
+        *unknown_endpoint(scenario, (*path, "to"), expect.to),
+    ]
+    yield from unknown
+    if not unknown and not (scenario.endpoints[expect.from_].stack == "kernel" and _crashes(scenario)):
+        yield from _flow(scenario, path, expect.from_, expect.to, 1)
+    limit = expect.most if expect.most is not None else expect.p99
+    if limit is None:
+        yield Message(path, "no limit is given, so nothing can be too late", "give p99 or most, in seconds")
+    elif limit < expect.at_least:
+        what = f"what took {expect.at_least:g} s is over the limit of {limit:g} s, so this can never hold"
+        yield Message((*path, "at_least"), what, "ask for less, or allow more")
+
+
 _CHECKS: dict[type[Frozen], Callable[[Scenario, Path, Any], Found]] = {
     Delivered: _delivered,
     Parity: _parity,
@@ -349,4 +366,5 @@ _CHECKS: dict[type[Frozen], Callable[[Scenario, Path, Any], Found]] = {
     Echoed: _echoed,
     Pressed: _pressed,
     Flooded: _flooded,
+    Latency: _latency,
 }

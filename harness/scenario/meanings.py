@@ -16,6 +16,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "steps": "what is done, one after the other",
         "expect": "what must hold",
         "known_bugs": "verdicts that are expected for now",
+        "allow": "invariants that are checked in every case and that this one breaks on purpose, each with its reason",
         "marks": "`[long]`: for a run that has the time; `netpoll-harness run -m \"not long\"` leaves it out",
         "timeout": "seconds for the whole case",
     },
@@ -162,6 +163,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "may_fail": "its exit status need not be 0",
     },
     "Expect": {
+        "latency": "no message that came took longer than this; what never came is for `delivered` and `parity`",
         "delivered": "every message arrived once, byte for byte, in order, with right checksums",
         "parity": "from the crash on, each line of the serial console up to `until` is on the wire, in order, once",
         "event": "QEMU told this event",
@@ -208,6 +210,17 @@ MEANINGS: dict[str, dict[str, str]] = {
     },
     "ArpAnswered": {"by": "the endpoint whose address is asked for", "at_least": "so many"},
     "Echoed": {"by": "the endpoint with `echo: true`", "in_order": "in the order of sending", "at_least": "so many"},
+    "Latency": {
+        "from_": "the sender",
+        "to": "the receiver",
+        "at_least": "some message must have taken so long, in seconds",
+        "p99": "99 of 100 messages took no longer, in seconds",
+        "most": "none took longer, in seconds",
+    },
+    "Allow": {
+        "invariant": "which one: right `checksums`; only the testcase's flows (`sources`); only the guest's `macs`; `silence` after the panic; a `kernel` without complaints before it",
+        "reason": "why the testcase breaks it",
+    },
     "Pressed": {"at": "the endpoint with `sysrq: true`"},
     "KnownBug": {
         "when": "axes of the matrix, and `kernel`, with their values; every one must agree",
@@ -230,6 +243,7 @@ UNLESS: dict[str, str] = {
     "arp_answered": "the capture saw so many go to the guest",
     "echoed": "the hook sent so many while the poll or interrupt routine was running",
     "flooded": "so many frames came at the NIC between the crash and the end of the panic",
+    "latency": "some message took `at_least` seconds",
     "pressed": "the capture saw them go to the guest, the peer's last",
     "failover": "frames left over `cut` before, the guest saw its carrier go, and messages were sent afterwards",
 }

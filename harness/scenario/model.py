@@ -12,6 +12,7 @@ from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from harness.frozen import Frozen
 from harness.scenario.injections import Filter, Flap, InjectLink, Remove, Restore
+from harness.scenario.oracles import Allow, Latency
 from harness.scenario.words import Id, Seconds, Way
 
 Mac = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
@@ -414,6 +415,7 @@ class Expect(Frozen):
     echoed: Echoed | None = None
     pressed: Pressed | None = None
     flooded: Flooded | None = None
+    latency: Latency | None = None
 
 
 class KnownBug(Frozen):
@@ -440,6 +442,7 @@ class Scenario(Frozen):
     steps: Annotated[tuple[Step, ...], Field(min_length=1, strict=False)]
     expect: Annotated[tuple[Expect, ...], Field(min_length=1, strict=False)]
     known_bugs: Annotated[tuple[KnownBug, ...], Field(strict=False)] = ()
+    allow: Annotated[tuple[Allow, ...], Field(strict=False)] = ()
     marks: Annotated[tuple[Literal["long"], ...], Field(strict=False)] = ()  # pytest's: -m long, -m "not long"
     timeout: Seconds = 120
 

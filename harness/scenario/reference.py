@@ -87,6 +87,7 @@ TABLES: dict[str, Callable[[Schema], str]] = {
     "waits": _waits,
     "expect": _expectations,
     "known_bugs": _table("KnownBug"),
+    "allow": _table("Allow"),
 }
 
 

@@ -1,0 +1,28 @@
+"""Expectations about when messages came, and the invariants that a testcase lets off: the shape of `latency` and `allow`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from harness.frozen import Frozen
+from harness.scenario.words import Id, Seconds
+
+
+class Latency(Frozen):
+    """How long messages from `from` took to the wire at `to`: none longer than `most`, 99 of 100 not longer than `p99` seconds. What
+    never came has no latency: that is for `delivered` and `parity`. Not reached unless some message took `at_least` seconds."""
+
+    from_: Id = Field(alias="from")
+    to: Id
+    at_least: Annotated[float, Field(ge=0, le=3600)] = 0
+    p99: Seconds | None = None
+    most: Seconds | None = None
+
+
+class Allow(Frozen):
+    """An invariant that this testcase breaks on purpose, and why. Everything it finds is told all the same."""
+
+    invariant: Literal["checksums", "sources", "macs", "silence", "kernel"]
+    reason: Annotated[str, StringConstraints(min_length=10)]
