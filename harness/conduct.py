@@ -315,6 +315,14 @@ def _add_wire(case: Case, action: AddWire) -> None:
     _watch(case, wire, relay)
 
 
+def _reader(case: Case, nic: str, state: str) -> None:
+    wire = case.captures[case.plan.nic(nic).tap]
+    if not isinstance(wire, Relay):
+        raise Unable(f"the wire of {nic} is a tap, which takes whatever it is given", "use --wires dgram")
+    wire.hold(state == "stopped")
+    case.evidence.add("inject", "reader", nic=nic, state=state)
+
+
 def _nic_on(case: Case, tap: str) -> str:
     return next(nic.id for nic in case.plan.nics if nic.tap == tap)
 
@@ -477,6 +485,8 @@ async def _host(case: Case, action: Host) -> None:
         case.endpoints.start_send(**shape)
     elif action.op == "np_frames":
         await asyncio.to_thread(case.endpoints.frames, **action.args)
+    elif action.op == "reader":
+        _reader(case, action.args["nic"], action.args["state"])
     elif action.op == "flood":
         flood = Flood(Target.of(action.args["target"]), action.args["kind"], action.args["rate"], action.args["seed"])
         case.stack.callback(flood.stop)

@@ -27,7 +27,7 @@ from harness.judge.model import Verdict
 from harness.observe.events import read_evidence
 from harness.plan.compile import compile_plan
 from harness.plan.model import DiskPlan, Load, MachinePlan, Plan, Wires
-from harness.plan.sockets import over_sockets
+from harness.plan.sockets import needs_sockets, over_sockets
 from harness.report import pcapng, store
 from harness.scenario.load import load_tree
 from harness.scenario.model import Scenario
@@ -68,7 +68,7 @@ def load(paths: Sequence[Path], options: Options) -> list[Plan]:
         loaded, _left_out = on_nic(loaded, options.nic)
     joined = choice(options).wires
     plans = [compile_plan(_with_kernel(case.scenario, options.kernel), case.source) for case in loaded]
-    plans = plans if joined == "tap" else [over_sockets(plan) for plan in plans]
+    plans = [over_sockets(plan) if joined == "dgram" or needs_sockets(plan) else plan for plan in plans]
     given = [*(("--kernel", options.kernel) if options.kernel else ())]
     given += ["--modules", str(options.modules)] if options.modules else []
     given += ["--nic", options.nic] if options.nic else []

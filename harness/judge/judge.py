@@ -20,6 +20,7 @@ from harness.judge import (
     event,
     failover,
     flooded,
+    held_back,
     invariants,
     latency,
     lost_only_while_down,
@@ -54,6 +55,7 @@ CHECKS: dict[str, Callable[[Any, Seen], CheckResult]] = {
     "pressed": pressed.check,
     "flooded": flooded.check,
     "latency": latency.check,
+    "held_back": held_back.check,
 }
 """Each key of `Expect` and the function that checks it."""
 

@@ -176,6 +176,7 @@ class Records:
     done: list[Done] = field(default_factory=list)
     counted: list[Counted] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
+    readers: list[Link] = field(default_factory=list)  # `up`: somebody reads what the NIC sends
     gone: list[Name] = field(default_factory=list)  # QEMU has ended; how
     silent: list[Name] = field(default_factory=list)  # the agent did not answer
     timeouts: list[Timeout] = field(default_factory=list)
@@ -359,6 +360,9 @@ _PARSERS: dict[tuple[str, str], Parser] = {
     ("run", "unable"): lambda r, e: r.unable.append(Name(e.t, e.word("what"))),
     ("run", "timing"): _timing,
     ("run", "silent"): lambda r, e: r.silent.append(Name(e.t, e.word("what"))),
+    ("inject", "reader"): lambda r, e: r.readers.append(
+        Link(e.t, e.word("nic"), e.one_of("state", "running", "stopped") == "running")
+    ),
     ("run", "gone"): lambda r, e: r.gone.append(Name(e.t, e.word("how"))),
     ("console", "line"): lambda r, e: r.console.append(Line(e.t, e.word("text"))),
     ("qmp", "event"): lambda r, e: r.qmp.append(Name(e.t, e.word("name"))),

@@ -14,6 +14,7 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | run     | unable    | what: this testbed cannot do what the case needs; inconclusive |
 | run     | timing    | what, seconds |
 | run     | silent    | what: the agent did not answer; where the CPUs are follows as `qmp stuck`, and no further step |
+| inject  | reader    | nic, state: running, or stopped: the relay takes nothing that this NIC sends |
 | run     | gone      | how: QEMU has ended, as the testcase wanted it |
 | run     | garbage   | text: something from the guest that is no answer and no event |
 | await   | reached   | what, of, state, count, seconds |

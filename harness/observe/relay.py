@@ -32,6 +32,7 @@ _TIMESPEC = struct.Struct("@qq")
 MAX_FRAME = 65536 + 18
 BACKLOG = 10_000  # frames that wait for a side, as many as wait on a tap (harness.testbed.tap.QUEUE)
 BURST = 512  # frames of a side before the event loop gets its turn
+FEW = 1  # bytes of a socket that nobody reads; the kernel makes 4608 of it, two or three small frames
 SNDBUF = 4 << 20  # bytes; cut to net.core.wmem_max, and more than enough at its default of 208 KiB
 WHERE = "NIC {nic} of the guest; captured in the harness's relay between two unix datagram sockets, stamped when sent"
 
@@ -54,6 +55,7 @@ class Relay:
         self._recorder = Recorder(name, nic, pcapng_path, evidence, WHERE.format(nic=nic))
         self._guest, self._host = _side(), _side()
         self._closed = False
+        self._held = False  # what the guest sends stays where it is
         self._epoll = select.epoll()
         for side in (self._guest, self._host):
             self._epoll.register(side.sock, select.EPOLLIN)
@@ -78,13 +80,24 @@ class Relay:
             return 0
         for side in (self._guest, self._host):
             self._flush(side)
-        arrived = sorted([*self._arrived(self._guest, False), *self._arrived(self._host, True)], key=itemgetter(0))
+        from_guest = () if self._held else self._arrived(self._guest, False)
+        arrived = sorted([*from_guest, *self._arrived(self._host, True)], key=itemgetter(0))
         for stamp, frame, to_guest in arrived:  # in the order in which they were sent
             self._recorder.frame(frame, stamp, to_guest)
             self._pass_on(frame, self._guest if to_guest else self._host, to_guest)
-        for side in (self._guest, self._host):
-            self._epoll.modify(side.sock, select.EPOLLIN | (select.EPOLLOUT if side.waiting else 0))
+        self._listen()
         return len(arrived)
+
+    def _listen(self) -> None:
+        for side in (self._guest, self._host):
+            reads = 0 if self._held and side is self._guest else select.EPOLLIN
+            self._epoll.modify(side.sock, reads | (select.EPOLLOUT if side.waiting else 0))
+
+    def hold(self, held: bool) -> None:
+        """Stop reading what the guest's side sends, or go on: a few frames fill QEMU's socket, and it cannot send more."""
+        self._held = held
+        self._guest.far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, FEW if held else SNDBUF)
+        self._listen()
 
     def _arrived(self, source: Side, to_guest: bool) -> Iterator[tuple[int, bytes, bool]]:
         """What a side has sent: (stamp, frame, to_guest). A far end that was closed sends nothing: others tell that QEMU ended."""
@@ -126,6 +139,7 @@ class Relay:
         """Take what is left, check for losses, close sockets and file. A second call does nothing."""
         if self._closed:
             return
+        self._held = False
         while self.drain():
             pass
         self._closed = True

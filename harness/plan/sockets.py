@@ -51,6 +51,11 @@ def _backend(action: Qmp) -> dict[str, object]:
     return {"type": "dgram", "id": action.arguments["id"], "local": local}
 
 
+def needs_sockets(plan: Plan) -> bool:
+    """Does the plan stop the reader of a wire? A tap takes whatever it is given."""
+    return any(isinstance(action, Host) and action.op == "reader" for stage in plan.stages for action in stage.actions)
+
+
 def needs_tap(plan: Plan) -> str | None:
     """What of the plan cannot be done without a tap, in words."""
     return next(

@@ -60,6 +60,9 @@ def _translate(number: int, step: Step, scenario: Scenario) -> tuple[str, tuple[
         return _frames(number, step.frames, scenario)
     if step.flood is not None:
         return _flood(step.flood, scenario)
+    if step.reader is not None:
+        args = {"nic": step.reader.nic, "state": step.reader.state}
+        return f"reader of {step.reader.nic} {step.reader.state}", (Host(op="reader", args=args),)
     if step.keys is not None:
         return _keys(step.keys, scenario)
     if step.crash is not None:

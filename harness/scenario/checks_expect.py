@@ -28,6 +28,7 @@ from harness.scenario.model import (
     Failover,
     Flooded,
     Frames,
+    HeldBack,
     LostOnlyWhileDown,
     NotReceived,
     Parity,
@@ -317,6 +318,17 @@ def _flooded(scenario: Scenario, path: Path, expect: Flooded) -> Found:
         yield Message((*path, "nic"), f"no step floods {expect.nic!r}", "add a step `- flood: ...`")
 
 
+def _held_back(scenario: Scenario, path: Path, expect: HeldBack) -> Found:
+    yield from _flow(scenario, path, expect.from_, expect.to, expect.at_least)
+    yield from unknown_nic(scenario, (*path, "nic"), expect.nic)
+    states = [step.reader.state for step in scenario.steps if step.reader and step.reader.nic == expect.nic]
+    if states[:2] != ["stopped", "running"]:
+        what = f"no steps stop the reader of {expect.nic!r} and let it go on"
+        yield Message(
+            (*path, "nic"), what, f"add `- reader: {{nic: {expect.nic}, state: stopped}}`, and `running` later"
+        )
+
+
 def _pressed(scenario: Scenario, path: Path, expect: Pressed) -> Found:
     at = (*path, "at")
     unknown = list(unknown_endpoint(scenario, at, expect.at))
@@ -367,4 +379,5 @@ _CHECKS: dict[type[Frozen], Callable[[Scenario, Path, Any], Found]] = {
     Pressed: _pressed,
     Flooded: _flooded,
     Latency: _latency,
+    HeldBack: _held_back,
 }

@@ -26,6 +26,7 @@ from harness.scenario.model import (
     Frames,
     Keys,
     MachineStep,
+    Reader,
     Run,
     Scenario,
     Send,
@@ -36,7 +37,7 @@ from harness.scenario.model import (
     WaitSent,
     WaitStopped,
 )
-from harness.scenario.story import Found, Story, alive, given, served_nic, unknown_endpoint, unseen_link
+from harness.scenario.story import Found, Story, alive, given, served_nic, unknown_endpoint, unknown_nic, unseen_link
 
 DATAGRAM_HEADER = 18  # bytes: guest.netpoll.clients.sequence.HEADER_LENGTH
 ETHERNET_MTU, IP_UDP = 1500, 28
@@ -251,6 +252,20 @@ def _flood(story: Story, _index: int, path: Path, flood: FloodStep) -> Found:
     yield from alive(story, path, "a flood is to begin")
 
 
+def _reader(story: Story, _index: int, path: Path, reader: Reader) -> Found:
+    """virtio-net alone leaves a frame in its ring that its backend does not take; other models throw it into QEMU's queue."""
+    yield from unknown_nic(story.scenario, (*path, "nic"), reader.nic)
+    nic = story.scenario.guest.nics.get(reader.nic)
+    if nic is not None and not nic.model.startswith("virtio-net"):
+        what = f"QEMU's {nic.model} does not wait for a reader: what it does not take is queued in QEMU"
+        yield Message((*path, "nic"), what, "use virtio-net")
+    stopped = reader.nic in story.stopped
+    if stopped == (reader.state == "stopped"):
+        what = f"the reader of {reader.nic!r} {'has stopped' if stopped else 'runs'} already"
+        yield Message((*path, "state"), what, "remove this step")
+    (story.stopped.add if reader.state == "stopped" else story.stopped.discard)(reader.nic)
+
+
 def takes_keys(scenario: Scenario, path: Path, sender: str) -> Found:
     """The peer of `sender` is a client that presses keys."""
     yield from to_our_guest(scenario, path, sender, "keys")
@@ -330,6 +345,7 @@ _CHECKS: dict[type[Frozen], Callable[[Story, int, Path, Any], Found]] = {
     WaitSent: _wait_sent,
     WaitStopped: _wait_dropped,
     Frames: _frames,
+    Reader: _reader,
     FloodStep: _flood,
     Keys: _keys,
     Crash: _crash,

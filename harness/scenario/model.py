@@ -182,6 +182,13 @@ class FloodStep(Frozen):
     seed: int = 1
 
 
+class Reader(Frozen):
+    """Whoever reads what the NIC sends, on a wire of datagram sockets, stops, or goes on: QEMU cannot get rid of a frame meanwhile."""
+
+    nic: Id
+    state: Literal["stopped", "running"]
+
+
 class Keys(Frozen):
     """Letters to a guest endpoint with `sysrq: true`, as one datagram. `forge`: with somebody else's address, port or MAC."""
 
@@ -251,6 +258,7 @@ class Step(Frozen):
     wait: Wait | None = None
     frames: Frames | None = None
     flood: FloodStep | None = None
+    reader: Reader | None = None
     keys: Keys | None = None
     crash: Crash | None = None
     machine: MachineStep | None = None
@@ -389,6 +397,15 @@ class Counted(Frozen):
     at_least: Annotated[int, Field(ge=1)] = 1
 
 
+class HeldBack(Frozen):
+    """At least `at_least` messages of `from` were sent while the reader of `nic` had stopped, and each arrived at `to` afterwards."""
+
+    from_: Id = Field(alias="from")
+    to: Id
+    nic: Id
+    at_least: Annotated[int, Field(ge=1)] = 1
+
+
 class Flooded(Frozen):
     """At least `at_least` frames came at `nic` between the crash and the end of the panic. Not reached otherwise: it says whether a
     case has provoked what it is about."""
@@ -416,6 +433,7 @@ class Expect(Frozen):
     pressed: Pressed | None = None
     flooded: Flooded | None = None
     latency: Latency | None = None
+    held_back: HeldBack | None = None
 
 
 class KnownBug(Frozen):

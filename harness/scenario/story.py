@@ -38,6 +38,7 @@ class Story:
     armed: dict[int, InjectLink] = field(default_factory=dict)  # by step: what waits for the burst of a panic
     crashed: int | None = None
     paused: int | None = None
+    stopped: set[str] = field(default_factory=set)  # NICs whose reader has stopped
 
     def sent_to(self, endpoint: str) -> int:
         """How many numbered messages the peer of `endpoint` has been told to send, or to send back."""

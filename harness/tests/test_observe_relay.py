@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -124,3 +125,22 @@ def test_a_side_that_closes_ends_nothing(stage: Stage) -> None:
     stage.relay.close()
     assert stage.relay.fileno() == -1
     assert stage.relay.drain() == 0
+
+
+def test_a_reader_that_has_stopped_lets_the_sender_fill_its_socket_and_takes_all_of_it_later(stage: Stage) -> None:
+    stage.relay.hold(True)
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        while sent < 1000:
+            stage.qemu.send(FRAME)
+            sent += 1
+    assert 0 < sent < 20, "QEMU cannot get rid of more than a few"
+    assert not stage.readable()
+    stage.stack.send(FRAME)
+    assert stage.relay.drain() == 1, "the other way goes on"
+    stage.relay.hold(False)
+    assert stage.relay.drain() == sent
+    assert [each["dir"] for each in stage.frames()] == ["in", *["out"] * sent]
+    stage.qemu.send(FRAME)
+    assert stage.relay.drain() == 1
+    assert stage.errors() == []
