@@ -204,6 +204,8 @@ def _report(results: Path, config: pytest.Config) -> str:
         return f"report: {html.write(results)}"
     except store.StoreError as error:
         return f"no report: {error}"
+    except Exception as error:  # a defect of the page must not become a defect of the run
+        return f"no report: {type(error).__name__}: {error}; a defect of the harness, `netpoll-harness report {results}` shows where"
 
 
 def _rows(reporter: Any) -> Iterator[tuple[str, str, str, float]]:

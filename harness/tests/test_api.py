@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,43 @@ def test_failures_say_what_a_testcase_would(tmp_path: Path) -> None:
     assert 'KeyError: "of the test\'s own"' in said
     assert (tmp_path / "r/report.html").exists()
     assert {path.name for path in (tmp_path / "r").glob("*/case.pcapng")} == {"case.pcapng"}
+
+
+LASTING = """
+def test_that_waits(guest, nic):
+    nic()
+    guest.wait(console="never said", within=600)
+"""
+
+
+def below(pid: int) -> set[int]:
+    """All processes that descend from one, by /proc."""
+    children = {int(word) for file in Path(f"/proc/{pid}/task").glob("*/children") for word in file.read_text().split()}
+    return children | {each for child in children for each in below(child)}
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+@pytest.mark.guest
+def test_a_test_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(MINE)
+    (tmp_path / "test_mine.py").write_text(LASTING)
+    options = ["-p", "no:cacheprovider", "--rootdir", str(tmp_path), "--results", f"{tmp_path}/r"]
+    argv = [sys.executable, "-m", "pytest", *options, str(tmp_path)]
+    process = subprocess.Popen(
+        argv, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL
+    )
+    waits = '"title":"wait for console line'
+    until(
+        lambda: any(waits in path.read_text() for path in tmp_path.glob("r/*/evidence.jsonl")), "the wait never began"
+    )
+    found = below(process.pid)
+    assert len(found) >= 2, "the case's process and its QEMU"
+    process.kill()
+    process.wait()
+    until(lambda: not [pid for pid in found if Path(f"/proc/{pid}/exe").exists()], f"some of {found} live on")
