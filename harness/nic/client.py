@@ -60,6 +60,11 @@ class ServedNic:
         """What `device_add` needs as socket.path."""
         return f"/proc/{os.getpid()}/fd/{self._address}"
 
+    @property
+    def pid(self) -> int:
+        """The process that serves it."""
+        return self._process.pid
+
     def _readable(self) -> None:
         try:
             data = self._control.recv(1 << 16)

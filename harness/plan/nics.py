@@ -22,7 +22,7 @@ class Model:
     `link_status_changed` in the device's NetClientInfo, or one that the guest's driver never asks about). `properties`: what makes
     this variant of QEMU's device; the testcase's own come after them. `controller`: the PCI device whose bus the NIC is plugged
     into, plugged in before it. `served`: a model of ours in a process of its own (harness.nic), which QEMU reaches over
-    vfio-user."""
+    vfio-user. `mtu`: the largest that its driver is known to take; None where nobody has looked."""
 
     word: str  # in the testcase
     device: str  # QEMU's device name
@@ -33,6 +33,7 @@ class Model:
     properties: Mapping[str, str | bool] = field(default_factory=lambda: NONE)
     controller: str | None = None
     served: bool = False
+    mtu: int | None = None
 
 
 def _virtio(word: str, note: str, express: bool = True, **properties: str | bool) -> Model:
@@ -76,7 +77,7 @@ _TABLE = (
     Model("tulip", "tulip", "tulip", False, "DEC 21143", link=False),
     Model("ne2k_pci", "ne2k_pci", "ne2k-pci", False, "NE2000, no NAPI: the slides' other path", link=False),
     Model("usb-net", "usb-net", "cdc_ether", True, "CDC Ethernet over USB", link=False, controller="qemu-xhci"),
-    Model("tg3", "vfio-user-pci", "tg3", False, "Broadcom BCM5787, our own model (docs/tg3.md)", served=True),
+    Model("tg3", "vfio-user-pci", "tg3", False, "Broadcom BCM5787, our own model (docs/tg3.md)", served=True, mtu=1500),
 )
 
 MODELS: dict[str, Model] = {model.word: model for model in _TABLE}

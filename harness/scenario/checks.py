@@ -122,6 +122,8 @@ def _nics(scenario: Scenario) -> Iterator[Message]:
         path: Path = ("guest", "nics", name)
         if nic.model not in MODELS:
             yield unknown_model(name, nic.model)
+        elif nic.mtu is not None and (most := MODELS[nic.model].mtu) is not None and nic.mtu > most:
+            yield Message((*path, "mtu"), f"{nic.model} has no MTU of {nic.mtu}", f"{most} at most, or another model")
         for key in nic.properties:
             if key in PLANNED:
                 remedy = "use the NIC's own key `mac`" if key == "mac" else "remove it"

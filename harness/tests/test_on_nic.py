@@ -67,6 +67,12 @@ def test_parameters_of_a_driver_stay_with_it(tmp_path: Path, nic: str, kept: int
     assert reasons == ([] if kept else ["two[nic=tg3]: it sets parameters of e1000"])
 
 
+def test_jumbo_frames_are_left_out_for_a_model_without_them(testcases: Path) -> None:
+    kept, reasons = on_nic(load_tree([testcases / "poll" / "ring-runs-out.yaml"]), "tg3")
+    assert kept == []
+    assert reasons == ["poll/ring-runs-out[nic=tg3]: tg3 has no MTU of 9000"]
+
+
 def test_what_a_model_cannot_do_is_left_out_with_the_reason(testcases: Path) -> None:
     said = left_out([testcases / "drop", testcases / "tg3"], "i82559er")
     assert any("does not follow set_link" in line for line in said)
@@ -79,4 +85,9 @@ def test_the_catalogue_fits_tg3(testcases: Path) -> None:
     assert {line.partition(": ")[2] for line in reasons} <= {
         "it sets parameters of e1000",
         "it sets parameters of e100",
+        "tg3 has no MTU of 9000",
+        "'n0' is a model of ours, which is plugged in once",
+        "'n0' is a model of ours, which flaps by `inject`",
+        "'n0' is a model of ours, with faults of its own",
+        "'n0' is a model of ours, whose frames pass no filter of QEMU's",
     }

@@ -23,6 +23,12 @@ ROWS = [
         "7:45: property 'bus' is decided by the plan; remove it",
     ),
     row(
+        "MTU beyond the model's",
+        'n0: {model: "${nic}"}',
+        "n0: {model: tg3, mtu: 1501}",
+        "6:27: tg3 has no MTU of 1501; 1500 at most, or another model",
+    ),
+    row(
         "multicast MAC",
         "n1: {model: e1000}",
         "n1: {model: e1000, mac: '53:54:00:12:34:56'}",

@@ -1,8 +1,8 @@
 """A clone with a tg3 in a network namespace of its own, and what Linux' driver and TCP say of it. Prints one JSON object.
 
-    unshare -n python -m harness.tests.tg3_guest KERNEL
+    unshare -n python -m harness.tests.tg3_guest KERNEL content|offline|suspend
 
-In: the name of a kernel whose images are there. Out: what was found, for harness.tests.test_tg3_guest. Rule: commands in the guest are
+In: the name of a kernel whose images are there, and a scene. Out: what was found, for harness.tests.test_tg3_guest. Rule: commands in the guest are
 short; a stream runs in the background there and is waited for at the host's end of the connection.
 """
 
@@ -16,6 +16,8 @@ import socket
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,14 +46,17 @@ print(digest.hexdigest())
 class Guest:
     """The running clone: commands in it, and the NIC's process."""
 
-    def __init__(self, machine: Machine, nic: ServedNic, outputs: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, machine: Machine, nic: ServedNic, outputs: list[dict[str, Any]], told: Mapping[str, int]
+    ) -> None:
         self._machine, self.nic, self._outputs = machine, nic, outputs
+        self.told = told  # how many events of each kind the device has told of
 
-    async def run(self, command: str) -> str:
-        """Standard output of a shell command that takes less than 14 s."""
+    async def run(self, command: str, within: float = 30) -> str:
+        """Standard output of a shell command that takes less than `within` seconds."""
         before = len(self._outputs)
-        request = self._machine.agent.ask("run", {"argv": ["/bin/sh", "-c", command], "may_fail": True}, 30)
-        await self._machine.alive(request, 35, command)
+        arguments = {"argv": ["/bin/sh", "-c", command], "may_fail": True, "within": within}
+        await self._machine.alive(self._machine.agent.ask("run", arguments, within), within + 5, command)
         return str(self._outputs[before]["out"])
 
     async def until(self, command: str, wanted: str, within: float) -> None:
@@ -93,11 +98,48 @@ async def scene(guest: Guest) -> dict[str, Any]:
     await guest.until("cat /sys/class/net/eth0/carrier", "1", 10)
     await guest.run("ip link set eth0 down; rmmod tg3; modprobe tg3; ip link set eth0 up")
     await guest.until("cat /sys/class/net/eth0/carrier", "1", 20)
-    found["dmesg"] = await guest.run("dmesg -l emerg,alert,crit,err,warn | grep -iE 'tg3|eth0|irq|bug|call trace'")
+    found["dmesg"] = await complaints(guest)
     return found
 
 
-async def main(kernel: str) -> dict[str, Any]:
+async def complaints(guest: Guest) -> str:
+    """What the kernel holds against the NIC."""
+    return await guest.run("dmesg -l emerg,alert,crit,err,warn | grep -iE 'tg3|eth0|irq|bug|call trace'")
+
+
+async def offline(guest: Guest) -> dict[str, Any]:
+    """tg3_self_test() with ETH_TEST_FL_OFFLINE: resets, registers, memory, loopbacks. The link comes back afterwards."""
+    said = await guest.run("ethtool -t eth0 offline; echo status $?", within=300)
+    await guest.until("cat /sys/class/net/eth0/carrier", "1", 20)
+    return {"self-test": said}
+
+
+async def suspend(guest: Guest) -> dict[str, Any]:
+    """The kernel suspends all devices and wakes them, with an address and a link that must be as before.
+
+    pm_test=devices (Documentation/power/basic-pm-debugging.rst) stops before the machine itself sleeps.
+    """
+    await guest.run("echo devices > /sys/power/pm_test; echo 1 > /sys/module/suspend/parameters/pm_test_delay")
+    found: dict[str, Any] = {}
+    for state in ("freeze", "mem"):
+        before = await guest.run("dmesg | grep -c 'PM: suspend exit'")
+        resets = guest.told["reset"]
+        found[state] = await guest.run(f"echo {state} > /sys/power/state && echo woken", within=60)
+        found[f"{state} ends"] = int(await guest.run("dmesg | grep -c 'PM: suspend exit'")) - int(before)
+        await guest.until("cat /sys/class/net/eth0/carrier", "1", 20)
+        found[f"resets by {state}"] = guest.told["reset"] - resets
+        with socket.create_server((HOST, PORT)) as listening:
+            listening.settimeout(60)
+            found[f"stream after {state}"] = await stream(guest, listening)
+    found["dmesg"] = await complaints(guest)
+    return found
+
+
+SCENES = {"content": scene, "offline": offline, "suspend": suspend}
+Scene = Callable[[Guest], Awaitable[dict[str, Any]]]
+
+
+async def main(kernel: str, play: Scene) -> dict[str, Any]:
     testcase = Path(__file__).resolve().parents[2] / "testcases" / "crash" / "panic.yaml"
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Options(results=Path(folder), kernel=kernel), lambda text: print(text, file=sys.stderr))
@@ -114,23 +156,30 @@ async def main(kernel: str) -> dict[str, Any]:
             argv = partial(clone_argv, job.ingredients, memory)
             async with Machine.start(argv, observers, Clock.start(), Path(folder) / "console", inherit) as machine:
                 await restore(machine, job.template)
-                return await plugged(machine, outputs)
+                return await plugged(machine, outputs, play)
 
 
-async def plugged(machine: Machine, outputs: list[dict[str, Any]]) -> dict[str, Any]:
+async def plugged(machine: Machine, outputs: list[dict[str, Any]], play: Scene) -> dict[str, Any]:
     await machine.alive(machine.agent.synchronise(time.monotonic), 30, "the agent")
     tap = await asyncio.to_thread(open_tap, "tap0")
     await asyncio.to_thread(_give_address, "tap0")
     remarks: list[str] = []
-    nic = ServedNic.start(tap, MAC, lambda event: remarks.append(str(event)) if event["kind"] == "remark" else None)
+    kinds: Counter[str] = Counter()
+
+    def observe(event: dict[str, Any]) -> None:
+        kinds[event["kind"]] += 1
+        if event["kind"] == "remark":
+            remarks.append(str(event))
+
+    nic = ServedNic.start(tap, MAC, observe)
     try:
         arguments = {"driver": "vfio-user-pci", "id": "nic", "socket": {"type": "unix", "path": nic.path}}
         await machine.alive(machine.qmp.execute("device_add", arguments), 30, "device_add")
         await machine.alive(machine.agent.ask("nic_wait", {"id": "n0", "mac": MAC, "driver": "tg3"}, 30), 40, "tg3")
-        guest = Guest(machine, nic, outputs)
+        guest = Guest(machine, nic, outputs, kinds)
         await guest.run(f"ip link set eth0 up; ip addr add {GUEST}/24 dev eth0")
         await guest.until("cat /sys/class/net/eth0/carrier", "1", 20)
-        found = await scene(guest)
+        found = await play(guest)
         await machine.alive(machine.qmp.execute("device_del", {"id": "nic"}), 10, "device_del")
         await machine.qmp_event("DEVICE_DELETED", 30, "the NIC's end", lambda data: data.get("device") == "nic")
         return {**found, "remarks": remarks}
@@ -144,4 +193,4 @@ def _give_address(interface: str) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(main(sys.argv[1]))))
+    print(json.dumps(asyncio.run(main(sys.argv[1], SCENES[sys.argv[2]]))))

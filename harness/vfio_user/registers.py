@@ -45,7 +45,7 @@ class RegisterFile:
 
     def reset(self) -> None:
         """Every register to its initial value, without the rows' functions."""
-        self.values = array("I", bytes(self.size))
+        self.values[:] = array("I", bytes(self.size))  # in place: a fresh one at each reset frays the heap
         for row in self._rows:
             self.values[row.offset >> 2] = row.initial
 
