@@ -298,7 +298,7 @@ def _run(args: argparse.Namespace) -> int:
         _say(f"{INTERRUPTED}\n  -> what was seen until then is in {options.results}")
     if args.bisect:
         return bisection.exit_of(status, bisection.words_of(case_folders(options.results) - before))
-    return _exit_of(status, options.results)
+    return _exit_of(status, options.results, args.strict)
 
 
 def _say_left_out(paths: Sequence[Path], nic: str | None) -> None:
@@ -313,8 +313,9 @@ def _one_per_machine(plans: Sequence[Plan]) -> list[Plan]:
     return list({plan.machine: plan for plan in plans}.values())
 
 
-def _exit_of(status: int, results: Path) -> Exit:
-    """pytest's status in our words. A run whose only trouble was the testbed's is no failed case."""
+def _exit_of(status: int, results: Path, strict: bool = False) -> Exit:
+    """pytest's status in our words. A run whose only trouble was the testbed's is no failed case; nor is one whose case came to no
+    verdict, since the process that ran it was killed."""
     match pytest.ExitCode(status):
         case pytest.ExitCode.OK:
             return Exit.HELD
@@ -324,7 +325,8 @@ def _exit_of(status: int, results: Path) -> Exit:
             return Exit.USAGE
         case pytest.ExitCode.TESTS_FAILED:
             words = {verdict.word for verdict in store.verdicts(results)}
-            return Exit.TESTBED if "ERROR" in words and "FAIL" not in words else Exit.FAILED
+            failed = "FAIL" in words or (strict and "INCONCLUSIVE" in words and "ERROR" not in words)
+            return Exit.FAILED if failed else Exit.TESTBED
     return Exit.TESTBED
 
 

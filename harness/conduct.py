@@ -373,8 +373,9 @@ async def _qmp(case: Case, action: Qmp, answer: Awaitable[Any] | None = None) ->
     try:
         await case.machine.alive(answer, 30, f"QEMU's answer to {action.execute}")
     except QmpRefused as error:
-        if action.socket_of is not None and NO_SUCH_DEVICE in error.what:
-            raise Unable("this QEMU has no vfio-user-pci", "QEMU 10.1 or newer has it, and the image's own") from error
+        if action.execute == "device_add" and NO_SUCH_DEVICE in error.what:
+            lacking = "vfio-user-pci" if action.socket_of is not None else action.arguments["driver"]
+            raise Unable(f"this QEMU has no {lacking}", "the image's own has it: leave --qemu out") from error
         raise
     seconds = round(case.evidence.clock.now() - began, 6)
     case.evidence.add("qmp", "reply", execute=action.execute, arguments=action.arguments, seconds=seconds)

@@ -21,10 +21,12 @@ from pydantic import TypeAdapter
 
 from harness.conduct import Job, conduct
 from harness.testbed import namespace
+from harness.testbed.errors import TestbedError
 from harness.testbed.process import die_with
 
 _JOB: TypeAdapter[Job] = TypeAdapter(Job)
 GRACE = 60  # seconds that a case process may take beyond its plan's timeout
+ROOM = 1 << 16  # bytes; a file system with less is as good as full
 EXIT_CASE = 70  # of a case process that could not even write evidence; sysexits' EX_SOFTWARE
 
 
@@ -36,7 +38,7 @@ class Zygote:
 
     def run(self, job: Job) -> None:
         """Run one case to its end. RuntimeError with the case's log if its process failed before it could say why in
-        evidence. On KeyboardInterrupt the case is killed and nothing of it is left."""
+        evidence, TestbedError if that was for want of room. On KeyboardInterrupt the case is killed and nothing of it is left."""
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -51,6 +53,7 @@ class Zygote:
             self.close()
             raise RuntimeError("the process that starts cases ended by itself")
         if (status := json.loads(answer)["status"]) != 0:
+            _require_room(job.folder)
             log = job.folder / "case.log"
             said = log.read_text(errors="replace").strip()[-4000:] if log.exists() else ""
             raise RuntimeError(f"the case's process ended with status {status}\n{said}")
@@ -87,6 +90,15 @@ class Zygote:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _require_room(folder: Path) -> None:
+    """Raises TestbedError if the case's process failed for want of room, which it could not even log."""
+    disk = os.statvfs(folder)
+    if disk.f_bavail * disk.f_frsize < ROOM:
+        raise TestbedError(
+            f"{folder}: no space left on device for the case's evidence", "make room, or name another folder: --results"
+        )
 
 
 def _search_path() -> list[str]:
