@@ -86,6 +86,7 @@ def test_the_catalogue_fits_tg3(testcases: Path) -> None:
         "it sets parameters of e1000",
         "it sets parameters of e100",
         "tg3 has no MTU of 9000",
+        "QEMU's tg3 does not wait for a reader: what it does not take is queued in QEMU",
         "'n0' is a model of ours, which is plugged in once",
         "'n0' is a model of ours, which flaps by `inject`",
         "'n0' is a model of ours, with faults of its own",

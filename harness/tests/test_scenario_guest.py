@@ -24,9 +24,9 @@ ROWS = [
     ),
     row(
         "MTU beyond the model's",
-        'n0: {model: "${nic}"}',
-        "n0: {model: tg3, mtu: 1501}",
-        "6:27: tg3 has no MTU of 1501; 1500 at most, or another model",
+        "  bonds:\n",
+        "    n3: {model: tg3, mtu: 1501}\n  bonds:\n",
+        "9:27: tg3 has no MTU of 1501; 1500 at most, or another model",
     ),
     row(
         "multicast MAC",
