@@ -7,6 +7,7 @@ nothing; it asks harness.run and translates.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from harness.judge.model import Verdict
 from harness.live import Progress
 from harness.plan.model import Plan
 from harness.report import facts, html, store, terminal
+from harness.report.github import workflow_commands
 from harness.run import Bench, Options, load, results_folder
 from harness.scenario.errors import ScenarioErrors
 from harness.scenario.model import MARKS
@@ -186,6 +188,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.section("netpoll harness")
         for line in terminal.summary(rows, told=_lines_were_written(config)):
             terminalreporter.write_line(line)
+        for line in _annotations(terminalreporter) if os.environ.get("GITHUB_ACTIONS") == "true" else ():
+            terminalreporter.write_line(line)
         results = config.stash[OPTIONS].results
         terminalreporter.write_line(f"evidence: {results}")
         terminalreporter.write_line(_report(results, config))
@@ -208,13 +212,26 @@ def _report(results: Path, config: pytest.Config) -> str:
         return f"no report: {type(error).__name__}: {error}; a defect of the harness, `netpoll-harness report {results}` shows where"
 
 
+def _annotations(reporter: Any) -> Iterator[str]:
+    """For GitHub, which shows them beside the testcases."""
+    return workflow_commands(
+        (nodeid.partition("::")[0], nodeid.rpartition("::")[2], told["verdict"], told["why"])
+        for nodeid, told, _ in _told(reporter)
+    )
+
+
 def _rows(reporter: Any) -> Iterator[tuple[str, str, str, float]]:
-    """(case, verdict, why, seconds) of every report that carries a verdict."""
+    """(case, verdict, why, seconds) of every case."""
+    for nodeid, told, seconds in _told(reporter):
+        yield nodeid.rpartition("::")[2], told["verdict"], told["why"], told.get("seconds", seconds)
+
+
+def _told(reporter: Any) -> Iterator[tuple[str, dict[str, Any], float]]:
+    """(pytest's name, properties, seconds) of every report that carries a verdict, each case once."""
     seen: set[str] = set()
     for reports in list(reporter.stats.values()):
         for report in reports:
             properties = dict(getattr(report, "user_properties", ()))
             if "verdict" in properties and report.nodeid not in seen:
                 seen.add(report.nodeid)
-                seconds = properties.get("seconds", report.duration)
-                yield report.nodeid.rpartition("::")[2], properties["verdict"], properties["why"], seconds
+                yield report.nodeid, properties, report.duration

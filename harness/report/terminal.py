@@ -129,7 +129,7 @@ def _then(state: str, done: Sequence[str]) -> Iterator[str]:
 def _tail(console: Sequence[Line]) -> Iterator[str]:
     last = [clean(line.text) for line in console[-TAIL:]]
     yield f"  the console's last {len(last)} lines:" if last else "  the console stayed empty"
-    yield from (f"    {line}" for line in last)
+    yield from (f"    | {line}" for line in last)  # never at a line's beginning, where CI systems look for commands
 
 
 def _drawn(found: Scene) -> Padding:
