@@ -136,6 +136,7 @@ async def conduct(job: Job) -> None:
                     await run_stage(case, stage)
             where[0] = "settle"
             await settle(case)
+            evidence.add("run", "settled")
     except TimeoutError:
         evidence.add(
             "run",
@@ -185,9 +186,11 @@ async def bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
                 inherit,
             )
         )
+        evidence.add("run", "timing", what="spawn", seconds=round(guest.spawned - began, 4))
         evidence.add("run", "timing", what="qemu", seconds=round(time.monotonic() - began, 4))
         if not job.cold:
             await restore(guest, job.template)
+            evidence.add("run", "timing", what="migrated", seconds=round(time.monotonic() - began, 4))
         await guest.alive(
             guest.agent.synchronise(time.monotonic, within), within, "the agent's answer after the restore"
         )
@@ -259,7 +262,23 @@ async def run_stage(case: Case, stage: Stage) -> None:
     """Do what one step of the testcase became. Raises TestbedError, and Silent."""
     case.evidence.add("run", "stage", step=stage.step, title=stage.title)
     for action in stage.actions:
+        began = time.monotonic()
         await _act(case, action)
+        seconds = round(time.monotonic() - began, 6)
+        case.evidence.add("run", "did", step=stage.step, what=word_of(action), seconds=seconds)
+
+
+def word_of(action: Action) -> str:
+    """An action in a word or two, for evidence: a QMP command or a request by its name, others by what they are."""
+    match action:
+        case Qmp():
+            return action.execute
+        case Ask() | Host():
+            return f"{action.op} at {'host' if isinstance(action, Host) else 'guest'}"
+        case Await():
+            return f"await {action.what}"
+        case _:
+            return type(action).__name__
 
 
 async def _act(case: Case, action: Action) -> None:

@@ -14,9 +14,11 @@ import datetime
 import importlib.metadata
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import images
@@ -44,6 +46,7 @@ from harness.testbed.template import Ingredients, ensure
 from harness.zygote import Zygote
 
 Say = Callable[[str], None]
+LAPS = ("prepare", "process", "judge", "report")  # the parts of `Bench.run`
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class Bench:
         self._probe: Probe | None = None
         self._crash_files: dict[str, CrashFile] = {}  # by kernel
         self._configs: dict[str, Config | None] = {}  # by kernel
+        self.laps: dict[str, float] = {}  # seconds that the parts of the last `run` took
 
     def qemu(self) -> images.Qemu:
         """Raises images.ImageError."""
@@ -209,14 +213,20 @@ class Bench:
     def run(self, plan: Plan, cold: bool = False) -> tuple[Verdict, Path]:
         """One case: from the template to a verdict, with its folder written. Raises as `prepare`, and RuntimeError when the
         case's process could not even write evidence. `cold`: boot the guest instead of restoring it."""
+        at = [time.monotonic()]
         job = self.prepare(plan)
         folder = store.new_case(self.options.results, plan, job.versions)
+        at.append(time.monotonic())
         self._zygote.run(replace(job, folder=folder, cold=cold))
+        at.append(time.monotonic())
         events = list(read_evidence(folder / "evidence.jsonl"))
         verdict = judge(plan, events)
+        at.append(time.monotonic())
         store.write_verdict(folder, verdict)
         with suppress(OSError):  # the taps' own captures stay
             pcapng.merge(folder, plan, events)
+        at.append(time.monotonic())
+        self.laps = dict(zip(LAPS, (end - start for start, end in pairwise(at)), strict=True))
         return verdict, folder
 
     def start(self) -> None:

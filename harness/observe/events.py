@@ -12,7 +12,9 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | run     | end       | |
 | run     | error     | what, hint: the testbed failed, not the kernel |
 | run     | unable    | what: this testbed cannot do what the case needs; inconclusive |
-| run     | timing    | what, seconds |
+| run     | timing    | what (spawn, qemu, migrated, restore, channel...), seconds since the case began to start its machine |
+| run     | did       | step, what, seconds: an action of that step has ended, and how long it took (harness.bench.stages) |
+| run     | settled   | the machine is stopped, and all that was in a buffer is evidence; what remains is taking down |
 | run     | silent    | what: the agent did not answer; where the CPUs are follows as `qmp stuck`, and no further step |
 | inject  | reader    | nic, state: running, or stopped: the relay takes nothing that this NIC sends |
 | run     | gone      | how: QEMU has ended, as the testcase wanted it |

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -60,6 +61,7 @@ class Machine:
         self.process = process
         self.argv = argv
         self._stderr = stderr
+        self.spawned = time.monotonic()
         self.died = asyncio.Event()
         self._qmp_events: asyncio.Queue[tuple[str, Mapping[str, Any]]] = asyncio.Queue()
 
