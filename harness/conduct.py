@@ -186,7 +186,8 @@ async def bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
                 inherit,
             )
         )
-        evidence.add("run", "timing", what="spawn", seconds=round(guest.spawned - began, 4))
+        spawned = guest.spawned - evidence.clock.zero
+        evidence.add("run", "timing", t=spawned, what="spawn", seconds=round(guest.spawned - began, 4))
         evidence.add("run", "timing", what="qemu", seconds=round(time.monotonic() - began, 4))
         if not job.cold:
             await restore(guest, job.template)

@@ -92,6 +92,22 @@ def select(modules: Path | None, names: Iterable[str], unzstd: Callable[[bytes],
     )
 
 
+def load_order(files: Mapping[str, bytes]) -> list[str]:
+    """The paths of a Selection's files, each after those that it needs: the order for insmod(8). Raises BadKernel."""
+    names = {canonical(Path(path).stem): path for path in files}
+    order: dict[str, None] = {}
+
+    def visit(path: str, above: tuple[str, ...]) -> None:
+        for name in _needs(Path(path), files[path]):
+            if (needed := names.get(name)) is not None and needed not in above:
+                visit(needed, (*above, path))
+        order[path] = None
+
+    for path in files:
+        visit(path, (path,))
+    return list(order)
+
+
 def read_module(path: Path, unzstd: Callable[[bytes], bytes]) -> bytes:
     """A module's ELF content, unpacked. Raises BadKernel."""
     data = path.read_bytes()

@@ -110,3 +110,11 @@ BROWSER = Recipe(
     drop=PAPERS + r"|usr/share/(perl|perl5|zoneinfo)/|usr/lib/x86_64-linux-gnu/(perl|gconv)"
     r"|usr/lib/chromium/(libVk|chrome_crashpad|locales/(?!en-US))",
 )
+
+# The root that virtme-ng shows its guest, for `bench turnaround`; its init waits for udev's links to virtio ports.
+VIRTME_ROOT = Recipe(
+    "virtme-root",
+    ("bookworm",),
+    ("bash", "busybox", "coreutils", "dash", "iproute2", "kmod", "mount", "udev"),
+    drop=PAPERS,
+)
