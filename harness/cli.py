@@ -23,6 +23,7 @@ import images
 import images.cli
 from harness import authoring, doctor, shell
 from harness.authoring import AuthoringError
+from harness.bench import commands as measuring
 from harness.bench import stack, tg3, turnaround
 from harness.judge.model import Verdict
 from harness.judge.words import many
@@ -32,7 +33,7 @@ from harness.plan.nics import MODELS
 from harness.report import bisection, nics, store
 from harness.report import commands as reading
 from harness.report.bisection import BisectExit, case_folders
-from harness.run import Bench, Options, bench, choice, is_path, left_out, load, results_folder
+from harness.run import Options, bench, choice, is_path, left_out, load, results_folder
 from harness.scenario.errors import ScenarioErrors, suggest
 from harness.selection import selected
 from harness.testbed.errors import TestbedError
@@ -158,7 +159,12 @@ def make_parser() -> argparse.ArgumentParser:
     speed.add_argument("what", choices=["turnaround", "stack", "tg3"])
     speed.add_argument("--rounds", type=int, default=5)
     speed.add_argument("--frames", type=int, default=0, help="stack: watch memory over so many frames, e.g. 10000000")
-    speed.add_argument("--case", default="send/datagrams-out[nic=virtio-net]", help="turnaround: the case to run")
+    speed.add_argument("--case", help="turnaround: another case than the check that the peers run, too")
+    speed.add_argument(
+        "--peers", default=",".join(turnaround.PEERS), help="turnaround: which peers (default: %(default)s)"
+    )
+    speed.add_argument("--clones", type=int, default=4, help="turnaround: memory of so many idle clones; 0: none")
+    speed.add_argument("--output", type=Path, metavar="FOLDER", help="write the figures there, as text and as JSON")
     _add_paths(speed)
     _add_testbed_options(speed)
 
@@ -385,15 +391,17 @@ def _bench(args: argparse.Namespace) -> int:
     options = _options(args)
     if args.what == "stack":
         return Exit.HELD if stack.report(args.rounds * 12, args.frames, print) else Exit.FAILED
-    plan = _only(load(_paths(args), options), args.case)
     if args.what == "tg3":
+        plan = _only(load(_paths(args), options), args.case or "send/datagrams-out[nic=virtio-net]")
         with bench(options, _say) as ready:
             job = ready.prepare(plan)
         print("\n".join(tg3.table(tg3.measure(job, args.rounds))))
         return Exit.HELD
-    rounds = turnaround.run(lambda folder: Bench(replace(options, results=folder), _say), plan, args.rounds, _say)
-    print(f"{plan.case}: {args.rounds} rounds")
-    print("\n".join(turnaround.table(rounds)))
+    chosen = None if args.case is None else _only(load(_paths(args), options), args.case)
+    peers = [peer for peer in args.peers.split(",") if peer]
+    if wrong := set(peers) - set(turnaround.PEERS):
+        raise UsageError(f"--peers {wrong.pop()}: no such peer\n  -> {', '.join(turnaround.PEERS)}, or nothing")
+    measuring.run_turnaround(options, chosen, args.rounds, peers, args.clones, args.output, _say)
     return Exit.HELD
 
 

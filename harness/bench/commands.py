@@ -1,0 +1,59 @@
+"""`netpoll-harness bench turnaround`: sets the measurements up, prints them, and writes them where they are asked for.
+
+In: options, a plan or none, which parts. Out: lines on standard output, NAME.txt and NAME.json in a folder. Rule: what a bench runs
+leaves nothing behind but these two files.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import images
+from harness.bench import check, memory, turnaround
+from harness.plan.model import Plan
+from harness.report import store
+from harness.run import Bench, Options, bench, load
+
+Say = Callable[[str], None]
+
+
+def run_turnaround(
+    options: Options, plan: Plan | None, rounds: int, peers: Sequence[str], clones: int, output: Path | None, say: Say
+) -> None:
+    """Without a plan, the check that the peers run. Raises ImageError, TestbedError and AssertionError."""
+    with tempfile.TemporaryDirectory(prefix="netpoll-bench-") as made:
+        folder = Path(made)
+        options = replace(options, results=folder / "runs")
+        chosen = plan or load([check.write(folder)], options)[0]
+        builder = images.Builder(images.Store(options.cache), images.PlainText(), options.mirror)
+        with bench(options, say) as ready:
+            result = turnaround.measure(ready, chosen, rounds, peers, builder, say)
+            taken = _clones(ready, folder, options, clones)
+        result = replace(result, clones=taken)
+        lines = [f"{chosen.case}: {rounds} rounds under {result.accel}", *turnaround.table(result)]
+        tell("turnaround", [*lines, *(["", *memory.table(taken)] if taken else [])], result.as_json(), output)
+
+
+def _clones(ready: Bench, folder: Path, options: Options, most: int) -> tuple[float, ...]:
+    if most < 1:
+        return ()
+    path = folder / "idle.yaml"
+    path.write_text(memory.IDLE)
+    (plan,) = load([path], options)
+    job = ready.prepare(plan)
+    ready.close()  # its own process that forks cases would be counted
+    return memory.measure(job, lambda: store.new_case(options.results, plan, job.versions), most)
+
+
+def tell(name: str, lines: Sequence[str], figures: dict[str, Any], output: Path | None) -> None:
+    """Print; and keep both forms in `output`. Raises OSError."""
+    print("\n".join(lines))
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / f"{name}.txt").write_text("\n".join(lines) + "\n")
+        (output / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")

@@ -1,0 +1,105 @@
+"""What one more clone costs in memory: private dirty pages of its QEMU and of its case process, while it idles.
+
+In: a Job whose case waits in its guest. Out: MiB that 1, 2, ... clones take together. Rule: measured when every clone says that it
+idles; pages shared with the template or with the process that forks cases cost nothing and are not counted (proc(5), smaps_rollup).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from harness.conduct import Job
+from harness.testbed.errors import TestbedError
+from harness.zygote import Zygote
+
+MiB = 1 << 20
+GOAL = 40.0  # MiB a clone
+WITHIN = 60.0  # seconds until all clones idle
+IDLE = """\
+about: a guest that idles, for its memory to be measured
+
+guest:
+  nics:
+    n0: {model: virtio-net}
+
+endpoints:
+  netconsole: {at: guest, stack: kernel, device: n0, peer: log}
+  log: {at: host, stack: netpoll, device: n0, peer: netconsole}
+
+steps:
+  - send: {from: netconsole, count: 10, size: [16, 16]}
+  - run: {argv: [sleep, "100"], within: 110}
+
+expect:
+  - delivered: {from: netconsole, to: log, at_least_sent: 10}
+"""
+
+
+def measure(job: Job, folders: Callable[[], Path], most: int) -> tuple[float, ...]:
+    """MiB of 1, 2, ... `most` clones together. Raises TestbedError when one does not come to idle."""
+    taken = []
+    with ExitStack() as stack:
+        for _ in range(most):
+            folder = folders()
+            zygote = Zygote()
+            stack.callback(zygote.close)
+            zygote.start()
+            threading.Thread(target=_run, args=(zygote, replace(job, folder=folder)), daemon=True).start()
+            _until_idle(folder)
+            taken.append(sum(_private(pid) for pid in cases()) / MiB)
+    return tuple(taken)
+
+
+def _run(zygote: Zygote, job: Job) -> None:
+    try:
+        zygote.run(job)
+    except (RuntimeError, OSError, ValueError):
+        return  # ended with the measurement
+
+
+def _until_idle(folder: Path) -> None:
+    """Until the guest was asked to sleep: the first step has ended."""
+    evidence, until = folder / "evidence.jsonl", time.monotonic() + WITHIN
+    while time.monotonic() < until:
+        if evidence.exists() and '"kind":"stage","step":2' in evidence.read_text(errors="replace"):
+            return
+        time.sleep(0.05)  # between looks at a file that another process writes
+    raise TestbedError(f"a clone did not idle within {WITHIN:g} s", f"{evidence} shows how far it came")
+
+
+def cases() -> list[int]:
+    """Case processes below this one, with all that they started: the grandchildren, and what is below them."""
+    children = _children(_self())
+    return [pid for child in children for case in _children(child) for pid in (case, *_below(case))]
+
+
+def _self() -> int:
+    return int(Path("/proc/self").readlink().name)
+
+
+def _below(pid: int) -> list[int]:
+    return [each for child in _children(pid) for each in (child, *_below(child))]
+
+
+def _children(pid: int) -> list[int]:
+    """proc(5), task/TID/children: of every thread."""
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(word) for file in files for word in file.read_text().split()]
+
+
+def _private(pid: int) -> int:
+    """Bytes of private dirty pages."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_Dirty:"))
+
+
+def table(taken: Sequence[float]) -> list[str]:
+    """A line for each number of clones, and what one more costs."""
+    lines = [f"{number} idle: {mebibytes:7.1f} MiB private dirty" for number, mebibytes in enumerate(taken, 1)]
+    each = (taken[-1] - taken[0]) / (len(taken) - 1) if len(taken) > 1 else taken[0]
+    return [*lines, f"one more clone: {each:.1f} MiB   (goal {GOAL:g} MiB: {'met' if each <= GOAL else 'MISSED'})"]
