@@ -122,3 +122,14 @@ def test_the_worked_example_of_the_guide_is_a_good_testcase(tmp_path: Path) -> N
     assert len(load(file)) == 2
     file.write_text(example + known_bug.replace("nic: e1000", "mode: balance-rr"))
     assert len(load(file)) == 2
+
+
+def test_the_counterparts_of_the_kernels_selftests_are_there() -> None:
+    table = GUIDE.partition("## Counterparts of the kernel's selftests")[2]
+    named = set(re.findall(r"`([a-z]+/[a-z-]+)`", table))
+    assert len(named) >= 12
+    assert named <= {f"{path.parent.name}/{path.stem}" for path in SHIPPED}
+
+
+def test_the_catalogue_has_sixty_testcases_and_more() -> None:
+    assert len(SHIPPED) >= 60
