@@ -28,6 +28,7 @@ from guest.bond_steps import NAMES_A_SLAVE, steps
 from guest.endpoint import Endpoints
 from guest.links import Link, LinkMonitor, driver_of, set_mtu, set_up
 from guest.numbered import numbered_line, size_of
+from guest.records import kernel_records
 
 PORT_NAME = "org.netpoll.agent"
 OUTPUT_LIMIT = 64 << 10  # bytes kept of a command's output
@@ -300,6 +301,12 @@ class Agent:
                 if interval:
                     time.sleep(interval)  # the testcase's own pace, not a wait for anything
         self._channel.emit("done", endpoint=endpoint, label=label, count=count)
+
+    def op_records(self) -> None:
+        """Tell what the kernel's log holds."""
+        every = list(kernel_records())
+        for first in range(0, len(every), 100):
+            self._channel.emit("records", records=every[first : first + 100])
 
     # -- our own stack
 

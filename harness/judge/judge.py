@@ -29,6 +29,7 @@ from harness.judge import (
     polled,
     pressed,
     queued_delivered,
+    sequence,
     timed,
 )
 from harness.judge.consistency import errors
@@ -56,6 +57,7 @@ CHECKS: dict[str, Callable[[Any, Seen], CheckResult]] = {
     "flooded": flooded.check,
     "latency": latency.check,
     "held_back": held_back.check,
+    "sequence": sequence.check,
 }
 """Each key of `Expect` and the function that checks it."""
 

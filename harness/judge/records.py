@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
-from harness.judge.told import Answer, Counters, Echo, Key, Keys, Passed, Strange
+from harness.judge.told import Answer, Counters, Echo, KernelRecord, Key, Keys, Passed, Strange
 from harness.scenario.model import FrameKind
 
 MAX_NUMBERS = 10_000_000  # as many as a testcase can ask for in one send
@@ -185,6 +185,7 @@ class Records:
     passed: list[Passed] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     echoes: list[Echo] = field(default_factory=list)
+    kernel_log: list[KernelRecord] = field(default_factory=list)
     keys: list[Keys] = field(default_factory=list)
     pressed: list[Key] = field(default_factory=list)
     guest_events: int = 0
@@ -334,6 +335,15 @@ def _cut(item: _Item) -> Link:
     return Link(item.t, item.word("nic"), up, item.may("by") or "cable", item.may("way") or "both")
 
 
+def _kernel_records(item: _Item) -> list[KernelRecord]:
+    value = item.event.get("records")
+    if not isinstance(value, list) or not all(
+        isinstance(each, list) and [type(part) for part in each] == [int, int, str] for each in value
+    ):
+        raise item.wrong("records", "[level, number, text] each")
+    return [KernelRecord(*each) for each in value]
+
+
 def _start(records: Records, item: _Item) -> None:
     records.started = item.t
 
@@ -376,6 +386,7 @@ _PARSERS: dict[tuple[str, str], Parser] = {
     ("guest", "bond"): lambda r, e: r.actives.append(Active(e.t, e.word("bond"), e.may("active"))),
     ("wire", "frame"): _frame,
     ("guest", "kmsg"): lambda r, e: r.kmsg.append(_range(r, e)),
+    ("guest", "records"): lambda r, e: r.kernel_log.extend(_kernel_records(e)),
     ("qmp", "stuck"): lambda r, e: r.looks.append(
         Look(e.t, e.whole("cpu"), e.word("rip"), e.may("where"), e.words("stack"), e.flag("halted"))
     ),

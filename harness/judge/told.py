@@ -73,3 +73,11 @@ class Key(NamedTuple):
     t: float
     endpoint: str
     key: str | None
+
+
+class KernelRecord(NamedTuple):
+    """One record of the guest's kernel log, as /dev/kmsg gives it."""
+
+    level: int
+    seq: int
+    text: str

@@ -71,6 +71,8 @@ def _translate(number: int, step: Step, scenario: Scenario) -> tuple[str, tuple[
         return machine_step(step.machine)
     if step.run is not None:
         return _run(step.run, scenario.guest.channel)
+    if step.records is not None:
+        return "read the kernel's log", (Ask(op="records"),)
     raise ValueError("a step has exactly one key; the loader rejects others")
 
 

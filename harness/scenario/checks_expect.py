@@ -38,7 +38,7 @@ from harness.scenario.model import (
     SawEvent,
     Scenario,
 )
-from harness.scenario.oracles import Latency
+from harness.scenario.oracles import Latency, Sequence
 from harness.scenario.story import Found, given, served_nic, unknown_endpoint, unknown_nic, unseen_link
 
 
@@ -362,6 +362,19 @@ def _latency(scenario: Scenario, path: Path, expect: Latency) -> Found:
         yield Message((*path, "at_least"), what, "ask for less, or allow more")
 
 
+def _sequence(scenario: Scenario, path: Path, expect: Sequence) -> Found:
+    yield from _flow(scenario, path, expect.from_, expect.to, 1)
+    endpoint = scenario.endpoints.get(expect.from_)
+    if endpoint is not None and not endpoint.extended:
+        what = f"{expect.from_!r} sends no extended headers, so its lines have no numbers"
+        yield Message((*path, "from"), what, f"write extended: true at endpoint {expect.from_!r}")
+    sends = [index for index, step in enumerate(scenario.steps) if step.send and step.send.from_ == expect.from_]
+    reads = [index for index, step in enumerate(scenario.steps) if step.records]
+    if not reads or (sends and reads[-1] < sends[-1]):
+        what = "nothing reads the kernel's log after the last send, so nobody knows which numbers there are"
+        yield Message(path, what, "add a step `- records: {by: agent}` after it")
+
+
 _CHECKS: dict[type[Frozen], Callable[[Scenario, Path, Any], Found]] = {
     Delivered: _delivered,
     Parity: _parity,
@@ -380,4 +393,5 @@ _CHECKS: dict[type[Frozen], Callable[[Scenario, Path, Any], Found]] = {
     Flooded: _flooded,
     Latency: _latency,
     HeldBack: _held_back,
+    Sequence: _sequence,
 }

@@ -37,6 +37,7 @@ from harness.scenario.model import (
     WaitSent,
     WaitStopped,
 )
+from harness.scenario.oracles import ReadRecords
 from harness.scenario.story import Found, Story, alive, given, served_nic, unknown_endpoint, unknown_nic, unseen_link
 
 DATAGRAM_HEADER = 18  # bytes: guest.netpoll.clients.sequence.HEADER_LENGTH
@@ -330,6 +331,10 @@ def _run(story: Story, _index: int, path: Path, _run: Run) -> Found:
     yield from alive(story, path, "the guest is to run a command")
 
 
+def _records(story: Story, _index: int, path: Path, _records: ReadRecords) -> Found:
+    yield from alive(story, path, "the guest is to read its log")
+
+
 _CHECKS: dict[type[Frozen], Callable[[Story, int, Path, Any], Found]] = {
     Send: _send,
     InjectLink: inject,
@@ -351,4 +356,5 @@ _CHECKS: dict[type[Frozen], Callable[[Story, int, Path, Any], Found]] = {
     Crash: _crash,
     MachineStep: _machine,
     Run: _run,
+    ReadRecords: _records,
 }

@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from harness.frozen import Frozen
 from harness.scenario.injections import Filter, Flap, InjectLink, Remove, Restore
-from harness.scenario.oracles import Allow, Latency
+from harness.scenario.oracles import Allow, Latency, ReadRecords, Sequence
 from harness.scenario.words import Id, Seconds, Way
 
 Mac = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
@@ -263,6 +263,7 @@ class Step(Frozen):
     crash: Crash | None = None
     machine: MachineStep | None = None
     run: Run | None = None
+    records: ReadRecords | None = None
 
 
 class Delivered(Frozen):
@@ -434,6 +435,7 @@ class Expect(Frozen):
     flooded: Flooded | None = None
     latency: Latency | None = None
     held_back: HeldBack | None = None
+    sequence: Sequence | None = None
 
 
 class KnownBug(Frozen):

@@ -21,6 +21,22 @@ class Latency(Frozen):
     most: Seconds | None = None
 
 
+class ReadRecords(Frozen):
+    """The agent reads /dev/kmsg: every record that the kernel's log still holds, with its number."""
+
+    by: Literal["agent"] = "agent"
+
+
+class Sequence(Frozen):
+    """Each record of /dev/kmsg from the first numbered message of `from` to the last that a `records` step has read is on the wire at
+    `to`, once, in order, whole and with the same text, by the number in its extended header."""
+
+    from_: Id = Field(alias="from")
+    to: Id
+    at_least: Annotated[int, Field(ge=1)] = 1
+    fragments: Annotated[int, Field(ge=0)] = 0
+
+
 class Allow(Frozen):
     """An invariant that this testcase breaks on purpose, and why. Everything it finds is told all the same."""
 

@@ -36,6 +36,7 @@ KINDS = frozenset(
         "echo",
         "key",
         "arp",
+        "records",
     ]
 )  # harness.observe.events
 OnEvent = Callable[[str, float, Mapping[str, Any]], None]  # kind, guest's CLOCK_MONOTONIC, further keys

@@ -251,6 +251,26 @@ LINKS = [
         "20:19: 'n0' has no filter here; give one of lose, hold",
     ),
     row(
+        "numbers without headers, and nobody who reads the log",
+        "- parity: {to: log}",
+        "- sequence: {from: kernel, to: log}",
+        "24:15: nothing reads the kernel's log after the last send, so nobody knows which numbers there are; add a step `- records: {by: agent}` after it",
+        "24:22: 'kernel' sends no extended headers, so its lines have no numbers; write extended: true at endpoint 'kernel'",
+        "24:22: no step sends from 'kernel'; add a step `- send: {from: kernel, ...}`",
+    ),
+    row(
+        "a latency without a limit",
+        "- parity: {to: log}",
+        "- latency: {from: sender, to: sink}",
+        "24:14: no limit is given, so nothing can be too late; give p99 or most, in seconds",
+    ),
+    row(
+        "a latency that cannot hold",
+        "- parity: {to: log}",
+        "- latency: {from: sender, to: sink, at_least: 2, most: 1}",
+        "24:49: what took 2 s is over the limit of 1 s, so this can never hold; ask for less, or allow more",
+    ),
+    row(
         "a guest that panics sets nothing down",
         CRASH,
         armed("{link: n1, state: down, by: guest, after: {line: 9, seen: console}}"),
