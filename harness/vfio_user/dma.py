@@ -129,14 +129,18 @@ class DmaMemory:
         """One store of two bytes at an even address. Raises DmaFault."""
         if address & 1:
             raise DmaFault(address, 2, "not aligned")
-        last = self._find(address, 2, DmaFlags.WRITE)
+        last = self._last
+        if not (last.start <= address and address + 2 <= last.end and last.flags & 2):
+            last = self._find(address, 2, DmaFlags.WRITE)
         last.halves[(address - last.start) >> 1] = value
 
     def store32(self, address: int, value: int) -> None:
         """One store of four bytes at an address divisible by four. Raises DmaFault."""
         if address & 3:
             raise DmaFault(address, 4, "not aligned")
-        last = self._find(address, 4, DmaFlags.WRITE)
+        last = self._last
+        if not (last.start <= address and address + 4 <= last.end and last.flags & 2):
+            last = self._find(address, 4, DmaFlags.WRITE)
         last.words[(address - last.start) >> 2] = value
 
 
