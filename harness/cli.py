@@ -24,7 +24,7 @@ import images.cli
 from harness import authoring, doctor, shell
 from harness.authoring import AuthoringError
 from harness.bench import commands as measuring
-from harness.bench import stack, tg3, turnaround
+from harness.bench import growth, stack, tg3, turnaround
 from harness.judge.model import Verdict
 from harness.judge.words import many
 from harness.plan.explain import explain
@@ -36,6 +36,7 @@ from harness.report.bisection import BisectExit, case_folders
 from harness.run import Options, bench, choice, is_path, left_out, load, results_folder
 from harness.scenario.errors import ScenarioErrors, suggest
 from harness.selection import selected
+from harness.testbed.capacity import remember
 from harness.testbed.errors import TestbedError
 from harness.testbed.qemu import Channels, Memory
 from harness.testbed.template import clone_argv, prune
@@ -156,7 +157,7 @@ def make_parser() -> argparse.ArgumentParser:
     seen.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="results folder of a run, or a case's")
 
     speed = _add(commands, "bench", _bench, "measure speed, as ratios against a peer in the same run")
-    speed.add_argument("what", choices=["turnaround", "stack", "tg3"])
+    speed.add_argument("what", choices=["turnaround", "growth", "stack", "tg3"])
     speed.add_argument("--rounds", type=int, default=5)
     speed.add_argument("--frames", type=int, default=0, help="stack: watch memory over so many frames, e.g. 10000000")
     speed.add_argument("--case", help="turnaround: another case than the check that the peers run, too")
@@ -164,6 +165,11 @@ def make_parser() -> argparse.ArgumentParser:
         "--peers", default=",".join(turnaround.PEERS), help="turnaround: which peers (default: %(default)s)"
     )
     speed.add_argument("--clones", type=int, default=4, help="turnaround: memory of so many idle clones; 0: none")
+    speed.add_argument("--cases", type=_numbers, default=growth.CASES, help="growth: numbers of cases, e.g. 1,10,50")
+    speed.add_argument(
+        "--workers", type=_numbers, default=growth.WORKERS, help="growth: numbers of workers, e.g. 1,2,4"
+    )
+    speed.add_argument("--remember", action="store_true", help="growth: let -n auto start what was best, from now on")
     speed.add_argument("--output", type=Path, metavar="FOLDER", help="write the figures there, as text and as JSON")
     _add_paths(speed)
     _add_testbed_options(speed)
@@ -387,6 +393,14 @@ def _images(args: argparse.Namespace) -> int:
     return status
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    """As argparse's `type`. Raises ArgumentTypeError."""
+    words = text.split(",")
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 1,2,4")
+    return tuple(int(word) for word in words)
+
+
 def _bench(args: argparse.Namespace) -> int:
     options = _options(args)
     if args.what == "stack":
@@ -396,6 +410,16 @@ def _bench(args: argparse.Namespace) -> int:
         with bench(options, _say) as ready:
             job = ready.prepare(plan)
         print("\n".join(tg3.table(tg3.measure(job, args.rounds))))
+        return Exit.HELD
+    if args.what == "growth":
+        words = [
+            f"--{name}={value}"
+            for name in ("accel", "wires", "qemu", "kernel", "modules")
+            if (value := getattr(args, name))
+        ]
+        found = measuring.run_growth(options, args.cases, args.workers, words, args.output, _say)
+        if args.remember:
+            remember(found, options.cache)
         return Exit.HELD
     chosen = None if args.case is None else _only(load(_paths(args), options), args.case)
     peers = [peer for peer in args.peers.split(",") if peer]

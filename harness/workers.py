@@ -22,7 +22,7 @@ USUAL: int = Guest.model_fields["memory"].default
 
 def auto(arguments: Sequence[str], options: Options) -> int:
     """What `-n auto` means: as many as cores and memory carry guests of the largest size among the testcases."""
-    return carried(largest(arguments, options) or USUAL)
+    return carried(largest(arguments, options) or USUAL, cache=options.cache)
 
 
 class Workers:

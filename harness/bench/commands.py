@@ -1,7 +1,7 @@
-"""`netpoll-harness bench turnaround`: sets the measurements up, prints them, and writes them where they are asked for.
+"""`netpoll-harness bench turnaround|growth`: sets the measurements up, prints them, and writes them where they are asked for.
 
-In: options, a plan or none, which parts. Out: lines on standard output, NAME.txt and NAME.json in a folder. Rule: what a bench runs
-leaves nothing behind but these two files.
+In: options, a plan or none, which parts. Out: lines on standard output, NAME.txt, NAME.json and growth.svg in a folder. Rule: what a
+bench runs leaves nothing behind but these files.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import images
-from harness.bench import check, memory, turnaround
+from harness.bench import check, growth, memory, turnaround
 from harness.plan.model import Plan
 from harness.report import store
 from harness.run import Bench, Options, bench, load
+from harness.testbed.capacity import carried
 
 Say = Callable[[str], None]
 
@@ -48,6 +49,24 @@ def _clones(ready: Bench, folder: Path, options: Options, most: int) -> tuple[fl
     job = ready.prepare(plan)
     ready.close()  # its own process that forks cases would be counted
     return memory.measure(job, lambda: store.new_case(options.results, plan, job.versions), most)
+
+
+def run_growth(
+    options: Options, cases: Sequence[int], workers: Sequence[int], words: Sequence[str], output: Path | None, say: Say
+) -> int:
+    """Returns the number of workers that was best. `words`: options of the runs. Raises TestbedError and OSError."""
+    workers = growth.fitting(workers)
+    usual, shared = carried(growth.MEMORY), min(growth.SHARED, max(cases))
+    growth.run(1, 1, options.nic or "virtio-net", words)  # images and template are there afterwards
+    points = []
+    for number, each in growth.sweep(cases, workers, usual, shared):
+        points.append(growth.run(number, each, options.nic or "virtio-net", words))
+        say(f"{number} cases, {each} workers: {points[-1].seconds:.1f} s")
+    figures = {"points": [vars(point) for point in points], "best": growth.best(points, shared)}
+    tell("growth", growth.table(points, shared), figures, output)
+    if output is not None:
+        (output / "growth.svg").write_text(growth.svg(points, usual, shared))
+    return growth.best(points, shared)
 
 
 def tell(name: str, lines: Sequence[str], figures: dict[str, Any], output: Path | None) -> None:

@@ -8,6 +8,7 @@ counts as free, and so do templates, which are files.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ MiB = 1 << 20
 OVERHEAD = (
     190 * MiB
 )  # beside the guest's own memory: its QEMU (60 to 80 under emulation), its three Python processes (110)
+MEASURED = "workers.json"  # in the cache
 UNLIMITED = 1 << 62
 V1_UNLIMITED = 1 << 60  # what cgroup v1 calls no limit is near LONG_MAX, rounded down to a page
 
@@ -37,10 +39,28 @@ def require_memory(memory: int, root: Path = Path("/")) -> None:
         )
 
 
-def carried(memory: int, root: Path = Path("/")) -> int:
-    """Guests of `memory` MiB that run well side by side, at least 1: one for each core, as long as memory lasts. A guest under
-    software emulation keeps a core busy."""
-    return max(1, min(cores(root), available_memory(root) // guest_needs(memory)))
+def carried(memory: int, root: Path = Path("/"), cache: Path | None = None) -> int:
+    """Guests of `memory` MiB that run well side by side, at least 1: as many as were measured to be best here (`remember`), else
+    one for each core, since a guest under software emulation keeps a core busy; as long as memory lasts."""
+    wanted = measured(cache, root) if cache is not None else None
+    return max(1, min(wanted or cores(root), available_memory(root) // guest_needs(memory)))
+
+
+def remember(workers: int, cache: Path, root: Path = Path("/")) -> None:
+    """Keep what `bench growth` found best on so many cores. Raises OSError."""
+    cache.mkdir(parents=True, exist_ok=True)
+    aside = cache / f".{MEASURED}.{os.getpid()}"
+    aside.write_text(json.dumps({"cores": cores(root), "workers": workers}))
+    aside.replace(cache / MEASURED)
+
+
+def measured(cache: Path, root: Path = Path("/")) -> int | None:
+    """What `remember` kept, if it was on as many cores as there are now."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads((cache / MEASURED).read_text())
+        if known["cores"] == cores(root) and type(known["workers"]) is int and known["workers"] > 0:
+            return int(known["workers"])
+    return None
 
 
 def cores(root: Path = Path("/")) -> int:

@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from harness.run import Options
-from harness.testbed.capacity import OVERHEAD, MiB, available_memory, carried, cores, guest_needs, require_memory
+from harness.testbed.capacity import (
+    OVERHEAD,
+    MiB,
+    available_memory,
+    carried,
+    cores,
+    guest_needs,
+    measured,
+    remember,
+    require_memory,
+)
 from harness.testbed.errors import TestbedError
 from harness.workers import auto, largest, too_many
 
@@ -142,3 +152,21 @@ def test_more_guests_than_memory_are_2_with_words(testcases: Path, tmp_path: Pat
     assert "MiB are free" in said
     assert "Traceback" not in said
     assert not list((tmp_path / "r").glob("*/evidence.jsonl"))
+
+
+def test_what_was_measured_to_be_best_is_taken_but_never_more_than_memory_carries(tmp_path: Path) -> None:
+    remember(5, tmp_path)
+    assert measured(tmp_path) == 5
+    fits = available_memory() // guest_needs(64)
+    assert carried(64, cache=tmp_path) == min(5, fits)
+    assert carried(available_memory() // 2 // MiB, cache=tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    "kept", ["", "[]", '{"cores": 4096, "workers": 9}', '{"cores": CORES, "workers": 0}', '{"cores": CORES}'],
+    ids=["empty", "no object", "other cores", "no worker", "half"],
+)  # fmt: skip
+def test_what_was_kept_of_another_machine_or_is_damaged_is_not_taken(tmp_path: Path, kept: str) -> None:
+    (tmp_path / "workers.json").write_text(kept.replace("CORES", str(cores())))
+    assert measured(tmp_path) is None
+    assert carried(64, cache=tmp_path) == carried(64)
