@@ -26,6 +26,7 @@ from typing import Any
 from guest import crashes, modules, watchdog
 from guest.bond_steps import NAMES_A_SLAVE, steps
 from guest.endpoint import Endpoints
+from guest.ifstats import interface_counters
 from guest.links import Link, LinkMonitor, driver_of, set_mtu, set_up
 from guest.numbered import numbered_line, size_of
 from guest.records import kernel_records
@@ -307,6 +308,12 @@ class Agent:
         every = list(kernel_records())
         for first in range(0, len(every), 100):
             self._channel.emit("records", records=every[first : first + 100])
+
+    def op_ifstats(self) -> None:
+        """Tell what the kernel has counted on each known NIC and bond."""
+        for id_, name in list(self._names.items()):
+            if Path(f"/sys/class/net/{name}").exists():
+                self._channel.emit("ifstats", nic=id_, values=interface_counters(name))
 
     # -- our own stack
 

@@ -32,6 +32,7 @@ from harness.observe.capture import Capture
 from harness.observe.events import Clock, Evidence
 from harness.observe.progress import Progress
 from harness.observe.relay import Relay
+from harness.observe.taps import tap_counters
 from harness.plan.model import (
     Action,
     AddTap,
@@ -499,7 +500,11 @@ async def _ask_via(case: Case, action: Ask) -> None:
 
 
 async def _host(case: Case, action: Host) -> None:
-    if action.op == "np_open":
+    if action.op == "ifstats":
+        counted = tap_counters()
+        for nic in case.plan.nics:
+            case.evidence.add("host", "ifstats", nic=nic.id, values=counted.get(nic.tap, {}))
+    elif action.op == "np_open":
         await asyncio.to_thread(case.endpoints.open, action.args, list(action.args["taps"]))
     elif action.op == "np_send":
         shape = {key: value for key, value in action.args.items() if key != "background"}

@@ -14,6 +14,7 @@ from harness.judge import (
     arp_answered,
     carrier_follows,
     counted,
+    counters_agree,
     delivered,
     dropped,
     echoed,
@@ -56,6 +57,7 @@ CHECKS: dict[str, Callable[[Any, Seen], CheckResult]] = {
     "pressed": pressed.check,
     "flooded": flooded.check,
     "latency": latency.check,
+    "counters_agree": counters_agree.check,
     "held_back": held_back.check,
     "sequence": sequence.check,
 }

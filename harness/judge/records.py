@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
-from harness.judge.told import Answer, Counters, Echo, KernelRecord, Key, Keys, Passed, Strange
+from harness.judge.told import Answer, Counters, Echo, IfStats, KernelRecord, Key, Keys, Passed, Strange
 from harness.scenario.model import FrameKind
 
 MAX_NUMBERS = 10_000_000  # as many as a testcase can ask for in one send
@@ -185,6 +185,7 @@ class Records:
     passed: list[Passed] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     echoes: list[Echo] = field(default_factory=list)
+    ifstats: list[IfStats] = field(default_factory=list)
     kernel_log: list[KernelRecord] = field(default_factory=list)
     keys: list[Keys] = field(default_factory=list)
     pressed: list[Key] = field(default_factory=list)
@@ -406,6 +407,7 @@ _EITHER_SIDE: dict[str, Parser] = {
     "frames": lambda r, e: r.strange.append(_strange(r, e)),
     "passed": lambda r, e: r.passed.append(Passed(e.t, e.word("endpoint"), e.word("label"), _seq(e), e.flag("ok"))),
     "arp": lambda r, e: r.answers.append(Answer(e.t, e.word("endpoint"), e.word("ip"), e.word("mac"), e.word("to"))),
+    "ifstats": lambda r, e: r.ifstats.append(IfStats(e.t, e.word("src"), e.word("nic"), e.numbers("values"))),
     "echo": lambda r, e: r.echoes.append(_echo(e)),
     "keys": lambda r, e: r.keys.append(Keys(e.t, e.word("endpoint"), e.word("keys"), e.may("forge"))),
     "key": lambda r, e: r.pressed.append(Key(e.t, e.word("endpoint"), e.may("key"))),

@@ -81,3 +81,12 @@ class KernelRecord(NamedTuple):
     level: int
     seq: int
     text: str
+
+
+class IfStats(NamedTuple):
+    """What a kernel has counted: the guest's of a NIC or bond, the host's of a NIC's tap."""
+
+    t: float
+    side: str
+    device: str
+    values: dict[str, int]

@@ -55,6 +55,7 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | guest, host | echo  | endpoint, label, seq, sent, inside: its rx_hook sent a datagram back; `inside` the poll or interrupt routine |
 | host    | flood     | count: frames of a flood in all, written at its end |
 | host    | keys      | endpoint, keys, forge: sysrq keys were sent, with somebody else's ip, port or mac where `forge` says so |
+| guest, host | ifstats | nic, values {name: int}: what the kernel has counted on a NIC or bond in the guest, on a NIC's tap on the host (rx came from the guest) |
 | guest   | records   | records: [level, number, text] of the kernel's log, as /dev/kmsg gives them |
 | guest   | key       | endpoint, key, why: about to be pressed; or null, a datagram was refused |
 

@@ -73,6 +73,8 @@ def _translate(number: int, step: Step, scenario: Scenario) -> tuple[str, tuple[
         return _run(step.run, scenario.guest.channel)
     if step.records is not None:
         return "read the kernel's log", (Ask(op="records"),)
+    if step.counters is not None:
+        return "read the counters", (Ask(op="ifstats"), Host(op="ifstats"))
     raise ValueError("a step has exactly one key; the loader rejects others")
 
 

@@ -38,7 +38,7 @@ from harness.scenario.model import (
     SawEvent,
     Scenario,
 )
-from harness.scenario.oracles import Latency, Sequence
+from harness.scenario.oracles import CountersAgree, Latency, Sequence
 from harness.scenario.story import Found, given, served_nic, unknown_endpoint, unknown_nic, unseen_link
 
 
@@ -375,6 +375,14 @@ def _sequence(scenario: Scenario, path: Path, expect: Sequence) -> Found:
         yield Message(path, what, "add a step `- records: {by: agent}` after it")
 
 
+def _counters_agree(scenario: Scenario, path: Path, expect: CountersAgree) -> Found:
+    devices = [*scenario.guest.nics, *scenario.guest.bonds]
+    if expect.of not in devices:
+        yield Message((*path, "of"), f"{expect.of!r} is no NIC or bond", suggest(expect.of, devices, "devices"))
+    if not any(step.counters for step in scenario.steps):
+        yield Message(path, "no step reads the counters", "add a step `- counters: {by: both}` when all has been sent")
+
+
 _CHECKS: dict[type[Frozen], Callable[[Scenario, Path, Any], Found]] = {
     Delivered: _delivered,
     Parity: _parity,
@@ -394,4 +402,5 @@ _CHECKS: dict[type[Frozen], Callable[[Scenario, Path, Any], Found]] = {
     Latency: _latency,
     HeldBack: _held_back,
     Sequence: _sequence,
+    CountersAgree: _counters_agree,
 }

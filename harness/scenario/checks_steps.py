@@ -37,7 +37,7 @@ from harness.scenario.model import (
     WaitSent,
     WaitStopped,
 )
-from harness.scenario.oracles import ReadRecords
+from harness.scenario.oracles import ReadCounters, ReadRecords
 from harness.scenario.story import Found, Story, alive, given, served_nic, unknown_endpoint, unknown_nic, unseen_link
 
 DATAGRAM_HEADER = 18  # bytes: guest.netpoll.clients.sequence.HEADER_LENGTH
@@ -335,6 +335,10 @@ def _records(story: Story, _index: int, path: Path, _records: ReadRecords) -> Fo
     yield from alive(story, path, "the guest is to read its log")
 
 
+def _counters(story: Story, _index: int, path: Path, _counters: ReadCounters) -> Found:
+    yield from alive(story, path, "the guest is to read its counters")
+
+
 _CHECKS: dict[type[Frozen], Callable[[Story, int, Path, Any], Found]] = {
     Send: _send,
     InjectLink: inject,
@@ -357,4 +361,5 @@ _CHECKS: dict[type[Frozen], Callable[[Story, int, Path, Any], Found]] = {
     MachineStep: _machine,
     Run: _run,
     ReadRecords: _records,
+    ReadCounters: _counters,
 }

@@ -82,6 +82,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "reader": "whoever reads what a NIC sends stops, so that QEMU cannot get rid of a frame and TX descriptors run out; or goes on. The case runs on datagram sockets instead of taps",
         "machine": "something is done to the whole machine that the guest outlives",
         "run": "a command in the guest",
+        "counters": "what guest and host have counted on each NIC, bond and tap is read",
         "records": "the agent reads /dev/kmsg: each record that the kernel's log still holds, with its number",
     },
     "Send": {
@@ -166,6 +167,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "may_fail": "its exit status need not be 0",
     },
     "Expect": {
+        "counters_agree": "the guest's kernel has counted as many frames out of this device as the captures saw, and each tap as many as its capture, when they were last read",
         "sequence": "each record of /dev/kmsg from the first numbered message of `from` to the last that was read is on the wire, once, in order, whole, with the same text, by the number in its extended header",
         "latency": "no message that came took longer than this; what never came is for `delivered` and `parity`",
         "delivered": "every message arrived once, byte for byte, in order, with right checksums",
@@ -217,6 +219,8 @@ MEANINGS: dict[str, dict[str, str]] = {
     "ArpAnswered": {"by": "the endpoint whose address is asked for", "at_least": "so many"},
     "Echoed": {"by": "the endpoint with `echo: true`", "in_order": "in the order of sending", "at_least": "so many"},
     "ReadRecords": {"by": "who reads it"},
+    "ReadCounters": {"by": "the agent in the guest, and the harness on the host"},
+    "CountersAgree": {"of": "a NIC or bond", "at_least": "so many frames"},
     "Sequence": {
         "from_": "the guest's netconsole, with `extended: true`",
         "to": "the receiver",
@@ -258,6 +262,7 @@ UNLESS: dict[str, str] = {
     "held_back": "so many were sent while the reader had stopped, and none came through",
     "flooded": "so many frames came at the NIC between the crash and the end of the panic",
     "sequence": "so many records were read, and so many came in fragments",
+    "counters_agree": "the guest counted so many",
     "latency": "some message took `at_least` seconds",
     "pressed": "the capture saw them go to the guest, the peer's last",
     "failover": "frames left over `cut` before, the guest saw its carrier go, and messages were sent afterwards",

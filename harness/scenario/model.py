@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from harness.frozen import Frozen
 from harness.scenario.injections import Filter, Flap, InjectLink, Remove, Restore
-from harness.scenario.oracles import Allow, Latency, ReadRecords, Sequence
+from harness.scenario.oracles import Allow, CountersAgree, Latency, ReadCounters, ReadRecords, Sequence
 from harness.scenario.words import Id, Seconds, Way
 
 Mac = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
@@ -264,6 +264,7 @@ class Step(Frozen):
     machine: MachineStep | None = None
     run: Run | None = None
     records: ReadRecords | None = None
+    counters: ReadCounters | None = None
 
 
 class Delivered(Frozen):
@@ -436,6 +437,7 @@ class Expect(Frozen):
     latency: Latency | None = None
     held_back: HeldBack | None = None
     sequence: Sequence | None = None
+    counters_agree: CountersAgree | None = None
 
 
 class KnownBug(Frozen):

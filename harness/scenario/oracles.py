@@ -27,6 +27,20 @@ class ReadRecords(Frozen):
     by: Literal["agent"] = "agent"
 
 
+class ReadCounters(Frozen):
+    """The agent reads what the guest's kernel has counted on each NIC and bond, the harness what the host's has on each tap."""
+
+    by: Literal["both"] = "both"
+
+
+class CountersAgree(Frozen):
+    """The guest's counter of frames sent over the NIC or bond `of`, the taps' counters and the captures agree, as last read by a `counters`
+    step. Not reached unless the guest counted at least `at_least`."""
+
+    of: Id
+    at_least: Annotated[int, Field(ge=1)] = 1
+
+
 class Sequence(Frozen):
     """Each record of /dev/kmsg from the first numbered message of `from` to the last that a `records` step has read is on the wire at
     `to`, once, in order, whole and with the same text, by the number in its extended header."""

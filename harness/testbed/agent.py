@@ -37,6 +37,7 @@ KINDS = frozenset(
         "key",
         "arp",
         "records",
+        "ifstats",
     ]
 )  # harness.observe.events
 OnEvent = Callable[[str, float, Mapping[str, Any]], None]  # kind, guest's CLOCK_MONOTONIC, further keys
