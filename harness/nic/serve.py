@@ -100,6 +100,7 @@ class Model:
 
     def __init__(self, loop: Loop, control: Control, tap: int, mac: bytes, seed: int) -> None:
         self._loop, self._tap = loop, tap
+        self._space = memoryview(bytearray(FRAME))  # read into it: an os.read() of so much each time frays the heap
         self._waiting: bytes | None = None  # a frame that the chip had no room for
         self._control = control
         self.chip, self.device = pci.make(loop, mac, self, control.tell, control.count, seed)
@@ -135,7 +136,7 @@ class Model:
     def _readable(self) -> None:
         for _ in range(BURST):
             try:
-                frame = os.read(self._tap, FRAME)
+                frame = bytes(self._space[: os.readv(self._tap, (self._space,))])
             except (BlockingIOError, OSError):
                 return
             if not self.chip.receive(frame):

@@ -121,20 +121,20 @@ class Connection:
     ) -> None:
         self._loop, self._sock, self._gone, self._remark = loop, sock, gone, remark
         self._session = Session(device, remark)
-        self._out = bytearray()
+        self._in, self._out = memoryview(bytearray(CHUNK)), bytearray()
         sock.setblocking(False)
         loop.add_reader(sock.fileno(), self._readable)
 
     def _readable(self) -> None:
         for _ in range(BURST):
             try:
-                data, ancillary, flags, _ = self._sock.recvmsg(CHUNK, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
+                length, ancillary, flags, _ = self._sock.recvmsg_into((self._in,), _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 return
             except ConnectionError as error:
                 self.close(str(error))
                 return
-            fds = _descriptors(ancillary) if ancillary else []
+            data, fds = bytes(self._in[:length]), _descriptors(ancillary) if ancillary else []
             if not data:
                 self.close("the client has closed")
                 return
