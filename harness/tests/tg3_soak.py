@@ -25,7 +25,7 @@ from harness.testbed import namespace
 from harness.tests.tg3_guest import GUEST, HOST, PORT, Guest, complaints, main, stream
 
 WARM = 6  # rounds until the server's buffers and caches are what they will be
-GROWTH = 2048  # KiB of anonymous memory that the server may have more at the end than then
+GROWTH = 512  # KiB of anonymous memory that the server may have more at the end than then
 CARRIER = "cat /sys/class/net/eth0/carrier"
 
 
