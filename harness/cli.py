@@ -21,7 +21,7 @@ import shtab
 
 import images
 import images.cli
-from harness import authoring, doctor, shell
+from harness import authoring, away, doctor, shell
 from harness.authoring import AuthoringError
 from harness.bench import commands as measuring
 from harness.bench import growth, stack, tg3, turnaround
@@ -291,15 +291,10 @@ def _run(args: argparse.Namespace) -> int:
     forwarded += ["--mirror", args.mirror] if args.mirror else []
     forwarded += ["--inconclusive-fails"] if args.strict else []
     named = args.paths or [str(TESTCASES)]
-    arguments = [*WITHOUT, *named, *forwarded, *QUIETER, *args.rest]
-    if (joined := choice(options)).wires != "tap":
-        _say(f"wires: datagram sockets instead of taps ({joined.why})")
-    wanted = selected(arguments)
-    with bench(options, _say) as ready:
-        chosen = [plan for plan in plans if plan.case in wanted]
-        ready.require(chosen)
-        for plan in _one_per_machine(chosen):
-            ready.prepare(plan)
+    named, spreading = away.spread(named, args.rest)
+    arguments = [*WITHOUT, *named, *forwarded, *QUIETER, *args.rest, *spreading]
+    if not away.elsewhere(args.rest):
+        _prepare(plans, arguments, options)
     before = case_folders(options.results)
     with redirect_stdout(sys.stdout if args.format == "text" else sys.stderr):
         status = pytest.main(arguments)
@@ -311,6 +306,18 @@ def _run(args: argparse.Namespace) -> int:
     if args.bisect:
         return bisection.exit_of(status, bisection.words_of(case_folders(options.results) - before))
     return _exit_of(status, options.results, args.strict)
+
+
+def _prepare(plans: list[Plan], arguments: Sequence[str], options: Options) -> None:
+    """Images and templates for what pytest will run, so that what cannot be had is said before anything is started."""
+    if (joined := choice(options)).wires != "tap":
+        _say(f"wires: datagram sockets instead of taps ({joined.why})")
+    wanted = selected(arguments)
+    with bench(options, _say) as ready:
+        chosen = [plan for plan in plans if plan.case in wanted]
+        ready.require(chosen)
+        for plan in _one_per_machine(chosen):
+            ready.prepare(plan)
 
 
 def _say_left_out(paths: Sequence[Path], nic: str | None) -> None:

@@ -8,6 +8,7 @@ nothing; it asks harness.run and translates.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 import images
+from harness.away import Receiver, Sender
 from harness.judge.model import Verdict
 from harness.live import Progress
 from harness.plan.model import Plan
@@ -52,6 +54,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{mark}: {meaning}")
     if config.pluginmanager.hasplugin("xdist") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Workers(config.stash[OPTIONS]), "netpoll-harness-workers")
+        config.pluginmanager.register(Receiver(config.stash[OPTIONS].results), "netpoll-harness-receiver")
+    elif _is_away(config):
+        config.pluginmanager.register(Sender(config.stash[OPTIONS].results), "netpoll-harness-sender")
+
+
+def _is_away(config: pytest.Config) -> bool:
+    return bool(getattr(config, "workerinput", {}).get("netpoll_away"))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -61,7 +70,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     verbosity = config.get_verbosity()
     if reporter is None or hasattr(config, "workerinput") or verbosity < 0 or config.getoption("capture") == "no":
         return
-    alone = not getattr(config.option, "numprocesses", None)
+    alone = not (getattr(config.option, "numprocesses", None) or getattr(config.option, "tx", None))
     start = (lambda: bench_of(config).start()) if alone else (lambda: None)
     progress = Progress(reporter, config.stash[OPTIONS].results, verbosity, start)
     config.pluginmanager.register(progress, PROGRESS)
@@ -70,6 +79,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def _options(config: pytest.Config) -> Options:
     worker: dict[str, Any] = getattr(config, "workerinput", {})
     chosen = worker.get("netpoll_results") or config.getoption("--results")
+    if _is_away(config):
+        chosen = tempfile.mkdtemp(prefix="netpoll-harness-away-")
     accel = config.getoption("--accel")
     return Options(
         results=results_folder(Path(chosen) if chosen else None),
