@@ -7,6 +7,7 @@ the plan, and `needs_tap` names it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from harness.plan.model import Action, AddTap, AddWire, Arm, Host, Plan, Qmp, Serve, Stage, TapLink
 
@@ -15,7 +16,9 @@ GOES = {"down": "loses its carrier", "up": "gets its carrier back", "gone": "is 
 
 
 def over_sockets(plan: Plan) -> Plan:
-    """What differs is each NIC's wire, its name, and QEMU's backend for it."""
+    """What differs is each NIC's wire, its name, and QEMU's backend for it. A plan for sockets stays as it is."""
+    if plan.wires == "dgram":
+        return plan
     nics = tuple(nic.model_copy(update={"tap": renamed(nic.tap)}) for nic in plan.nics)
     stages = tuple(_stage(stage) for stage in plan.stages)
     return plan.model_copy(update={"wires": "dgram", "nics": nics, "stages": stages})
@@ -38,6 +41,9 @@ def _action(action: Action) -> Action:
         case Host(op="np_open"):
             args = {**action.args, "taps": [renamed(tap) for tap in action.args["taps"]]}
             return action.model_copy(update={"args": args})
+        case Host(op="flood"):
+            target = {**action.args["target"], "tap": renamed(action.args["target"]["tap"])}
+            return action.model_copy(update={"args": {**action.args, "target": target}})
         case Qmp(execute="netdev_add"):
             return action.model_copy(update={"arguments": _backend(action)})
         case Qmp(fd_of=str(tap)):
@@ -58,9 +64,15 @@ def needs_sockets(plan: Plan) -> bool:
 
 def needs_tap(plan: Plan) -> str | None:
     """What of the plan cannot be done without a tap, in words."""
-    return next(
-        (f"step {step}: the tap of {action.nic} itself {GOES[action.state]}" for step, action in _taps(plan)), None
-    )
+    links = (f"step {step}: the tap of {action.nic} itself {GOES[action.state]}" for step, action in _taps(plan))
+    return next(chain(links, _floods(plan)), None)
+
+
+def _floods(plan: Plan) -> Iterator[str]:
+    """Raw frames go past the host's endpoints, onto an interface."""
+    for stage in plan.stages:
+        if any(isinstance(action, Host) and action.op == "flood" for action in stage.actions):
+            yield f"step {stage.step}: a flood of frames needs an interface to be sent on"
 
 
 def _taps(plan: Plan) -> Iterator[tuple[int, TapLink]]:

@@ -15,6 +15,7 @@ from harness.judge.judge import judge
 from harness.observe.frames import frame_keys
 from harness.plan.compile import compile_plan
 from harness.plan.model import Host
+from harness.plan.sockets import needs_tap
 from harness.scenario.load import load
 from harness.scenario.model import FloodKind
 from harness.tests.judge_evidence import event, plan, run
@@ -142,6 +143,7 @@ def test_a_bond_is_flooded_over_every_slave(tmp_path: Path) -> None:
     floods = [action.args for stage in made.stages for action in stage.actions if isinstance(action, Host)]
     taps = [args["target"]["tap"] for args in floods if "target" in args]
     assert taps == ["tap-n1", "tap-n2"]
+    assert needs_tap(made) == "step 5: a flood of frames needs an interface to be sent on"
 
 
 CRASHED = event(2.0, "inject", "crash", how="sysrq-c")
