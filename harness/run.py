@@ -22,7 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import images
-from harness.conduct import Job
+from harness.case import Job
 from harness.inject.npcrash import CrashFile
 from harness.judge.judge import judge
 from harness.judge.model import Verdict

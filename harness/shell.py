@@ -4,7 +4,7 @@ In: a `Job` and a terminal (or, without one, lines on standard input). Out: the 
 Rule: nothing of it outlives the session, and the terminal is given back as it was, however the session ends.
 
     netpoll-harness shell --- job ---> python -m harness.shell      in a network namespace of its own, dies with the first
-                                        | bring_up, step 0          harness.conduct, the same as in a run
+                                        | bring_up, step 0          harness.case, harness.act: as in a run
                                         | keys  -> Keyboard -> ssh  or a command: `:step 3`
                                         | shell -> Screen -> terminal <- evidence, line by line
 """
@@ -31,7 +31,9 @@ from typing import Any
 import paramiko
 from pydantic import TypeAdapter
 
-from harness.conduct import Case, Job, Silent, bring_up, run_stage, settle
+from harness.act import run_stage
+from harness.case import Case, Job, Silent, bring_up
+from harness.conduct import settle
 from harness.interactive.commands import Commands
 from harness.interactive.keyboard import Command, Keyboard, ToGuest
 from harness.interactive.live import line_of

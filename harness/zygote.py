@@ -19,7 +19,8 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter
 
-from harness.conduct import Job, conduct
+from harness.case import Job
+from harness.conduct import conduct
 from harness.testbed import namespace
 from harness.testbed.errors import TestbedError
 from harness.testbed.process import die_with

@@ -1,7 +1,7 @@
 """A case whose steps come one by one: its process, in a network namespace of its own, and the handle of it.
 
 In: a `Job` with the topology, then a `Stage` a line on standard input. Out: a line of JSON for each, {} or {"error": ...}, and the case's
-folder with all evidence. Rule: as a run does it (bring_up, run_stage, settle of harness.conduct); the process dies with its parent.
+folder with all evidence. Rule: as a run does it (`bring_up` of harness.case, `run_stage` of harness.act, `settle` of harness.conduct); the process dies with its parent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from harness.conduct import Case, Job, Silent, bring_up, run_stage, settle
+from harness.act import run_stage
+from harness.case import Case, Job, Silent, bring_up
+from harness.conduct import settle
 from harness.observe.events import Clock, Evidence
 from harness.plan.model import Stage
 from harness.testbed import namespace

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from harness.conduct import Job
+from harness.case import Job
 from harness.testbed.errors import TestbedError
 from harness.zygote import Zygote
 

@@ -28,7 +28,7 @@ from typing import Any
 from pyroute2 import IPRoute
 
 from guest.netpoll.wire.checksum import checksum
-from harness.conduct import Job
+from harness.case import Job
 from harness.nic.client import ServedNic
 from harness.observe.events import Clock
 from harness.testbed import namespace

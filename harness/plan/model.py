@@ -1,7 +1,7 @@
 """A plan: everything that a run of one case will do, decided before anything is started.
 
 In: a `Scenario` and the images it needs. Out: a frozen `Plan` that is shown by `netpoll-harness explain`, saved beside the
-evidence as plan.json, interpreted action by action by `harness.conduct`, and read by the judge. Rule: nothing later decides;
+evidence as plan.json, interpreted action by action by `harness.act`, and read by the judge. Rule: nothing later decides;
 whoever holds the plan can say which QMP command and which guest request follows which.
 """
 
