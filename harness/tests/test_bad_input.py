@@ -112,6 +112,7 @@ def ground(bench: Bench, case: Path, tmp_path: Path) -> Ground:
     return make_ground(tmp_path / "ground", bench.options.cache)
 
 
+@pytest.mark.long
 def test_another_qemu_gets_a_template_of_its_own_and_may_lack_a_model(
     bench: Bench, case: Path, ground: Ground, tmp_path: Path
 ) -> None:

@@ -17,7 +17,8 @@ import images
 from harness.plan.model import Plan
 from harness.run import Bench, load
 
-KERNELS = ["debian-6.1", "debian-5.10", "debian-6.12", "debian-backports"]
+LONG = ("debian-5.10", "debian-backports")  # the rest in each gate
+KERNELS = ["debian-6.1", "debian-6.12", *(pytest.param(name, marks=pytest.mark.long) for name in LONG)]
 
 
 def played(kernel: str, scene: str) -> dict[str, Any]:
