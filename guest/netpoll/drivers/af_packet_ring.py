@@ -292,11 +292,14 @@ class AfPacketRingDevice(AfPacketDevice):
 
         An skb that came back freed serves for the next frame, as drivers had it with skb_recycle_check().
         """
-        at, end, size, ring = self._rx_at, self._tx_start, self._size, self._map
+        at, size, ring = self._rx_at, self._size, self._map
+        if ring is None:
+            return 0
+        budget = min(budget, (self._tx_start - at) // size)
         skb = SkBuff(b"", self)
         done = 0
         try:
-            while done < budget and self.running and ring is not None:
+            while done < budget and self.running:
                 status, full, length, mac, protocol, kind = _RX(ring, at)
                 if not status & TP_STATUS_USER:
                     break
@@ -317,8 +320,6 @@ class AfPacketRingDevice(AfPacketDevice):
                     netif_receive_skb(skb)
                 elif length < full:
                     self.stats["rx_errors"] += 1  # longer than a descriptor
-                if at == end:
-                    break
         finally:
             self._give_back(done)
         return done
