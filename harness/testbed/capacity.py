@@ -41,9 +41,9 @@ def require_memory(memory: int, root: Path = Path("/")) -> None:
 
 def carried(memory: int, root: Path = Path("/"), cache: Path | None = None) -> int:
     """Guests of `memory` MiB that run well side by side, at least 1: as many as were measured to be best here (`remember`), else
-    one for each core, since a guest under software emulation keeps a core busy; as long as memory lasts."""
+    two for each core, since a case waits for carriers and deadlines half of its time; as long as memory lasts."""
     wanted = measured(cache, root) if cache is not None else None
-    return max(1, min(wanted or cores(root), available_memory(root) // guest_needs(memory)))
+    return max(1, min(wanted or 2 * cores(root), available_memory(root) // guest_needs(memory)))
 
 
 def remember(workers: int, cache: Path, root: Path = Path("/")) -> None:
