@@ -35,13 +35,17 @@ log = logging.getLogger("netpoll")
 IPPROTO_UDP = 17
 MAX_FLOWS = 256
 
-# From the start of a frame: version and ihl, tot_len, frag, protocol, (src, dst, source, dest), len, check
-_UDP4 = Struct(">14xBxHxxHxBxx12sHH").unpack_from
+# From the start of a frame: version, ihl and tos; tot_len, id, (frag, ttl, protocol), check, (src, dst, source, dest), len, check
+_UDP4 = Struct(">14xHHH4sH12sHH").unpack_from
 # version, payload_len, next header, (src, dst, source, dest), len, check
 _UDP6 = Struct(">14xBxxxHBx36sHH").unpack_from
 _from_bytes = int.from_bytes  # big-endian by default since Python 3.11
 
-Flow = tuple[int, tuple["Netpoll", ...]]  # source port, the clients that want it
+_PLAIN = 0x4500  # IPv4 without options and without a type of service
+
+# Source port; the clients that want it; over IPv4 (frag, ttl, protocol) of its frames, which _rx_ipv4() has found good, and what
+# these, _PLAIN and the addresses add to a header checksum, modulo 65535.
+Flow = tuple[int, tuple["Netpoll", ...], bytes, int]
 
 
 def netpoll_rx(npinfo: NetpollInfo, skb: SkBuff) -> bool:
@@ -52,19 +56,18 @@ def netpoll_rx(npinfo: NetpollInfo, skb: SkBuff) -> bool:
     """
     data = skb.data
     if skb.protocol == ETH_P_IP and len(data) >= 42 and skb.users == 1:
-        vihl, tot_len, frag, protocol, key, ulen, check = _UDP4(data)
+        version, tot_len, ident, rest, header_check, key, ulen, check = _UDP4(data)
         flow = npinfo.flows.get(key)
         if (
             flow is not None
-            and vihl == 0x45
-            and protocol == IPPROTO_UDP
-            and not frag & 0x3FFF
+            and version == _PLAIN
+            and rest == flow[2]
             and 8 <= ulen == tot_len - 20 <= len(data) - 34
             and skb.pkt_type != PACKET_OTHERHOST
-            and not _from_bytes(data[14:34]) % 65535
+            and not (tot_len + ident + header_check + flow[3]) % 65535
             and (skb.ip_summed or not check or _sum_matches(data[26 : tot_len + 14], ulen))
         ):
-            source, clients = flow
+            source, clients, _, _ = flow
             if len(clients) == 1 and type(data) is bytes:  # from here on _call_hooks() for the common case, in line
                 np = clients[0]
                 np.stats.received += 1
@@ -109,18 +112,21 @@ def _rx_ipv4(npinfo: NetpollInfo, skb: SkBuff, flows: dict[bytes, Flow], rx_np: 
     data = skb.data
     if len(data) < 42:
         return False
-    vihl, tot_len, frag, protocol, key, ulen, check = _UDP4(data)
-    if vihl != 0x45:
+    version, tot_len, _ident, rest, _header_check, key, ulen, check = _UDP4(data)
+    if version >> 8 != 0x45:
         return _rx_ipv4_options(npinfo, skb, flows, rx_np)
     if _from_bytes(data[14:34]) % 65535:
         return False
     end = tot_len + 14
+    frag, protocol = _from_bytes(rest[:2]), rest[3]
     if end > len(data) or protocol != IPPROTO_UDP or frag & 0x3FFF or ulen != tot_len - 20 or ulen < 8:
         return False
     if check and skb.ip_summed == CHECKSUM_NONE and not _sum_matches(data[26:end], ulen):
         npinfo.dev.stats["rx_csum_errors"] += 1
         return False
-    flow = flows.get(key) or _find_flow(key, flows, rx_np)
+    flow = flows.get(key)
+    if flow is None or flow[2] != rest:
+        flow = _find_flow(key, flows, rx_np, rest)
     _call_hooks(skb, flow, data[42:end])
     return bool(flow[1])
 
@@ -171,16 +177,17 @@ def _sum_matches(addresses_and_segment: bytes | bytearray | memoryview, ulen: in
     return not ((total << 8 if ulen & 1 else total) + IPPROTO_UDP + ulen) % 65535
 
 
-def _find_flow(key: bytes, flows: dict[bytes, Flow], rx_np: tuple[Netpoll, ...]) -> Flow:
-    """The clients that addresses and ports match; remembered, so that the next frame need not be matched."""
+def _find_flow(key: bytes, flows: dict[bytes, Flow], rx_np: tuple[Netpoll, ...], rest: bytes = b"") -> Flow:
+    """The clients that addresses and ports match; remembered, so that the next frame need not be matched. `rest`: see Flow."""
     size = (len(key) - 4) // 2
     src, dst, source, dest = key[:size], key[size:-4], _from_bytes(key[-4:-2]), _from_bytes(key[-2:])
     clients = tuple(np for np in rx_np if _matches(np, src, dst, dest))
+    flow = source, clients, rest, (_PLAIN + _from_bytes(rest + key[:-4])) % 65535
     if clients:
         if len(flows) >= MAX_FLOWS:
             flows.clear()
-        flows[key] = (source, clients)
-    return source, clients
+        flows[key] = flow
+    return flow
 
 
 def _matches(np: Netpoll, src: bytes, dst: bytes, dest: int) -> bool:
@@ -191,7 +198,7 @@ def _matches(np: Netpoll, src: bytes, dst: bytes, dest: int) -> bool:
 
 def _call_hooks(skb: SkBuff, flow: Flow, payload: bytes | bytearray | memoryview) -> None:
     """rx_hook(np, source port, data); np.rx_skb is the frame, while the hook runs. A raising hook is logged."""
-    source, clients = flow
+    source, clients, _, _ = flow
     if type(payload) is not bytes:
         payload = bytes(payload)
     for np in clients:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import random
 
 import pytest
 
-from guest.netpoll import Netpoll, netpoll_cleanup, netpoll_send_udp, netpoll_set_trap, netpoll_setup, netpoll_trap
+from guest.netpoll import Netpoll, netpoll_cleanup, netpoll_send_udp, netpoll_set_trap, netpoll_setup, netpoll_trap, rx
 from guest.netpoll.core import RxHook
 from guest.netpoll.drivers.loopback import LoopbackDevice
 from guest.netpoll.frame import Endpoints, make_frame
@@ -140,6 +141,33 @@ def test_passed_on(case: str, known: bool) -> None:
         wire.got.clear()
     assert inject(wire, PASSED_ON[case]) == [PASSED_ON[case]]
     assert wire.got == []
+
+
+def test_a_known_flow_goes_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Again, too, when its route has changed and its frames come with another time to live."""
+    wire = wired()
+    near, far = (put(frame4(), 22, ttl) for ttl in (b"\x40", b"\x3f"))
+    inject(wire, near)
+    inject(wire, far)
+    monkeypatch.setattr(rx, "_netpoll_rx", lambda *_: pytest.fail("the long way"))
+    inject(wire, far)
+    assert wire.payloads() == [b"data"] * 3
+
+
+def test_a_known_flow_takes_what_a_new_one_takes() -> None:
+    """Its way is short; any frame has the same fate on both. Half of them have their checksums made right again."""
+    seeded = random.Random(42)
+    fates = set()
+    for _ in range(2000):
+        at, value = seeded.randrange(12, 46), seeded.randbytes(seeded.choice((1, 1, 2)))
+        frame = put(frame4(), at, value, fix_ip=seeded.random() < 0.5, fix_udp=seeded.random() < 0.5 and at > 33)
+        new, known = wired(), wired()
+        inject(known, CONSUMED["plain"])
+        known.got.clear()
+        fate = inject(new, frame), list(new.got)
+        assert (inject(known, frame), known.got) == fate, frame.hex()
+        fates.add(bool(new.got))
+    assert fates == {True, False}
 
 
 @pytest.mark.parametrize("case", PASSED_ON)
