@@ -25,9 +25,7 @@ from harness.nic.client import ServedNic
 from harness.observe.capture import Capture
 from harness.observe.events import Clock, Evidence
 from harness.observe.relay import Relay
-from harness.plan.model import (
-    Plan,
-)
+from harness.plan.model import Plan
 from harness.plan.nics import MODELS
 from harness.testbed.channels import Channel, ChannelName, Login
 from harness.testbed.machine import Machine, Observers

@@ -10,10 +10,11 @@ import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from guest.netpoll import Context, Net, Netpoll, netpoll_setup
+from guest.netpoll import Context, Net, Netpoll, netpoll_send_udp, netpoll_setup
 from guest.netpoll.core import DropRoutine, NetpollInfo, RxHook
 from guest.netpoll.drivers.loopback import LoopbackDevice, wire_pair
 from guest.netpoll.napi import do_irq
+from guest.netpoll.send import NET_XMIT_SUCCESS
 
 SENDER, RECEIVER = ipaddress.ip_interface("10.0.0.1/24"), ipaddress.ip_interface("10.0.0.2/24")
 
@@ -97,3 +98,11 @@ def wired(
     netpoll_setup(tx)
     netpoll_setup(rx)
     return Wired(net, time, a, b, tx, rx, got)
+
+
+def fill(wire: Wired) -> None:
+    """Stall the hardware and take every descriptor: the queue is stopped, and polling does not help."""
+    wire.a.cable.set_hold(True)
+    for n in range(wire.a.tx_size):
+        assert netpoll_send_udp(wire.tx, b"fill%d" % n) == NET_XMIT_SUCCESS
+    assert wire.a.xoff

@@ -93,11 +93,6 @@ def of_case(folder: Path, laps: Mapping[str, float] | None = None) -> dict[str, 
     return {name: {**stages, **around}[name] for name in STAGES if name in stages or name in around}
 
 
-def of_run(results: Path) -> list[dict[str, float]]:
-    """The stages of every case in a run's folder."""
-    return [of_case(path.parent) for path in sorted(results.glob("*/evidence.jsonl"))]
-
-
 def table(cases: Sequence[Mapping[str, float]]) -> list[str]:
     """Median, worst, and share of the whole, a line a stage."""
     whole = sum(sum(case.values()) for case in cases) or 1.0

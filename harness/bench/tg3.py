@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -247,7 +247,7 @@ async def _up(rig: Rig, nic: Nic) -> Nic:
         if time.monotonic() > deadline:
             raise AssertionError(f"no carrier on {nic.model} within 30 s")
     pci = (await rig.run("readlink", f"/sys/class/net/{ifname}/device")).strip().rsplit("/", 1)[-1]
-    return Nic(nic.model, nic.tap, nic.network, nic.mac, ifname, pci)
+    return replace(nic, ifname=ifname, pci=pci)
 
 
 async def frames(job: Job, rounds: int) -> dict[str, dict[str, list[float]]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from harness.plan.addresses import nics_behind
 from harness.plan.burst import arm, place
 from harness.plan.device import device_add
 from harness.plan.model import Action, Ask, Await, Device, Flapping, Qmp, TapLink
@@ -178,8 +177,3 @@ def _unfilter(nic: str, name: str, hole: str, number: int, scenario: Scenario) -
     assert before.lose is not None
     gone = Qmp(execute="object-del", arguments={"id": name}, link=nic, state="up", by="filter", way=before.lose)
     return f"nothing of {nic} is lost from now on", (gone, Qmp(execute="chardev-remove", arguments={"id": hole}))
-
-
-def carries(scenario: Scenario, nic: str, device: str) -> bool:
-    """Whether frames of `device` may pass `nic`."""
-    return nic in nics_behind(scenario, device)

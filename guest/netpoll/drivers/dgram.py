@@ -15,6 +15,7 @@ import select
 import socket
 from collections.abc import Sequence
 
+from guest.netpoll.drivers.readiness import writable
 from guest.netpoll.napi import disable_irq, enable_irq, netif_receive_skb, netif_rx_complete, netif_rx_schedule
 from guest.netpoll.netdevice import (
     NETDEV_TX_BUSY,
@@ -92,7 +93,7 @@ class DgramDevice(NetDevice):
 
     def poll(self, budget: int) -> int:
         """Wake the queue if there is room, then receive at most `budget` frames."""
-        if self.xoff and self.carrier and self.running and self._writable():
+        if self.xoff and self.carrier and self.running and writable(self._sock.fileno()):
             netif_wake_queue(self)
         done = 0
         while done < budget and self.running and (skb := self._read()) is not None:
@@ -102,11 +103,6 @@ class DgramDevice(NetDevice):
             netif_rx_complete(self)
             enable_irq(self)
         return done
-
-    def _writable(self) -> bool:
-        poller = select.poll()
-        poller.register(self._sock, select.POLLOUT)
-        return any(events & select.POLLOUT for _, events in poller.poll(0))
 
     def _read(self) -> SkBuff | None:
         try:

@@ -20,6 +20,7 @@ from struct import Struct
 
 from guest.netpoll.drivers import rtnetlink
 from guest.netpoll.drivers.kernel_link import KernelLink
+from guest.netpoll.drivers.readiness import writable
 from guest.netpoll.napi import netif_rx
 from guest.netpoll.netdevice import (
     NETDEV_TX_OK,
@@ -133,7 +134,7 @@ class TapDevice(KernelLink):
     def interrupt(self) -> None:
         """Link, TX, RX; what is left beyond FRAMES_PER_IRQ interrupts again at once."""
         self.check_link()
-        if self.running and self.xoff and self.carrier and self._writable():
+        if self.running and self.xoff and self.carrier and writable(self._fd):
             netif_wake_queue(self)
             self._sync_irq()
         for _ in range(FRAMES_PER_IRQ):
@@ -141,11 +142,6 @@ class TapDevice(KernelLink):
             if skb is None:
                 return
             netif_rx(skb)
-
-    def _writable(self) -> bool:
-        poller = select.poll()
-        poller.register(self._fd, select.POLLOUT)
-        return any(events & select.POLLOUT for _, events in poller.poll(0))
 
     def _read(self) -> SkBuff | None:
         try:
