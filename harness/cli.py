@@ -33,7 +33,7 @@ from harness.plan.nics import MODELS
 from harness.report import bisection, nics, store
 from harness.report import commands as reading
 from harness.report.bisection import BisectExit, case_folders
-from harness.run import Options, bench, choice, is_path, left_out, load, results_folder
+from harness.run import Options, bench, choice, is_path, load, results_folder
 from harness.scenario.errors import ScenarioErrors, suggest
 from harness.selection import selected
 from harness.testbed.capacity import remember
@@ -280,8 +280,7 @@ def _options(args: argparse.Namespace) -> Options:
 def _run(args: argparse.Namespace) -> int:
     """Everything that can be wrong before a guest starts is found first, then it is pytest's run."""
     paths, options = _paths(args), _options(args)
-    plans = _chosen(load(paths, options), args.paths)
-    _say_left_out(paths, args.nic)
+    plans = _chosen(load(paths, options, _say), args.paths)
     forwarded = ["--results", str(options.results), "--accel", args.accel]
     forwarded += ["--wires", args.wires]
     forwarded += ["--qemu", str(args.qemu)] if args.qemu else []
@@ -318,14 +317,6 @@ def _prepare(plans: list[Plan], arguments: Sequence[str], options: Options) -> N
         ready.require(chosen)
         for plan in _one_per_machine(chosen):
             ready.prepare(plan)
-
-
-def _say_left_out(paths: Sequence[Path], nic: str | None) -> None:
-    """One line for each testcase that `--nic` cannot be put into."""
-    if nic is not None:
-        by_testcase = {line.partition("[")[0]: line.partition("]: ")[2] for line in left_out(paths, nic)}
-        for name, why in by_testcase.items():
-            _say(f"not on {nic}: {name}: {why}")
 
 
 def _one_per_machine(plans: Sequence[Plan]) -> list[Plan]:

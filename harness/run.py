@@ -64,11 +64,14 @@ class Options:
     wires: Wires | None = None  # None: taps where they can be had
 
 
-def load(paths: Sequence[Path], options: Options) -> list[Plan]:
-    """Every case below `paths`, planned. Raises ScenarioErrors with all that is wrong, before anything is started."""
+def load(paths: Sequence[Path], options: Options, say: Say = lambda _text: None) -> list[Plan]:
+    """Every case below `paths`, planned; `say` is told which testcases `--nic` leaves out. Raises ScenarioErrors with all that is
+    wrong, before anything is started."""
     loaded = load_tree(paths, known_kernels=images.kernel_names())
     if options.nic is not None:
-        loaded, _left_out = on_nic(loaded, options.nic)
+        loaded, left_out = on_nic(loaded, options.nic)
+        for testcase, why in {case.partition("[")[0]: why for case, why in left_out.items()}.items():
+            say(f"not on {options.nic}: {testcase}: {why}")
     joined = choice(options).wires
     plans = [compile_plan(_with_kernel(case.scenario, options.kernel), case.source) for case in loaded]
     plans = [over_sockets(plan) if joined == "dgram" or needs_sockets(plan) else plan for plan in plans]
@@ -77,11 +80,6 @@ def load(paths: Sequence[Path], options: Options) -> list[Plan]:
     given += ["--nic", options.nic] if options.nic else []
     given += ["--wires", options.wires] if options.wires else []
     return [plan.model_copy(update={"options": tuple(given)}) for plan in plans]
-
-
-def left_out(paths: Sequence[Path], nic: str) -> list[str]:
-    """The cases that `--nic` leaves out, each with the reason. Raises ScenarioErrors."""
-    return on_nic(load_tree(paths, known_kernels=images.kernel_names()), nic)[1]
 
 
 def choice(options: Options) -> wires.Choice:

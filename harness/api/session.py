@@ -10,6 +10,7 @@ import asyncio
 import datetime
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -30,6 +31,9 @@ from harness.testbed.process import die_with
 
 _JOB: TypeAdapter[Job] = TypeAdapter(Job)
 SETTLE = 60.0  # seconds
+PATIENCE = (
+    180.0  # seconds that a step may take beyond what its own waits add up to, before its process is taken to hang
+)
 
 
 class Session:
@@ -52,20 +56,26 @@ class Session:
                 env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": path},
             )
         try:
-            self._ask(_JOB.dump_json(job, by_alias=True).decode())
+            self._ask(_JOB.dump_json(job, by_alias=True).decode(), job.plan.stages[0])
         except BaseException:
             self.kill()
             raise
 
     def do(self, stage: Stage) -> None:
         """Carry a stage out, to its end. Raises TestbedError."""
-        self._ask(stage.model_dump_json(by_alias=True))
+        self._ask(stage.model_dump_json(by_alias=True), stage)
 
-    def _ask(self, line: str) -> None:
+    def _ask(self, line: str, stage: Stage) -> None:
+        within = PATIENCE + sum(getattr(action, "within", 0.0) for action in stage.actions)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
             print(line, file=self._process.stdin, flush=True)
+            if not select.select([self._process.stdout], [], [], within)[0]:
+                self.kill()
+                raise TestbedError(
+                    f"{stage.title} did not end within {within:g} s", f"{self.folder} shows how far it came"
+                )
             answer = self._process.stdout.readline()
         except BrokenPipeError:
             answer = ""

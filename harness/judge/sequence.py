@@ -90,7 +90,8 @@ def _wrong(wanted: list[KernelRecord], came: dict[int, Body]) -> list[str]:
     gaps = [record.seq for record in wanted if record.seq not in came]
     torn = [record.seq for record in wanted if record.seq in came and came[record.seq].whole is None]
     twice = [record.seq for record in wanted if record.seq in came and came[record.seq].again]
-    order = [number for number in came if number in {record.seq for record in wanted}]
+    numbers_wanted = {record.seq for record in wanted}
+    order = [number for number in came if number in numbers_wanted]
     late = [b for a, b in pairwise(order) if b < a]
     lists = (("missing", gaps), ("a fragment is missing of", torn), ("came twice", twice), ("out of order", late))
     said = [f"{what}: record{'' if len(numbers) == 1 else 's'} {ranges(numbers)}" for what, numbers in lists if numbers]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.frozen import Frozen
+from harness.plan.nics import MODELS
 from harness.scenario.checks_inject import armed, inject
 from harness.scenario.checks_links import filtered, flap, remove, restore
 from harness.scenario.checks_machine import outlives, processors, starves
@@ -258,7 +259,9 @@ def _reader(story: Story, _index: int, path: Path, reader: Reader) -> Found:
     yield from unknown_nic(story.scenario, (*path, "nic"), reader.nic)
     nic = story.scenario.guest.nics.get(reader.nic)
     if nic is not None and not nic.model.startswith("virtio-net"):
-        what = f"QEMU's {nic.model} does not wait for a reader: what it does not take is queued in QEMU"
+        queued = f"QEMU's {nic.model} does not wait for a reader: what it does not take is queued in QEMU"
+        lost = f"{nic.model} is a model of ours, which loses what nobody reads"
+        what = lost if nic.model in MODELS and MODELS[nic.model].served else queued
         yield Message((*path, "nic"), what, "use virtio-net")
     stopped = reader.nic in story.stopped
     if stopped == (reader.state == "stopped"):

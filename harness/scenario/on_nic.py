@@ -17,8 +17,8 @@ from harness.scenario.model import Nic, Scenario
 AXIS = "nic"  # the name the model has in the case's name when no axis of its own gave it
 
 
-def on_nic(loaded: Sequence[Loaded], model: str) -> tuple[list[Loaded], list[str]]:
-    """(cases, each once; reasons, `CASE: why it is left out`)."""
+def on_nic(loaded: Sequence[Loaded], model: str) -> tuple[list[Loaded], dict[str, str]]:
+    """(cases, each once; by case why it is left out)."""
     kept: dict[str, Loaded] = {}
     left_out: dict[str, str] = {}
     for one in loaded:
@@ -28,7 +28,7 @@ def on_nic(loaded: Sequence[Loaded], model: str) -> tuple[list[Loaded], list[str
             left_out[scenario.case] = why
         else:
             kept.setdefault(scenario.case, Loaded(scenario, one.source))
-    return list(kept.values()), [f"{case}: {why}" for case, why in left_out.items() if case not in kept]
+    return list(kept.values()), {case: why for case, why in left_out.items() if case not in kept}
 
 
 def _replaced(scenario: Scenario, model: str) -> Scenario:

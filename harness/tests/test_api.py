@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from harness.api import session
 from harness.api.guest import ApiError, Guest
 from harness.plan.compile import compile_plan
 from harness.run import Bench, Options
+from harness.testbed.errors import TestbedError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -103,6 +106,22 @@ def test_failures_say_what_a_testcase_would(tmp_path: Path) -> None:
     assert 'KeyError: "of the test\'s own"' in said
     assert (tmp_path / "r/report.html").exists()
     assert {path.name for path in (tmp_path / "r").glob("*/case.pcapng")} == {"case.pcapng"}
+
+
+@pytest.mark.guest
+def test_a_case_process_that_stands_still_is_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = Guest(bench, "test/stands-still", "a case whose process is stopped", "here")
+    mine.nic()
+    try:
+        assert mine.run("true").rc == 0
+        process = mine._session._process  # type: ignore[union-attr]
+        process.send_signal(signal.SIGSTOP)
+        monkeypatch.setattr(session, "PATIENCE", 1.0)
+        with pytest.raises(TestbedError, match=r"did not end within \d+ s"):
+            mine.run("true", within=1)
+        assert process.returncode == -signal.SIGKILL
+    finally:
+        mine.end()
 
 
 LASTING = """
