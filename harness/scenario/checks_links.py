@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from harness.plan.nics import MODELS
 from harness.scenario.checks_inject import over, present
 from harness.scenario.document import Path
 from harness.scenario.injections import Filter, Flap, Remove, Restore
 from harness.scenario.messages import Message
 from harness.scenario.model import Scenario
-from harness.scenario.story import Found, Story, alive, unknown_nic
+from harness.scenario.story import Found, Story, alive, is_served, unknown_nic
 from harness.scenario.words import Way
 
 
@@ -54,7 +53,7 @@ def flap(story: Story, index: int, path: Path, step: Flap) -> Found:
         return
     yield from over(story, path)
     yield from present(story, (*path, "link"), step.link)
-    if _served(story, step.link):
+    if is_served(story.scenario, step.link):
         yield Message(
             (*path, "link"), f"{step.link!r} is a model of ours, which flaps by `inject`", "write the steps out"
         )
@@ -68,11 +67,6 @@ def flap(story: Story, index: int, path: Path, step: Flap) -> Found:
         story.flapping[step.link] = index
 
 
-def _served(story: Story, nic: str) -> bool:
-    model = MODELS.get(story.scenario.guest.nics[nic].model)
-    return model is not None and model.served
-
-
 def remove(story: Story, _index: int, path: Path, step: Remove) -> Found:
     """A NIC, or what belongs to it, goes away."""
     unknown = list(unknown_nic(story.scenario, (*path, "nic"), step.nic))
@@ -84,10 +78,10 @@ def remove(story: Story, _index: int, path: Path, step: Remove) -> Found:
     bonds = [name for name, bond in story.scenario.guest.bonds.items() if step.nic in bond.slaves]
     if step.how == "release" and not bonds:
         yield Message((*path, "how"), f"{step.nic!r} is no slave of a bond", "name a slave, or write how: unplug")
-    if step.how in ("rip", "tap") and _served(story, step.nic):
+    if step.how in ("rip", "tap") and is_served(story.scenario, step.nic):
         remedy = "write a step `- fault: {nic: ..., begin: gone}`"
         yield Message((*path, "how"), f"{step.nic!r} is a model of ours, with faults of its own", remedy)
-    if step.how == "unplug" and _served(story, step.nic):
+    if step.how == "unplug" and is_served(story.scenario, step.nic):
         yield Message((*path, "how"), f"{step.nic!r} is a model of ours, which is plugged in once", "use another model")
     story.away[step.nic] = step
 
@@ -122,7 +116,7 @@ def filtered(story: Story, index: int, path: Path, step: Filter) -> Found:
         return
     yield from over(story, path)
     yield from present(story, (*path, "nic"), step.nic)
-    if _served(story, step.nic):
+    if is_served(story.scenario, step.nic):
         what = f"{step.nic!r} is a model of ours, whose frames pass no filter of QEMU's"
         yield Message((*path, "nic"), what, "write a step `- fault: {nic: ..., begin: drop, direction: ...}`")
     if step.lose is not None and step.hold is not None:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.frozen import Frozen
-from harness.plan.nics import MODELS
 from harness.scenario.checks_inject import armed, inject
 from harness.scenario.checks_links import filtered, flap, remove, restore
 from harness.scenario.checks_machine import outlives, processors, starves
@@ -39,7 +38,17 @@ from harness.scenario.model import (
     WaitStopped,
 )
 from harness.scenario.oracles import ReadCounters, ReadRecords
-from harness.scenario.story import Found, Story, alive, given, served_nic, unknown_endpoint, unknown_nic, unseen_link
+from harness.scenario.story import (
+    Found,
+    Story,
+    alive,
+    given,
+    is_served,
+    served_nic,
+    unknown_endpoint,
+    unknown_nic,
+    unseen_link,
+)
 
 DATAGRAM_HEADER = 18  # bytes: guest.netpoll.clients.sequence.HEADER_LENGTH
 ETHERNET_MTU, IP_UDP = 1500, 28
@@ -261,7 +270,7 @@ def _reader(story: Story, _index: int, path: Path, reader: Reader) -> Found:
     if nic is not None and not nic.model.startswith("virtio-net"):
         queued = f"QEMU's {nic.model} does not wait for a reader: what it does not take is queued in QEMU"
         lost = f"{nic.model} is a model of ours, which loses what nobody reads"
-        what = lost if nic.model in MODELS and MODELS[nic.model].served else queued
+        what = lost if is_served(story.scenario, reader.nic) else queued
         yield Message((*path, "nic"), what, "use virtio-net")
     stopped = reader.nic in story.stopped
     if stopped == (reader.state == "stopped"):

@@ -92,3 +92,9 @@ def alive(story: Story, path: Path, does: str) -> Found:
     elif story.paused is not None:
         what = f"{does}, but step {story.paused + 1} paused the machine"
         yield Message(path, what, "resume it before: `- machine: {do: resume}`")
+
+
+def is_served(scenario: Scenario, nic: str) -> bool:
+    """Whether a NIC of the guest is a model of ours."""
+    model = MODELS.get(scenario.guest.nics[nic].model)
+    return model is not None and model.served
