@@ -27,6 +27,7 @@ class Down:
     restored: float | None = None  # set_link up was confirmed
     back: float | None = None  # the guest saw its carrier come back
     silent: bool = False  # cut in a way that the guest cannot see
+    recut: float | None = None  # restored, and cut again before the guest saw its carrier come back
 
     @property
     def begin(self) -> float:
@@ -86,7 +87,8 @@ def _open(found: list[Down]) -> bool:
 def _cut(found: list[Down], t: float) -> None:
     last = found[-1] if _open(found) else None
     if last and last.seen is not None:  # the guest is still without carrier, or noticed just before QEMU answered
-        found[-1] = replace(last, cut=t if last.cut is None else last.cut, restored=None)
+        recut = None if last.restored is None else t
+        found[-1] = replace(last, cut=t if last.cut is None else last.cut, restored=None, recut=recut)
     elif not last or last.restored is not None:
         found.append(Down(cut=t))
 
@@ -101,12 +103,15 @@ def _seen(found: list[Down], t: float) -> None:
 def _restored(found: list[Down], t: float) -> None:
     """The guest's word that its carrier is back may come just before QEMU's answer does."""
     if found and (found[-1].back is None or t - found[-1].back < CLOCK_SLACK):
-        found[-1] = replace(found[-1], restored=t)
+        found[-1] = replace(found[-1], restored=t, recut=None)
 
 
 def _back(found: list[Down], t: float) -> None:
+    """What comes back after the link was cut again is the carrier of before: the guest has yet to see the second cut."""
     if _open(found) and (found[-1].seen is not None or found[-1].restored is not None):
-        found[-1] = replace(found[-1], back=t)
+        recut = found[-1].recut
+        found[-1] = replace(found[-1], back=t, recut=None)
+        found.extend([Down(cut=recut)] if recut is not None else [])
 
 
 _CHANGES = {"cut": _cut, "seen": _seen, "restored": _restored, "back": _back}

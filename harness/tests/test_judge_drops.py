@@ -113,10 +113,21 @@ def test_queued_delivered(case: Case) -> None:
     judged({"queued_delivered": {"by": "g", "link": "n0", "at_least": 10}}, case)
 
 
+# The guest reports the carrier of the first restoration 10 ms after the second cut, and sees that cut only 0.2 s after it.
+CROSSED = run(
+    link(1.3, "n0", False, 0.02),
+    link(1.4, "n0", True, 0.11),
+    link(1.5, "n0", False, 0.11),
+    link(1.65, "n0", True, 0.05),
+)
 IN_FLIGHT = range(38, 78)  # with the tolerance of two clocks, and what the NIC had when the link went
 
 ONLY: dict[str, Case] = {
     "held": (run(sent(), BOTH, LOST, came(DOWN)), True, True, "28 of 100 messages lost, all sent while n0 was down: 42-69"),
+    "cut-again-before-the-guest-saw-it-back": (
+        run(sent(), CARRIER, CROSSED, came([*range(30, 50), *range(53, 70)])), True, True, "30-49, 53-69 of g"),
+    "after-a-cut-that-crossed": (
+        run(sent(), CARRIER, CROSSED, came([*range(30, 70), 85])), True, False, "lost although n0 was up: 85 of g"),
     "nothing-lost": (run(sent(), BOTH, came()), True, True, "0 of 100 messages lost"),
     "the-edges-are-excused": (run(sent(), BOTH, came(IN_FLIGHT)), True, True, "38-77 of g"),
     "before": (run(sent(), BOTH, came([10, *DOWN])), True, False, "lost although n0 was up: 10 of g"),
