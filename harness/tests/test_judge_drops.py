@@ -117,8 +117,8 @@ def test_queued_delivered(case: Case) -> None:
 CROSSED = run(
     link(1.3, "n0", False, 0.02),
     link(1.4, "n0", True, 0.11),
-    link(1.5, "n0", False, 0.11),
-    link(1.65, "n0", True, 0.05),
+    link(1.5, "n0", False, 0.2),
+    link(1.72, "n0", True, 0.02),
 )
 IN_FLIGHT = range(38, 78)  # with the tolerance of two clocks, and what the NIC had when the link went
 
