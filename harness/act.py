@@ -56,6 +56,9 @@ NO_SUCH_DEVICE = "is not a valid device model name"  # qemu: system/qdev-monitor
 
 async def run_stage(case: Case, stage: Stage) -> None:
     """Do what one step of the testcase became. Raises TestbedError, and Silent."""
+    if not all(isinstance(action, Await) for action in stage.actions):
+        case.machine.drain_console()  # what was printed before is older than this step
+        case.acted = len(case.evidence.events)
     case.evidence.add("run", "stage", step=stage.step, title=stage.title)
     for action in stage.actions:
         began = time.monotonic()
@@ -324,7 +327,7 @@ async def _await(case: Case, action: Await) -> None:
     """Wait for evidence; time-outs are evidence too, unless the case makes no sense without it."""
     began = time.monotonic()
     keys: dict[str, Any] = {"what": action.what, "of": action.of, "state": action.state, "count": action.count}
-    progress = Progress(action)
+    progress = Progress(action, case.acted)
     waiting = case.evidence.until(progress.take, began + action.within)
     if case.gone:
         seen = await waiting

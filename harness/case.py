@@ -73,6 +73,7 @@ class Case:
     served: dict[str, ServedNic] = field(default_factory=dict)
     crashed: bool = False
     gone: bool = False  # QEMU has ended, as the testcase wanted it
+    acted: int = 0  # events there were when the last step began that did more than wait
     offset: Offset = field(default_factory=Offset)
     kallsyms: Path = Path()
     login: Login | None = None

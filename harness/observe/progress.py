@@ -1,6 +1,7 @@
 """Whether what a case waits for has been seen: evidence in, yes or no out.
 
-Rule: one small state per wait, fed every event from the case's first on, so that what happened before the wait began counts.
+Rule: one small state per wait, fed every event from the case's first on. What is counted or has a state counts from there; what is merely
+seen (a line, an event of QEMU's) counts from the last step on that did something, so that it is that step's doing.
 """
 
 from __future__ import annotations
@@ -10,18 +11,25 @@ import re
 from harness.observe.events import Event
 from harness.plan.model import Await
 
+SEEN = frozenset({"console", "event", "panic", "text"})  # waits for something seen; the others count or follow a state
+
 
 class Progress:
     """Whether the evidence so far satisfies an `Await`: one small state per kind of wait."""
 
-    def __init__(self, action: Await) -> None:
+    def __init__(self, action: Await, since: int = 0) -> None:
+        """`since`: how many events there were when the last step began that did something."""
         self._action = action
+        self._old = since if action.what in SEEN else 0  # events still to be passed over
         self._count = 0  # matching events
         self._carrier: str | None = None  # as last told
         self._regex = re.compile(action.of) if action.what == "console" else None
 
     def take(self, event: Event) -> bool:
         """True while the condition holds with this event."""
+        if self._old > 0:
+            self._old -= 1
+            return False
         if self._action.what == "carrier":
             return self._follow_carrier(event)
         self._count += self._matches(event)

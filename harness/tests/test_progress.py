@@ -48,6 +48,29 @@ def test_reached(keys: dict[str, Any], events: list[dict[str, Any]], reached: bo
     assert (states[-1:] == [True]) is reached
 
 
+OLD: dict[str, tuple[dict[str, Any], list[dict[str, Any]], bool]] = {
+    "a line from before": ({"what": "console", "of": "panic"}, [LINE], False),
+    "a line from before, and one since": ({"what": "console", "of": "panic"}, [LINE, LINE], True),
+    "another line since": ({"what": "console", "of": "panic"}, [LINE, LINE | {"text": "hello"}], False),
+    "a QMP event from before": ({"what": "event", "of": "STOP"}, [{"src": "qmp", "kind": "event", "name": "STOP"}], False),
+    "a panic's end from before": ({"what": "panic", "of": "end Kernel panic"}, [LINE], False),
+    "a text from before": ({"what": "text", "of": "log", "text": "hello"}, [RX], False),
+    "messages count from the first": ({"what": "received", "of": "log", "count": 2}, [RX, RX], True),
+    "carrier is a state": ({"what": "carrier", "of": "n0", "state": "up"}, [UP], True),
+    "a send that had finished": ({"what": "sent", "of": "cut"}, [DONE], True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "events", "reached"), OLD.values(), ids=OLD.keys())
+def test_what_is_merely_seen_counts_from_the_last_step_that_did_something(
+    keys: dict[str, Any], events: list[dict[str, Any]], reached: bool
+) -> None:
+    """One event was there when that step began."""
+    progress = Progress(Await(**keys), since=1)
+    states = [progress.take({"t": 0.0, **event}) for event in events]
+    assert (states[-1:] == [True]) is reached
+
+
 def test_what_was_seen_is_named() -> None:
     progress = Progress(Await(what="carrier", of="n0", state="up"))
     progress.take({"t": 0.0, **DOWN})
