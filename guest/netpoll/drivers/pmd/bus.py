@@ -64,8 +64,11 @@ class PciDevice(Protocol):
     def bar(self, index: int, least: int) -> Registers:
         """BAR `index`, of at least `least` bytes. Raises BusError(EINVAL) if it is smaller or no memory BAR."""
 
+    def set_dma_mask(self, bits: int) -> None:
+        """dma_set_mask(): what `dma_alloc` gives from now on ends below 1 << bits. 64 until told."""
+
     def dma_alloc(self, size: int, align: int = 64) -> DmaBuffer:
-        """Raises BusError(ENOMEM), naming how to provide memory, when there is none left."""
+        """Raises BusError: ENOMEM, naming how to provide memory, when there is none left; ERANGE if the device cannot reach it."""
 
     def set_master(self, on: bool) -> None:
         """Bus mastering (PCI command bit 2): off, and no DMA of the device's happens any more."""
