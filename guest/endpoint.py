@@ -2,7 +2,7 @@
 where the host has no taps.
 
 In: an endpoint's description (addresses, ports, driver, what its hooks do, which numbered streams to expect) and the interfaces it is
-on. Out: events (`sending`, `sent`, `dropped`, `queued`, `rx`, `passed`, `echo`, `key`, `done`, `counters`...), by the catalogue of
+on. Out: events (`sending`, `sent`, `dropped`, `queued`, `rx`, `passed`, `echo`, `key`, `done`, `counters`, `queue`...), by the catalogue of
 evidence. Rule: one thread serves all devices of a side; senders are threads of their own, as CPUs are; nothing is decided here,
 only told.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +26,7 @@ from guest.netpoll.loop import Loop
 from guest.netpoll.netdevice import Net, NetDevice, register_netdev
 from guest.netpoll.skbuff import SkBuff
 
+QUEUE_CHANGES = 200  # of one device's queue that are told; its counters tx_stopped and tx_woken count all
 RCVBUF = 16 << 20  # bytes; where we may, else what net.core.rmem_max allows
 TX_RING, RX_RING = 1, 256  # descriptors, rounded up to whole blocks of 64 KiB: the fewest that TX can have
 DRAIN_SECONDS = 0.02  # the loop is idle this long before it closes: what the kernel holds for us has been taken
@@ -42,6 +44,9 @@ class Endpoints:
         self._bypass = qdisc_bypass  # off where a capture on the same interface is to see what we send
         self._net = Net()
         self._net.ptype_all.append(self._passed)
+        self._net.queue_chain.append(self._queue_changed)
+        self._ids: dict[str, str] = {}  # the testcase's name of each device
+        self._changes: Counter[str] = Counter()
         self._endpoints: dict[str, Client] = {}
         self._devices: dict[tuple[str, ...], NetDevice] = {}
         self._loop: Loop | None = None
@@ -52,6 +57,7 @@ class Endpoints:
     def open(self, plan: Mapping[str, Any], interfaces: Sequence[str]) -> dict[str, Any]:
         """Set an endpoint up on one interface, or on several joined by our own bonding device."""
         with self._setup:
+            self._ids.update(zip(interfaces, plan.get("devices", ()), strict=False))
             dev = self._device(tuple(interfaces), plan)
             endpoint = Client(self._net, plan, dev, self._emit)
             self._endpoints[endpoint.id] = endpoint
@@ -98,6 +104,13 @@ class Endpoints:
         except Exception as error:  # a defect of ours; without a word it would look like a guest that hears nothing
             self._emit("done", endpoint="", label="the loop", count=-1, error=f"{type(error).__name__}: {error}")
             raise
+
+    def _queue_changed(self, dev: NetDevice, stopped: bool) -> None:
+        """The queue of an open device stopped, or takes frames again."""
+        id_ = self._ids.get(dev.name)
+        if id_ is not None and dev.running and self._changes[id_] < QUEUE_CHANGES:
+            self._changes[id_] += 1
+            self._emit("queue", nic=id_, state="stopped" if stopped else "woken", by="netpoll")
 
     def _passed(self, skb: SkBuff) -> None:
         """What netpoll has left for the protocol stack."""

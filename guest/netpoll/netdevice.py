@@ -106,6 +106,7 @@ class NetpollSender(Protocol):
 
 Notifier = Callable[[NetdevEvent, "NetDevice"], None]
 PacketHandler = Callable[[SkBuff], None]
+QueueWatcher = Callable[["NetDevice", bool], None]  # is it stopped now; any context, xmit_lock may be held
 
 
 class Net:
@@ -121,6 +122,7 @@ class Net:
         self.devices: dict[str, NetDevice] = {}
         self.netdev_chain: list[Notifier] = []
         self.ptype_all: list[PacketHandler] = []
+        self.queue_chain: list[QueueWatcher] = []
         self.irq_sync: Callable[[NetDevice], None] | None = None
         self.trapped = 0
         self.trap_lock = threading.Lock()
@@ -359,9 +361,11 @@ def netif_start_queue(dev: NetDevice) -> None:
 
 def netif_stop_queue(dev: NetDevice) -> None:
     """No more frames until netif_wake_queue(): descriptors ran out, the link went, the driver unloads."""
-    if not dev.xoff:
+    was, dev.xoff = dev.xoff, True
+    if not was:
         dev.stats["tx_stopped"] += 1
-    dev.xoff = True
+        for watcher in dev.net.queue_chain:
+            watcher(dev, True)
 
 
 def netif_wake_queue(dev: NetDevice) -> None:
@@ -369,6 +373,8 @@ def netif_wake_queue(dev: NetDevice) -> None:
     if dev.xoff:
         dev.xoff = False
         dev.stats["tx_woken"] += 1
+        for watcher in dev.net.queue_chain:
+            watcher(dev, False)
         if dev.npinfo is not None:
             dev.npinfo.queue_woken(dev)
 

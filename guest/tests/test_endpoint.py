@@ -200,3 +200,13 @@ def test_a_send_of_an_unknown_endpoint_is_told(netns: KernelEnd) -> None:
     with pair(netns, {}) as both:
         both.guests.send("nobody", "x", **SHAPE)
     assert both.guest.of("done")[0]["error"] == "KeyError: 'nobody'"
+
+
+def test_a_queue_that_stops_and_is_woken_is_told_by_the_testcases_name(netns: KernelEnd) -> None:
+    with pair(netns, {"devices": ["n0"]}) as both:
+        netns.down(THEIRS)
+        both.guest.wait("queue", 1)
+        netns.up(THEIRS)
+        told = both.guest.wait("queue", 2)
+    assert told == [{"nic": "n0", "state": state, "by": "netpoll"} for state in ("stopped", "woken")]
+    assert both.host.of("queue") == [], "the host's plan of this test names no devices"

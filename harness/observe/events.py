@@ -53,6 +53,8 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | guest, host | passed | endpoint, label, seq, ok, why: such a frame came out behind netpoll, at the protocol stack |
 | guest, host | arp   | endpoint, ip, mac, to: it heard `mac` answer `to` that it has `ip` |
 | guest, host | echo  | endpoint, label, seq, sent, inside: its rx_hook sent a datagram back; `inside` the poll or interrupt routine |
+| guest, host | queue | nic (id of NIC or bond), state (stopped, woken), by (netpoll): the TX queue of our stack's device; at most 200 changes of each device |
+| qmp     | queue     | nic, state (stopped, woken), by (kernel), queue (its number), why (driver, stack: BQL, frozen): the guest kernel's own TX queue, as a look into its memory found it changed since the last look at `since` |
 | host    | flood     | count: frames of a flood in all, written at its end |
 | host    | keys      | endpoint, keys, forge: sysrq keys were sent, with somebody else's ip, port or mac where `forge` says so |
 | guest, host | ifstats | nic, values {name: int}: what the kernel has counted on a NIC or bond in the guest, on a NIC's tap on the host (rx came from the guest) |
