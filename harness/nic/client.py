@@ -42,18 +42,18 @@ class ServedNic:
         asyncio.get_running_loop().add_reader(control, self._readable)
 
     @classmethod
-    def start(cls, tap: int, mac: str, observe: Observe, seed: int = 0) -> ServedNic:
-        """Serve a tg3; QEMU can connect to `path` when this returns."""
+    def start(cls, tap: int, mac: str, observe: Observe, seed: int = 0, model: str = "tg3") -> ServedNic:
+        """Serve a `model` of harness.nic.models; QEMU can connect to `path` when this returns."""
         log = tempfile.TemporaryFile(prefix="nic-")  # noqa: SIM115
         ours, theirs = socket.socketpair()
         with socket.socket(socket.AF_UNIX) as listening, theirs:
             address = _bind(listening)
             listening.listen(1)
-            arguments = {"listen": listening.fileno(), "tap": tap, "control": theirs.fileno(), "mac": mac, "seed": seed}
+            fds = {"listen": listening.fileno(), "tap": tap, "control": theirs.fileno()}
+            arguments = {**fds, "model": model, "mac": mac, "seed": seed}
             os.set_inheritable(tap, True)
             argv = [sys.executable, "-I", "-S", "-c", _BOOT.format(root=str(_ROOT)), json.dumps(arguments)]
-            fds = (listening.fileno(), tap, theirs.fileno())
-            return cls(spawn(argv, pass_fds=fds, stderr=log), address, ours, log, observe)
+            return cls(spawn(argv, pass_fds=tuple(fds.values()), stderr=log), address, ours, log, observe)
 
     @property
     def path(self) -> str:

@@ -1,6 +1,6 @@
 """A process that serves one NIC model: QEMU on one side, a tap on the other, the harness on the third.
 
-In: inherited descriptors of a listening socket, a tap and a control socket; `{"mac": ..., "seed": ...}`. Out: JSON lines on the control
+In: inherited descriptors of a listening socket, a tap and a control socket; `{"model": ..., "mac": ..., "seed": ...}`. Out: JSON lines on the control
 socket: `{"kind", "t", ...}` with CLOCK_MONOTONIC's time. Rule: it ends when the control socket closes, and never for anything that QEMU,
 the guest or the wire does.
 
@@ -24,8 +24,8 @@ import sys
 import time
 from typing import Any
 
-from harness.nic.tg3 import pci
-from harness.nic.tg3.faults import Setting
+from harness.nic.faults import Setting
+from harness.nic.models import make
 from harness.vfio_user.serve import Listener, Loop
 
 FRAME = 65536  # bytes a read of the tap takes
@@ -98,12 +98,12 @@ class Control:
 class Model:
     """The chip between QEMU and the tap."""
 
-    def __init__(self, loop: Loop, control: Control, tap: int, mac: bytes, seed: int) -> None:
+    def __init__(self, loop: Loop, control: Control, tap: int, model: str, mac: bytes, seed: int) -> None:
         self._loop, self._tap = loop, tap
         self._space = memoryview(bytearray(FRAME))  # read into it: an os.read() of so much each time frays the heap
         self._waiting: bytes | None = None  # a frame that the chip had no room for
         self._control = control
-        self.chip, self.device = pci.make(loop, mac, self, control.tell, control.count, seed)
+        self.chip, self.device = make(model, loop, mac, self, control.tell, control.count, seed)
         control.model = self
         loop.add_reader(tap, self._readable)
 
@@ -149,7 +149,7 @@ class Model:
         if command["op"] == "link":
             self.chip.plug(bool(command["up"]), bool(command.get("silent", False)))
         elif command["op"] == "interrupt":
-            self.chip.status.spurious()
+            self.chip.spurious()
         elif command["op"] == "fault":
             self.chip.fault(str(command["name"]), _setting(command) if command["on"] else None)
         else:
@@ -170,7 +170,7 @@ def main(arguments: dict[str, Any]) -> None:
     tap = int(arguments["tap"])
     os.set_blocking(tap, False)
     mac = bytes.fromhex(str(arguments["mac"]).replace(":", ""))
-    model = Model(loop, control, tap, mac, int(arguments.get("seed", 0)))
+    model = Model(loop, control, tap, str(arguments["model"]), mac, int(arguments.get("seed", 0)))
     Listener(loop, socket.socket(fileno=arguments["listen"]), model.device, loop.remark)
     while not control.ended:
         loop.run_once()

@@ -12,7 +12,7 @@ import pytest
 
 from guest.netpoll.layout import bcm5787 as hw
 from guest.netpoll.layout.bcm5787 import Mii, Reg, StatusBlock
-from harness.nic.tg3.faults import FRAME_FAULTS, NAMES, Setting
+from harness.nic.faults import FRAME_FAULTS, NAMES, Setting
 from harness.nic.tg3.filter import hash_bit
 from harness.nic.tg3.phy import NEGOTIATION, Partner
 from harness.scenario.model import FaultName

@@ -36,7 +36,7 @@ class Bus:
         self.now = 0.0
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
 
-    def msi(self) -> bool:
+    def msi(self, vector: int = 0) -> bool:  # noqa: ARG002  # an MSI has one
         self.interrupts += self.msi_enabled
         return self.msi_enabled
 

@@ -18,6 +18,7 @@ import fcntl
 import mmap
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.vfio_user.errors import DmaFault, Refused
@@ -56,6 +57,7 @@ class DmaMemory:
         self._starts: list[int] = []
         self._ranges: list[Range] = []
         self._last = Range(0, 0, 0, None, _NOTHING, _NOTHING, _NOTHING)  # where the last access was
+        self.faulted: Callable[[DmaFault], None] = lambda _fault: None  # hears of each fault
 
     def map(self, flags: int, iova: int, size: int, fd: int | None, offset: int) -> None:
         """Raises Refused: EEXIST for an overlap, ENOSPC, EINVAL for a descriptor that is no file of that size, or one that can shrink."""
@@ -92,14 +94,19 @@ class DmaMemory:
     def _find(self, address: int, length: int, need: int) -> Range:
         at = bisect.bisect_right(self._starts, address) - 1
         if at < 0 or address >= self._ranges[at].end:
-            raise DmaFault(address, length, "not mapped")
+            raise self._fault(address, length, "not mapped")
         found = self._ranges[at]
         if found.memory is None:
-            raise DmaFault(address, length, "mapped without a descriptor")
+            raise self._fault(address, length, "mapped without a descriptor")
         if not found.flags & need:
-            raise DmaFault(address, length, "not allowed in this range")
+            raise self._fault(address, length, "not allowed in this range")
         self._last = found
         return found
+
+    def _fault(self, address: int, length: int, why: str) -> DmaFault:
+        fault = DmaFault(address, length, why)
+        self.faulted(fault)
+        return fault
 
     def read(self, address: int, length: int) -> bytes:
         """`length` bytes at guest address `address`. Raises DmaFault."""

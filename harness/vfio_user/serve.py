@@ -58,6 +58,10 @@ class Loop:
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._count), callback))
 
+    def sleep(self, seconds: float) -> None:
+        """Keep everybody waiting: a slow device."""
+        time.sleep(seconds)
+
     def run_once(self, timeout: float | None = None) -> None:
         """Wait for the next event or timer, at most `timeout` seconds, and serve what there is."""
         for fd, events in self._epoll.poll(self._patience(timeout)):

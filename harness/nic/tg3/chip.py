@@ -23,7 +23,7 @@ from guest.netpoll.layout.bcm5787 import (
     Sram,
 )
 from harness.nic.bus import Bus, Tell, Wire
-from harness.nic.tg3.faults import Faults, Setting
+from harness.nic.faults import Faults, Setting
 from harness.nic.tg3.filter import REGISTERS as FILTER_REGISTERS
 from harness.nic.tg3.filter import Filter
 from harness.nic.tg3.nvram import Nvram, arbitrate
@@ -381,6 +381,10 @@ class Tg3:
         self.phy.plug(cable)
         self._silent = False
         self.settle()
+
+    def spurious(self) -> None:
+        """An interrupt without a reason."""
+        self.status.spurious()
 
     def partner(self, partner: Partner) -> None:
         self.phy.replace_partner(partner)

@@ -8,16 +8,14 @@ BAR 0 begins with a mirror of configuration space; offsets 0x68 to 0x9f of eithe
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from guest.netpoll.layout import bcm5787 as hw
-from harness.nic.bus import Tell, Wire
+from harness.nic.bus import Tell, Timers, Wire
+from harness.nic.pcibus import PciBus
 from harness.nic.tg3.chip import Tg3
 from harness.vfio_user.config import CAP_PM, BarKind, Capability, ConfigSpace, Identity, msi
 from harness.vfio_user.device import PciDevice
-from harness.vfio_user.dma import DmaMemory
-from harness.vfio_user.serve import Loop
 from harness.vfio_user.wire import Irq
 
 _PM_CAPABILITY = Capability(
@@ -25,31 +23,6 @@ _PM_CAPABILITY = Capability(
 )  # D3hot, PME from D3
 _MSI_AT = 0xE8
 _MIRROR = 0x100
-
-
-class VfioBus:
-    """harness.nic.bus.Bus over a PciDevice."""
-
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-        self.device: PciDevice
-
-    @property
-    def memory(self) -> DmaMemory:
-        return self.device.dma
-
-    def msi(self) -> bool:
-        return self.device.irqs.trigger(Irq.MSI)
-
-    def intx(self, asserted: bool) -> None:
-        if hasattr(self, "device"):  # not while the chip is being made
-            self.device.irqs.level(asserted)
-
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
-        self._loop.call_later(seconds, callback)
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
 
 
 class _Bar0:
@@ -81,10 +54,10 @@ class _Config:
 
 
 def make(
-    loop: Loop, mac: bytes, wire: Wire, tell: Tell, count: Callable[[str, int], None], seed: int
+    loop: Timers, mac: bytes, wire: Wire, tell: Tell, count: Callable[[str, int], None], seed: int
 ) -> tuple[Tg3, PciDevice]:
     """A chip and the device that holds it."""
-    bus = VfioBus(loop)
+    bus = PciBus(loop, Irq.MSI)
     chip = Tg3(mac, bus, wire, tell, count, seed)
     kind = BarKind(0, hw.BAR_SIZE, wide=True)
     identity = Identity(hw.VENDOR, hw.DEVICE, 0x020000, 0x02, hw.VENDOR, hw.DEVICE)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from guest.netpoll.layout.bcm5787 import HostccMode, MacStatus, MiscHostCtrl, Reg, Status, StatusBlock
 from harness.nic.bus import Bus
-from harness.nic.tg3.faults import Faults
+from harness.nic.faults import Faults
 from harness.vfio_user.errors import DmaFault
 
 _ENABLE, _LINK, _MASKED = int(HostccMode.ENABLE), int(MacStatus.LNKSTATE_CHANGED), int(MiscHostCtrl.MASK_PCI_INT)

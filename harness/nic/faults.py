@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: the faults of a tg3 that can be switched on and off while it runs.
+"""What goes wrong on purpose: the faults of a device that can be switched on and off while it runs; tg3 has all of them.
 
 In: `apply` with a fault's name. Out: flags that the engines ask, and what becomes of a frame. Rule: nothing goes wrong unless
 it was asked for; chance comes from a seeded generator. The table of names is `NAMES`, also in docs/tg3.md.

@@ -1,0 +1,250 @@
+"""What all poll-mode drivers have in common: a net_device over a bus and two rings.
+
+    hard_start_xmit -> tx.buffers[slot] -> fill(slot, size) -> doorbell        device -> clean_tx -> queue woken
+    interrupt | poll_controller -> irq_cause -> irq_mask -> schedule -> poll -> clean_rx -> netif_receive_skb
+
+In: frames from the stack, what the device wrote. Out: the NetDevice operations. The one rule: after a crash no
+interrupt is enabled any more; poll_controller and poll are all that runs, and they find work in memory.
+
+A chip's driver gives `start`, `halt`, `fill`, `doorbell`, `irq_cause`, `irq_mask`, `irq_unmask`, `check_link`,
+`clean_tx`, `clean_rx`. What the device wrote is not trusted: a chip's driver that finds nonsense calls `broken`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import select
+from collections.abc import Sequence
+
+from guest.netpoll.drivers.pmd.bus import BusError, PciDevice
+from guest.netpoll.drivers.pmd.ring import Ring
+from guest.netpoll.napi import disable_irq, enable_irq, netif_receive_skb, netif_rx_complete, netif_rx_schedule
+from guest.netpoll.netdevice import (
+    NETDEV_TX_BUSY,
+    NETDEV_TX_OK,
+    Net,
+    NetdevError,
+    NetDevice,
+    NetdevTx,
+    netif_carrier_off,
+    netif_carrier_on,
+    netif_device_detach,
+    netif_stop_queue,
+    netif_wake_queue,
+)
+from guest.netpoll.skbuff import SkBuff, eth_type_trans
+
+log = logging.getLogger("netpoll")
+
+ETH_HLEN, VLAN_HLEN = 14, 4
+WATCHDOG = 1.0  # seconds between looks
+TX_TIMEOUT = 5  # looks at a stopped queue that nothing was cleaned from: dev_watchdog()'s 5 s
+
+
+class PollModeDevice(NetDevice):
+    """Base of e1000, virtio_net and tg3. `bus` is the driver's from here to `release`."""
+
+    weight = 64
+    tx: Ring
+    rx: Ring
+
+    def __init__(self, net: Net, name: str, bus: PciDevice, mtu: int = 1500) -> None:
+        super().__init__(net, name, mtu=mtu)
+        self.bus = bus
+        self.wake_at = 0  # free descriptors from which a stopped queue goes on
+        self._limit = mtu + ETH_HLEN + VLAN_HLEN
+        self._stuck = self._cleaned = 0
+        self._watching = 0  # which open() the watchdog belongs to
+
+    # What a chip's driver gives
+
+    def start(self) -> None:
+        """Reset and set up the chip, rings filled, interrupts masked. Raises BusError."""
+        raise NotImplementedError
+
+    def halt(self) -> None:
+        """No more DMA, no more interrupts; may find the device gone."""
+        raise NotImplementedError
+
+    def fill(self, slot: int, size: int) -> None:
+        """Describe the frame of `size` octets in tx.buffers[slot]."""
+        raise NotImplementedError
+
+    def irq_cause(self) -> bool:
+        """Whether there is something to do; acknowledges. Called with interrupts on and, when polling, off."""
+        raise NotImplementedError
+
+    def irq_mask(self) -> None:
+        """The device interrupts no more."""
+        raise NotImplementedError
+
+    def irq_unmask(self) -> bool:
+        """It interrupts again; True if work came meanwhile that it will not interrupt for."""
+        raise NotImplementedError
+
+    def check_link(self) -> None:
+        """Follow the link, if something said that it changed."""
+        raise NotImplementedError
+
+    def clean_tx(self) -> None:
+        """Take back the descriptors of frames that left."""
+        raise NotImplementedError
+
+    def clean_rx(self, budget: int) -> int:
+        """Pass on at most `budget` frames with `deliver`; return how many."""
+        raise NotImplementedError
+
+    def alive(self) -> bool:
+        """Whether the device still answers: a register that cannot be all ones."""
+        raise NotImplementedError
+
+    # The NetDevice operations
+
+    def open(self) -> None:
+        """Set up the chip, then the interrupt, if the bus has one. Raises NetdevError."""
+        self.irq_masked = self.rx_sched = False
+        self.xoff = True
+        self.carrier = False
+        try:
+            self.start()
+        except BusError as error:
+            raise NetdevError(error.errno or errno.EIO, f"{self.name}: {error.strerror}") from error
+        self._stuck = 0
+        self._watching += 1
+        if not self.ctx.crashed:
+            self._irq_on()
+        self._watch_later(self._watching)
+
+    def stop(self) -> None:
+        """Halt the chip; its memory stays for the next open()."""
+        netif_stop_queue(self)
+        self._watching += 1
+        self.halt()
+
+    def release(self) -> None:
+        """Give the device back to the bus."""
+        self.bus.close()
+
+    def irq_fds(self) -> Sequence[tuple[int, int]]:
+        """The bus's interrupt."""
+        fd = self.bus.interrupt_fd()
+        return () if fd is None else ((fd, select.EPOLLIN),)
+
+    def hard_start_xmit(self, skb: SkBuff) -> NetdevTx:
+        """Copy the frame into the next descriptor's buffer; a ring that is full stops the queue."""
+        ring, data = self.tx, skb.data
+        use, size = ring.next_to_use, len(data)
+        if use - ring.next_to_clean >= ring.usable:
+            self._stop_full()
+            return NETDEV_TX_BUSY
+        if size > self._limit:
+            self.stats["tx_errors"] += 1
+            skb.users = 0
+            return NETDEV_TX_OK
+        slot = use & ring.mask
+        ring.buffers[slot][:size] = data
+        self.fill(slot, size)
+        ring.next_to_use = use = use + 1
+        if use - ring.next_to_clean >= ring.usable:
+            self._stop_full()
+        if not self.xmit_more or self.xoff:
+            self.doorbell()
+        skb.users = 0
+        return NETDEV_TX_OK
+
+    def _stop_full(self) -> None:
+        """Stop the queue, then look once more: another CPU may have cleaned the ring meanwhile and not come back."""
+        netif_stop_queue(self)
+        self._wake()
+
+    def interrupt(self) -> None:
+        """Read and acknowledge the cause; if it is ours, mask and schedule the poll."""
+        if self.irq_cause():
+            self.irq_mask()
+            disable_irq(self)
+            netif_rx_schedule(self)
+        elif self.ctx.in_irq():
+            self.bus.interrupt_enable()  # not ours, or a poll has done the work: the bus masked it when it came
+
+    def poll(self, budget: int) -> int:
+        """Link, TX, then at most `budget` frames; then interrupts again, unless nobody serves them."""
+        self.check_link()
+        self.clean_tx()
+        if self.xoff:
+            self._wake()
+        done = self.clean_rx(budget)
+        if done < budget and self.running:
+            netif_rx_complete(self)
+            if not self.ctx.crashed:
+                self._irq_on()
+        return done
+
+    def _irq_on(self) -> None:
+        enable_irq(self)
+        self.bus.interrupt_enable()
+        if self.irq_unmask():
+            self.irq_mask()
+            disable_irq(self)
+            netif_rx_schedule(self)
+
+    def _wake(self) -> None:
+        if self.carrier and self.running and self.tx.free() > self.wake_at:
+            netif_wake_queue(self)
+
+    # What chips' drivers call
+
+    def deliver(self, frame: bytes) -> None:
+        """A received frame, without FCS."""
+        skb = SkBuff(frame)
+        eth_type_trans(skb, self)
+        netif_receive_skb(skb)
+
+    def link(self, up: bool) -> None:
+        """The link is so now."""
+        if up and not self.carrier:
+            netif_carrier_on(self)
+            self._wake()
+        elif not up and self.carrier:
+            netif_carrier_off(self)
+            netif_stop_queue(self)
+
+    def broken(self, why: str) -> None:
+        """The device is gone or writes nonsense: nothing more runs on it. Any context."""
+        log.error("%s: %s; the device is not used any more", self.name, why)
+        self.stats["broken"] += 1
+        netif_carrier_off(self)
+        netif_device_detach(self)
+
+    # The watchdog, in process context
+
+    def _watch_later(self, mine: int) -> None:
+        self.ctx.call_later(WATCHDOG, lambda: self._watch(mine))
+
+    def _watch(self, mine: int) -> None:
+        if mine != self._watching or not self.running:
+            return
+        if not self.alive():
+            self.broken("its registers read as ones")
+            return
+        hung = self.xoff and self.carrier and self.tx.next_to_clean == self._cleaned and self.tx.in_flight() > 0
+        self._stuck = self._stuck + 1 if hung else 0
+        self._cleaned = self.tx.next_to_clean
+        if self._stuck >= TX_TIMEOUT:
+            self._tx_timeout()
+        self._watch_later(mine)
+
+    def _tx_timeout(self) -> None:
+        """ndo_tx_timeout: reset the chip; frames that were in flight are lost."""
+        log.warning("%s: transmit timed out, resetting", self.name)
+        self.stats["tx_timeouts"] += 1
+        self.stats["tx_lost"] += self.tx.in_flight()
+        self._stuck = 0
+        self.halt()
+        try:
+            self.start()
+        except BusError as error:
+            self.broken(f"it does not come back from a reset: {error.strerror}")
+            return
+        self._wake()
+        self._irq_on()

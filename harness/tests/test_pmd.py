@@ -1,0 +1,226 @@
+"""Our poll-mode drivers on our device models, in one process: the whole frame path, each case with each driver.
+
+send_udp -> hard_start_xmit -> ring -> registers -> model -> wire, and wire -> model -> interrupt -> schedule -> poll -> rx_hook.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from guest.netpoll import netpoll_poll, netpoll_send_udp, netpoll_send_udp_batch
+from guest.netpoll.netdevice import dev_close, dev_open
+from harness.nic.faults import Setting
+from harness.tests.pmd_rig import DRIVERS, MAC, Rig
+
+
+@pytest.fixture(params=DRIVERS)
+def model(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def rig(model: str) -> Iterator[Rig]:
+    made = Rig(model)
+    yield made
+    assert made.slot.faults == [], "no DMA outside what was allocated"
+    made.close()
+
+
+def test_the_address_is_the_device_s_own(rig: Rig) -> None:
+    assert rig.dev.dev_addr == MAC
+
+
+def test_a_message_leaves_and_one_comes_back(rig: Rig) -> None:
+    assert netpoll_send_udp(rig.np, b"last words") == 0
+    assert rig.payloads() == [b"last words"]
+    assert rig.arrive(b"an answer")
+    rig.serve()
+    assert rig.got == [b"an answer"]
+
+
+def test_thousands_each_way_with_lengths_from_a_seed(rig: Rig) -> None:
+    rng = random.Random(7)
+    sent = [rng.randbytes(rng.randint(0, 1472)) for _ in range(3000)]
+    for number, payload in enumerate(sent):
+        assert netpoll_send_udp(rig.np, payload) == 0
+        assert rig.arrive(payload[::-1]), number
+        if number % 7 == 0:
+            rig.serve()
+    rig.serve()
+    assert rig.payloads() == sent
+    assert rig.got == [payload[::-1] for payload in sent]
+    assert rig.dropped == []
+
+
+def test_a_batch_rings_the_bell_once(rig: Rig) -> None:
+    rig.serve()
+    registers = rig.dev.regs  # type: ignore[attr-defined]
+    before = registers.writes
+    assert netpoll_send_udp_batch(rig.np, [b"%d" % n for n in range(50)]) == 50
+    assert registers.writes == before + 1
+    assert rig.payloads() == [b"%d" % n for n in range(50)]
+
+
+def test_sending_and_receiving_read_no_register(rig: Rig) -> None:
+    """A read costs 90 us over vfio-user; an interrupt's cause may be read, polling reads nothing."""
+    rig.serve()
+    rig.crash()
+    registers = rig.dev.regs  # type: ignore[attr-defined]
+    before = registers.reads
+    for n in range(20):
+        netpoll_send_udp(rig.np, b"%d" % n)
+        rig.arrive(b"%d" % n)
+        netpoll_poll(rig.np)
+    assert rig.got == [b"%d" % n for n in range(20)]
+    assert registers.reads == before
+
+
+def test_frames_that_interrupts_find_wait_for_the_loop(rig: Rig) -> None:
+    for n in range(40):
+        assert rig.arrive(b"%d" % n)
+    assert rig.got == []
+    rig.serve()
+    assert rig.got == [b"%d" % n for n in range(40)]
+
+
+def test_down_and_up_again(rig: Rig) -> None:
+    for round_ in range(3):
+        dev_close(rig.dev)
+        rig.serve()
+        dev_open(rig.dev)
+        rig.until(lambda: rig.dev.carrier, "carrier")
+        assert netpoll_send_udp(rig.np, b"%d" % round_) == 0
+        assert rig.arrive(b"%d" % round_)
+        rig.serve()
+    assert rig.payloads() == rig.got == [b"0", b"1", b"2"]
+
+
+def test_the_link_goes_and_comes_with_interrupts(rig: Rig) -> None:
+    rig.slot.chip.plug(False)
+    rig.serve()
+    assert not rig.dev.carrier
+    assert rig.dev.xoff
+    rig.slot.chip.plug(True)
+    rig.until(lambda: rig.dev.carrier, "carrier")
+    assert not rig.dev.xoff
+    assert netpoll_send_udp(rig.np, b"back") == 0
+    assert rig.payloads()[-1] == b"back"
+
+
+def test_after_a_crash_the_link_is_seen_by_polling_alone(rig: Rig) -> None:
+    rig.crash()
+    rig.slot.chip.plug(False)
+    netpoll_poll(rig.np)
+    assert not rig.dev.carrier
+    rig.slot.chip.plug(True)
+    for _ in range(1000):
+        rig.clock.advance(0.01)
+        netpoll_poll(rig.np)
+        if rig.dev.carrier:
+            break
+    assert netpoll_send_udp(rig.np, b"back") == 0
+    assert rig.payloads()[-1:] == [b"back"]
+
+
+def test_a_full_ring_stops_the_queue_and_is_woken_when_cleaned(rig: Rig) -> None:
+    rig.slot.chip.fault("no-dma", Setting())
+    taken = fill(rig)
+    assert rig.tape.sent == []
+    assert rig.dev.tx.in_flight() == rig.dev.tx.usable == len(taken)
+    rig.slot.chip.fault("no-dma", None)
+    rig.serve()
+    assert not rig.dev.xoff
+    assert rig.payloads() == taken
+    assert netpoll_send_udp(rig.np, b"more") == 0
+    assert rig.payloads()[-1] == b"more"
+
+
+def test_a_full_ring_is_cleaned_by_polling_after_a_crash(rig: Rig) -> None:
+    """The send that finds the queue stopped polls until the device has gone on; nothing is lost."""
+    rig.crash()
+    rig.slot.chip.fault("no-dma", Setting())
+    taken = fill(rig)
+    rig.clock.call_later(0.1, lambda: rig.slot.chip.fault("no-dma", None))
+    assert netpoll_send_udp(rig.np, b"the one that waited") == 0
+    assert rig.payloads() == [*taken, b"the one that waited"]
+    assert rig.dev.stats["tx_woken"] >= 1
+
+
+def test_a_device_that_never_goes_on_costs_the_retry_bound_and_the_drop_routine_hears(rig: Rig) -> None:
+    rig.slot.chip.fault("no-dma", Setting())
+    fill(rig)
+    before = rig.clock.now
+    assert netpoll_send_udp(rig.np, b"too much") != 0
+    assert [frame[42:] for frame in rig.dropped] == [b"too much"]
+    assert 0.5 < rig.clock.now - before < 2
+    rig.slot.chip.fault("no-dma", None)
+
+
+def test_a_lost_interrupt_is_made_up_for_by_polling(rig: Rig) -> None:
+    rig.slot.chip.fault("no-interrupts", Setting())
+    assert rig.arrive(b"nobody was told")
+    rig.serve()
+    assert rig.got == []
+    netpoll_poll(rig.np)
+    assert rig.got == [b"nobody was told"]
+    rig.slot.chip.fault("no-interrupts", None)
+    assert rig.arrive(b"and on")
+    rig.serve()
+    assert rig.got == [b"nobody was told", b"and on"]
+
+
+def test_interrupts_are_never_enabled_after_a_crash(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(model)
+    rig.crash()
+    monkeypatch.setattr(rig.dev, "irq_unmask", lambda: pytest.fail("the device's interrupt was enabled"))
+    monkeypatch.setattr(rig.slot, "interrupt_enable", lambda: pytest.fail("the bus's interrupt was enabled"))
+    for n in range(rig.dev.tx.count * 2):
+        assert netpoll_send_udp(rig.np, b"%d" % n) == 0
+        assert rig.arrive(b"%d" % n)
+        netpoll_poll(rig.np)
+    assert rig.payloads() == rig.got == [b"%d" % n for n in range(rig.dev.tx.count * 2)]
+    assert rig.slot.faults == []
+    rig.close()
+
+
+def test_a_transmitter_that_hangs_is_reset_by_the_watchdog(rig: Rig) -> None:
+    rig.slot.chip.fault("no-dma", Setting())
+    taken = fill(rig)
+    rig.until(lambda: rig.dev.stats["tx_timeouts"] > 0, "the watchdog", within=10)
+    assert rig.dev.stats["tx_lost"] == len(taken)
+    rig.slot.chip.fault("no-dma", None)
+    rig.until(lambda: rig.dev.carrier and not rig.dev.xoff, "the queue")
+    assert netpoll_send_udp(rig.np, b"again") == 0
+    assert rig.payloads() == [b"again"]
+
+
+def test_a_device_that_is_gone_is_found_out(model: str) -> None:
+    rig = Rig(model)
+    rig.slot.chip.fault("gone", Setting())
+    rig.until(lambda: not rig.dev.present, "the end of the device", within=3)
+    assert netpoll_send_udp(rig.np, b"into nothing") != 0
+    assert rig.dev.stats["broken"] == 1
+    rig.close()
+
+
+def test_without_an_interrupt_polling_is_enough(model: str) -> None:
+    rig = Rig(model, interrupts=False)
+    for n in range(100):
+        assert netpoll_send_udp(rig.np, b"%d" % n) == 0
+        assert rig.arrive(b"%d" % n)
+        netpoll_poll(rig.np)
+    assert rig.payloads() == rig.got == [b"%d" % n for n in range(100)]
+    rig.close()
+
+
+def fill(rig: Rig) -> list[bytes]:
+    """Messages until the queue stops."""
+    taken: list[bytes] = []
+    while not rig.dev.xoff:
+        taken.append(b"message %d" % len(taken))
+        assert netpoll_send_udp(rig.np, taken[-1]) == 0
+        assert len(taken) <= rig.dev.tx.count
+    return taken
