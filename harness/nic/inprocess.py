@@ -139,7 +139,7 @@ class Slot:
         clock.after.append(self.chip.settle)
         self.pci.config.write(COMMAND, struct.pack("<H", MEMORY))
         self.vendor, self.device = struct.unpack("<HH", self.read_config(0, 4))
-        self._next = BASE
+        self._next, self._reach = BASE, 1 << 64
         self._bars: dict[int, Bar] = {}
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if bus_interrupts else -1
         if bus_interrupts:
@@ -168,10 +168,17 @@ class Slot:
             raise BusError(errno.EINVAL, f"{self.name}: BAR {index} has {size} bytes, {least} are needed")
         return self._bars.setdefault(index, Bar(self.pci, index, self.chip.settle))
 
+    def set_dma_mask(self, bits: int) -> None:
+        self._reach = 1 << bits
+
     def dma_alloc(self, size: int, align: int = 64) -> Buffer:
         """Zeroed memory of exactly `size` bytes, on a page of its own."""
         step = max(align, PAGE)
         address = -(-self._next // step) * step
+        if address + size > self._reach:
+            raise BusError(
+                errno.ERANGE, f"{self.name}: {address:#x} is beyond what the device reaches, {self._reach:#x}"
+            )
         self._next = address + size + PAGE
         fd = os.memfd_create("dma", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
         try:
