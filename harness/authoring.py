@@ -16,6 +16,7 @@ from harness.scenario import reference, schema
 from harness.scenario.new import KINDS, NoSuchChoice, commented
 
 SCHEMA = Path(schema.__file__).parent / schema.FILE
+FRAGMENT_SCHEMA = SCHEMA.with_name(schema.FRAGMENT_FILE)
 PAGE = Path("docs/authoring.md")
 
 
@@ -40,6 +41,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="print the JSON Schema of testcases, for editors",
         description="Print the JSON Schema of testcases. Editors take it from a first line `# yaml-language-server: $schema=FILE`.",
     )
+    shown.add_argument("--fragment", action="store_true", help="of fragments instead of testcases")
     shown.add_argument("--where", action="store_true", help="print the path of the shipped file instead")
     shown.add_argument(
         "--refresh", action="store_true", help="in a checkout: write the file and docs/authoring.md anew"
@@ -50,11 +52,14 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def show_schema(args: argparse.Namespace) -> int:
     """`netpoll-harness schema`."""
     if args.refresh:
-        SCHEMA.write_text(schema.text())
-        PAGE.write_text(reference.refreshed(PAGE.read_text()))
-        print(f"{SCHEMA}\n{PAGE}")
-    else:
-        print(SCHEMA if args.where else schema.text(), end="\n" if args.where else "")
+        SCHEMA.write_text(schema.text(schema.schema()))
+        FRAGMENT_SCHEMA.write_text(schema.text(schema.fragment_schema()))
+        PAGE.write_text(reference.refreshed(PAGE.read_text(), PAGE.resolve().parents[1]))
+        print(f"{SCHEMA}\n{FRAGMENT_SCHEMA}\n{PAGE}")
+        return 0
+    made = schema.fragment_schema() if args.fragment else schema.schema()
+    path = FRAGMENT_SCHEMA if args.fragment else SCHEMA
+    print(path if args.where else schema.text(made), end="\n" if args.where else "")
     return 0
 
 

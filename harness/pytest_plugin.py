@@ -24,6 +24,7 @@ from harness.report import facts, html, store, terminal
 from harness.report.github import workflow_commands
 from harness.run import Bench, Options, load, results_folder
 from harness.scenario.errors import ScenarioErrors
+from harness.scenario.load import SUFFIXES, is_testcase
 from harness.scenario.model import MARKS
 from harness.testbed.errors import TestbedError
 from harness.workers import Workers, auto
@@ -102,10 +103,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """A YAML file below a folder called `testcases`, or one that was named on the command line."""
-    if file_path.suffix not in (".yaml", ".yml"):
+    if file_path.suffix not in SUFFIXES:
         return None
     named = any(Path(argument.split("::")[0]).absolute() == file_path for argument in parent.config.args)
-    if named or "testcases" in file_path.parts:
+    if named or ("testcases" in file_path.parts and is_testcase(file_path)):
         return TestcaseFile.from_parent(parent, path=file_path)
     return None
 

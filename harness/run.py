@@ -31,7 +31,7 @@ from harness.plan.compile import compile_plan
 from harness.plan.model import DiskPlan, Load, MachinePlan, Plan, Wires
 from harness.plan.sockets import needs_sockets, over_sockets
 from harness.report import pcapng, store
-from harness.scenario.load import load_tree
+from harness.scenario.load import Loaded, load_tree
 from harness.scenario.model import Scenario
 from harness.scenario.on_nic import on_nic
 from harness.testbed import wires
@@ -73,7 +73,7 @@ def load(paths: Sequence[Path], options: Options, say: Say = lambda _text: None)
         for testcase, why in {case.partition("[")[0]: why for case, why in left_out.items()}.items():
             say(f"not on {options.nic}: {testcase}: {why}")
     joined = choice(options).wires
-    plans = [compile_plan(_with_kernel(case.scenario, options.kernel), case.source) for case in loaded]
+    plans = [_planned(case, options.kernel) for case in loaded]
     plans = [over_sockets(plan) if joined == "dgram" or needs_sockets(plan) else plan for plan in plans]
     given = [*(("--kernel", options.kernel) if options.kernel else ())]
     given += ["--modules", str(options.modules)] if options.modules else []
@@ -85,6 +85,11 @@ def load(paths: Sequence[Path], options: Options, say: Say = lambda _text: None)
 def choice(options: Options) -> wires.Choice:
     """What joins guest and host, and why it is no tap if it is none."""
     return wires.available() if options.wires is None else wires.Choice(options.wires, "asked for")
+
+
+def _planned(case: Loaded, kernel: str | None) -> Plan:
+    plan = compile_plan(_with_kernel(case.scenario, kernel), case.source)
+    return plan.model_copy(update={"includes": case.includes})
 
 
 def _with_kernel(scenario: Scenario, kernel: str | None) -> Scenario:

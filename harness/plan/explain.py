@@ -44,6 +44,7 @@ def _lines(plan: Plan, argv: Sequence[str]) -> Iterator[str]:
     machine = plan.machine
     yield f"{plan.case}  ({plan.source})"
     yield f"  {plan.scenario.about}"
+    yield from (f"  includes {each}" for each in plan.includes)
     yield ""
     yield f"machine: {machine.machine}, {machine.memory} MiB, {machine.smp} CPU, kernel {machine.kernel}"
     yield f"  cmdline: {machine.cmdline}"

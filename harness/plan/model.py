@@ -264,6 +264,7 @@ class Plan(Frozen):
 
     case: str
     source: str  # file:line of the testcase
+    includes: tuple[str, ...] = Field(default=(), strict=False)  # fragments that it takes parts from
     scenario: Scenario
     machine: MachinePlan
     nics: tuple[NicPlan, ...] = Field(strict=False)

@@ -7,30 +7,33 @@ Rule: an author sees every error of a load at once, each with its place and its 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """A place in a file, counted from 1; line 0 means the file as a whole."""
+    """A place in a file, counted from 1; line 0 means the file as a whole. `file` is empty in the testcase itself."""
 
     line: int = 0
     column: int = 0
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One error. `what` and `remedy` are sentences without a full stop."""
+    """One error. `what` and `remedy` are sentences without a full stop. `by`: who includes the file, if it is a fragment; of many who
+    do one is named."""
 
     file: str
     at: Position
     what: str
     remedy: str
+    by: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.at.line}:{self.at.column}" if self.at.line else self.file
-        return f"{place}: {self.what}; {self.remedy}"
+        return f"{place}: {self.what}; {self.remedy}" + (f" (included by {self.by})" if self.by else "")
 
 
 class ScenarioErrors(ValueError):

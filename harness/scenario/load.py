@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from harness.scenario.checks import check, check_known_bugs
 from harness.scenario.document import Document, Path, read_document
 from harness.scenario.errors import Position, Problem, ScenarioErrors
+from harness.scenario.fragment import SUFFIX as FRAGMENT
 from harness.scenario.matrix import Combination, expand, unresolved
 from harness.scenario.messages import Message, messages
 from harness.scenario.model import Scenario
@@ -27,10 +28,12 @@ ROOT = "testcases"  # a folder of this name is where names begin
 
 @dataclass(frozen=True)
 class Loaded:
-    """A scenario and where it was written, as `file:line`."""
+    """A scenario and where it was written, as `file:line`; `includes`: the fragments that it takes parts from, with what it gave to
+    their parameters."""
 
     scenario: Scenario
     source: str
+    includes: tuple[str, ...] = ()
 
 
 def load(path: FilePath, known_kernels: Collection[str] | None = None, root: FilePath | None = None) -> list[Scenario]:
@@ -59,20 +62,28 @@ def _files(paths: Iterable[FilePath], problems: list[Problem]) -> list[tuple[Fil
     files: dict[FilePath, tuple[FilePath, FilePath | None]] = {}
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if _is_testcase(file, path))
+            inside = sorted(file for file in path.rglob("*") if _is_visible(file, path))
             if not inside:
                 problems.append(Problem(str(path), Position(), "no testcase in this folder", "name files *.yaml"))
             for file in inside:
                 files.setdefault(file.resolve(), (file, path))
-        else:
+        elif is_testcase(path):
             files.setdefault(path.resolve(), (path, None))
+        else:
+            what, remedy = "a fragment is no testcase", "name a testcase that includes it"
+            problems.append(Problem(str(path), Position(), what, remedy))
     return list(files.values())
 
 
-def _is_testcase(file: FilePath, root: FilePath) -> bool:
-    """By its suffix; nothing hidden, such as an editor's copy or .git."""
+def is_testcase(file: FilePath) -> bool:
+    """By its name: no fragment."""
+    return not file.name.endswith(FRAGMENT)
+
+
+def _is_visible(file: FilePath, root: FilePath) -> bool:
+    """A testcase by its suffix; nothing hidden, such as an editor's copy or .git."""
     hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
-    return file.suffix in SUFFIXES and not hidden and file.is_file()
+    return file.suffix in SUFFIXES and is_testcase(file) and not hidden and file.is_file()
 
 
 def _same_names(found: Iterable[Loaded]) -> list[Problem]:
@@ -102,7 +113,8 @@ def _load_file(file: FilePath, known_kernels: Collection[str] | None, root: File
     if document.problems:
         raise ScenarioErrors(document.problems)
     source = f"{file}:{document.place(()).value.line}"
-    return [Loaded(scenario, source) for scenario in scenarios]
+    includes = tuple(f"{path} ({', '.join(each.given) or 'as it is'})" for path, each in document.includes.items())
+    return [Loaded(scenario, source, includes) for scenario in scenarios]
 
 
 def _read(file: FilePath) -> bytes:

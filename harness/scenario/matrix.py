@@ -15,12 +15,11 @@ from typing import Any
 
 from harness.scenario.document import Document, Path
 from harness.scenario.errors import suggest
+from harness.scenario.nodes import NAME, USE
 
 MAX_COMBINATIONS = 1000
 
-_AXIS = re.compile(r"[a-z][a-z0-9_]{0,14}")
 _VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")  # part of the case's name, and of its folder's
-_USE = re.compile(r"\$(\$?)\{([^}]*)\}")  # $${x} is a literal ${x}
 
 Axes = dict[str, list[str | int]]
 
@@ -53,11 +52,11 @@ def _combine(body: dict[str, Any], axes: Axes, chosen: dict[str, int]) -> Combin
     origin: dict[Path, Path] = {}
 
     def substitute(path: Path, text: str) -> Any:
-        whole = _USE.fullmatch(text)
+        whole = USE.fullmatch(text)
         if whole and not whole[1] and whole[2] in values:
             origin[path] = ("matrix", whole[2], chosen[whole[2]])
             return values[whole[2]]
-        return _USE.sub(lambda use: use[0][1:] if use[1] else str(values.get(use[2], use[0])), text)
+        return USE.sub(lambda use: use[0][1:] if use[1] else str(values.get(use[2], use[0])), text)
 
     data = {key: _map_strings((key,), value, substitute) for key, value in body.items()}
     return Combination({axis: str(value) for axis, value in values.items()}, data, origin)
@@ -82,7 +81,7 @@ def _axes(document: Document) -> Axes:
 
 def _axis(document: Document, axis: str, listed: Any) -> list[str | int]:
     place = document.place(("matrix", axis))
-    if not _AXIS.fullmatch(axis):
+    if not NAME.fullmatch(axis):
         document.problem(place.key, f"axis name {axis!r}", "use a-z, 0-9 and _, a letter first, at most 15")
         return []
     if not isinstance(listed, list) or not listed:
@@ -119,7 +118,7 @@ def _uses(path: Path, value: Any) -> Iterator[tuple[Path, str]]:
         for index, item in enumerate(value):
             yield from _uses((*path, index), item)
     elif isinstance(value, str):
-        yield from ((path, use[2]) for use in _USE.finditer(value) if not use[1])
+        yield from ((path, use[2]) for use in USE.finditer(value) if not use[1])
 
 
 def _check_uses(document: Document, body: dict[str, Any], axes: Axes) -> None:
@@ -147,4 +146,4 @@ def unresolved(data: Any, path: Path) -> bool:
             data = data[key]
         except (KeyError, IndexError, TypeError):
             return False
-    return isinstance(data, str) and any(not use[1] for use in _USE.finditer(data))
+    return isinstance(data, str) and any(not use[1] for use in USE.finditer(data))

@@ -11,6 +11,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "name": "the end of the file's path without suffix; best left out",
         "about": "what the case shows, in a sentence",
         "matrix": "axes, each a list of words or whole numbers; every combination is a case. `${axis}` in any value is replaced; a value that is only `${axis}` becomes the axis value itself, a number stays a number. `$${x}` is a literal `${x}`",
+        "include": "fragments that say a part of this testcase; see [Fragments](#fragments)",
         "guest": "the machine",
         "endpoints": "the ends of flows, by name",
         "steps": "what is done, one after the other",
@@ -66,7 +67,14 @@ MEANINGS: dict[str, dict[str, str]] = {
         "trap": "in the guest: netpoll_set_trap(), so ARP for our addresses is answered and what is not netpoll's is eaten; for all endpoints of the guest",
         "sysrq": "in the guest: the rx_hook hands letters to /proc/sysrq-trigger, from the peer's address, port and MAC only",
     },
+    "Fragment": {
+        "fragment": "what it is for, in a sentence",
+        "needs": "parameters that have to be given",
+        "params": "parameters with their defaults, which may be lists and mappings, too",
+        "include": "fragments that it takes parts from itself",
+    },
     "Step": {
+        "include": "a fragment whose steps stand here; see [Fragments](#fragments)",
         "send": "numbered messages: datagrams from our stack, lines to /dev/kmsg for the kernel's netconsole",
         "inject": "a link goes down or comes up: the cable is pulled or put back",
         "flap": "the cable goes out and in, again and again; in at the end",

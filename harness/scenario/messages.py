@@ -39,13 +39,20 @@ class Message:
 
 def messages(error: ValidationError, plain: Callable[[Path], str | None]) -> Iterator[Message]:
     """One message for each error; `plain` gives the text of an unquoted scalar at a path."""
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    for detail in details:
+        if detail["type"] == "too_short" and any(_below(other["loc"], detail["loc"]) for other in details):
+            continue  # its values are there, and wrong
         path = authored(detail["loc"])
         on_key = bool(path) and path[-1] == "[key]"
         path = path[:-1] if on_key else path
         describe = _TABLE.get(detail["type"], _as_pydantic_says)
         what, remedy = describe(path, detail, plain(path))
         yield Message(path, what, remedy, on_key or detail["type"] == "extra_forbidden")
+
+
+def _below(loc: tuple[str | int, ...], above: tuple[str | int, ...]) -> bool:
+    return len(loc) > len(above) and loc[: len(above)] == above
 
 
 def authored(loc: tuple[str | int, ...]) -> Path:
@@ -66,7 +73,9 @@ def known_keys(path: Path) -> list[str]:
     """The keys an author can write at `path`."""
     model = model_at(path)
     names = [field.alias or name for name, field in model.model_fields.items()] if model else []
-    return [name for name in names if name not in FILLED_BY_LOADER] + (["matrix"] if model is Scenario else [])
+    return [name for name in names if name not in FILLED_BY_LOADER] + (
+        ["include", "matrix"] if model is Scenario else []
+    )
 
 
 def _descend(annotation: Any, key: str | int) -> Any:

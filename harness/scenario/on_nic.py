@@ -8,6 +8,7 @@ driver's module parameters or one model's faults is left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from harness.plan.nics import DRIVERS, MODELS
 from harness.scenario.checks import check
@@ -27,7 +28,7 @@ def on_nic(loaded: Sequence[Loaded], model: str) -> tuple[list[Loaded], dict[str
         if why:
             left_out[scenario.case] = why
         else:
-            kept.setdefault(scenario.case, Loaded(scenario, one.source))
+            kept.setdefault(scenario.case, replace(one, scenario=scenario))
     return list(kept.values()), {case: why for case, why in left_out.items() if case not in kept}
 
 

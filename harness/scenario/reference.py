@@ -1,29 +1,40 @@
-"""The tables of docs/authoring.md that list every key: made from the schema, never typed.
+"""The parts of docs/authoring.md that are not typed: tables that list every key, made from the schema, and testcases as they are.
 
-In: the schema, and a page with marked places. Out: the page with its tables as they are to be. Rule: between the marks stands only what
-was made here; all other words of the page are its author's.
+In: the schema, shipped testcases, and a page with marked places. Out: the page with these places as they are to be. Rule: between the marks
+stands only what was made here; all other words of the page are its author's.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import dropwhile
+from pathlib import Path as FilePath
 from typing import Any
 
-from harness.scenario.meanings import UNLESS
+from harness.scenario.meanings import MEANINGS, UNLESS
 from harness.scenario.model import WAITS
-from harness.scenario.schema import Schema, schema
+from harness.scenario.schema import Schema, fragment_schema, schema
 
 BLOCK = re.compile(r"(<!-- keys: (\w+)[^\n]*-->\n).*?(<!-- end of keys -->)", re.DOTALL)
+FILE = re.compile(r"(<!-- file: (\S+)[^\n]*-->\n).*?(<!-- end of file -->)", re.DOTALL)
 MARK = "<!-- keys: {} (made by `netpoll-harness schema --refresh`; the words are in harness/scenario/meanings.py) -->"
 KEYS = "| key | value | meaning |\n|---|---|---|"
 MOST_WORDS = 16  # of a choice that is written out
 
 
-def refreshed(page: str) -> str:
-    """The page with every marked table made anew. Raises KeyError for a mark that names no table."""
+def refreshed(page: str, root: FilePath) -> str:
+    """The page with every marked place made anew; files are below `root`. Raises KeyError for a mark that names no table, OSError for
+    one that names no file."""
     made = schema()
-    return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]](made)}\n{found[3]}", page)
+    page = BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]](made)}\n{found[3]}", page)
+    return FILE.sub(lambda found: f"{found[1]}{_shown((root / found[2]).read_text())}\n{found[3]}", page)
+
+
+def _shown(text: str) -> str:
+    """A YAML file without the comments above it: the first line is for editors, and the page says the rest in its own words."""
+    lines = list(dropwhile(lambda line: line.startswith("#"), text.splitlines()))
+    return "\n".join(["```yaml", *lines, "```"])
 
 
 def _table(*models: str) -> Callable[[Schema], str]:
@@ -38,8 +49,9 @@ def _table(*models: str) -> Callable[[Schema], str]:
 
 def _keys(made: Schema, name: str, before: str) -> Iterator[str]:
     model = made["$defs"][name] if name else made
+    here = model.get("anyOf", [{}])[0].get("required", ())  # unless a fragment says it
     for key, value in model["properties"].items():
-        need = "; required" if key in model.get("required", ()) else ""
+        need = "; required" if key in (*model.get("required", ()), *here) else ""
         yield f"| `{before}{key}` | {_value(made, value)}{need} | {_cell(value['description'])} |"
 
 
@@ -78,8 +90,16 @@ def _expectations(made: Schema) -> str:
     return "\n".join([KEYS.replace("| key", "| expectation and its keys").replace("meaning", "holds if"), *rows])
 
 
+def _fragment(_made: Schema) -> str:
+    """The keys that only a fragment has."""
+    made = fragment_schema()
+    own = {key: made["properties"][key] for key in MEANINGS["Fragment"]}
+    return "\n".join([KEYS, *_keys({**made, "properties": own}, "", "")])
+
+
 TABLES: dict[str, Callable[[Schema], str]] = {
     "file": _table(""),
+    "fragment": _fragment,
     "guest": _table("Guest", "Nic:nics.NAME.", "Bond:bonds.NAME.", "GuestSsh:ssh."),
     "endpoint": _table("Endpoint"),
     "steps": _choices("Step"),
@@ -130,6 +150,8 @@ def _plain(default: Any) -> str:
 def _kind(made: Schema, value: Schema) -> str:
     if words := value.get("enum"):
         return ", ".join(f"`{word}`" for word in words) if len(words) <= MOST_WORDS else "a word of those below"
+    if value.get("$ref", "").endswith("/Include"):
+        return "path, or `{file: PATH, with: {parameter: value}}`"
     if "const" in value:
         return f"`{value['const']}`"
     if "anyOf" in value:

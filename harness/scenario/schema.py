@@ -1,6 +1,6 @@
-"""JSON Schema of a testcase, for editors and other programs: made from the models, never typed.
+"""JSON Schemas of a testcase and of a fragment, for editors and other programs: made from the models, never typed.
 
-In: `harness.scenario.model` and `meanings`. Out: a schema as plain data (draft 2020-12). Rule: what the loader accepts the schema
+In: `harness.scenario.model` and `meanings`. Out: schemas as plain data (draft 2020-12). Rule: what the loader accepts the schema
 accepts; it refuses less than the loader does, which knows references and links, too.
 """
 
@@ -10,10 +10,12 @@ import json
 from typing import Any
 
 from harness.plan.nics import MODELS
+from harness.scenario.fragment import ABOUT, NEEDS, PARAMS, SECTIONS
+from harness.scenario.include import INCLUDE
 from harness.scenario.meanings import MEANINGS, UNLESS
 from harness.scenario.model import Scenario
 
-FILE = "testcase.schema.json"  # beside this module
+FILE, FRAGMENT_FILE = "testcase.schema.json", "fragment.schema.json"  # beside this module
 COMMENT = "# yaml-language-server: $schema="
 AXIS = {"type": "string", "pattern": r"\$\{[a-z][a-z0-9_]*\}", "description": "the value of an axis of the matrix"}
 MATRIX = {
@@ -26,6 +28,32 @@ MATRIX = {
         "items": {"type": ["string", "integer"]},
     },
 }
+PARAMETER: dict[str, Any] = {"type": "string", "pattern": "^[a-z][a-z0-9_]{0,14}$"}
+PATH = {
+    "type": "string",
+    "pattern": r"\.fragment\.yaml$",
+    "description": "path of a fragment, relative to this file's folder",
+}
+INCLUDED = {
+    "anyOf": [
+        PATH,
+        {
+            "type": "object",
+            "properties": {
+                "file": PATH,
+                "with": {
+                    "type": "object",
+                    "propertyNames": PARAMETER,
+                    "description": "values of the fragment's parameters",
+                },
+            },
+            "required": ["file"],
+            "additionalProperties": False,
+        },
+    ]
+}
+SEVERAL = {"anyOf": [{"$ref": "#/$defs/Include"}, {"type": "array", "items": {"$ref": "#/$defs/Include"}}]}
+INCLUDED_STEP = {"properties": {"steps": {"contains": {"required": [INCLUDE]}}}, "required": ["steps"]}
 FILLED = ("params",)  # by the loader
 ONE_KEY = ("Step", "Expect")
 EXPECTATIONS = "Expect"
@@ -45,7 +73,7 @@ def schema() -> Schema:
     for model in models.values():
         for key, value in model.get("properties", {}).items():
             model["properties"][key] = _replaceable(value)
-    made["$defs"]["Axis"] = AXIS
+    made["$defs"] |= {"Axis": AXIS, "Include": INCLUDED}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "a testcase of the netpoll harness",
@@ -53,9 +81,34 @@ def schema() -> Schema:
     }
 
 
-def text() -> str:
-    """The schema as the file that is shipped."""
-    return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
+def fragment_schema() -> Schema:
+    """The schema of a fragment: parts of a testcase, in which any value may be that of a parameter."""
+    made = schema()
+    keys: Schema = {
+        ABOUT: {"type": "string", "minLength": 10},
+        NEEDS: {"type": "array", "items": PARAMETER},
+        PARAMS: {"type": "object", "propertyNames": PARAMETER},
+        INCLUDE: SEVERAL,
+    }
+    models = [model for model in made["$defs"].values() if "properties" in model]
+    for model in models:
+        model["properties"] = {key: _given_by_parameter(value) for key, value in model["properties"].items()}
+    parts = {key: made["properties"][key] for key in SECTIONS}
+    return {
+        "$schema": made["$schema"],
+        "title": "a fragment of testcases of the netpoll harness",
+        "description": "what several testcases have in common",
+        "type": "object",
+        "properties": {key: {**value, "description": MEANINGS["Fragment"][key]} for key, value in keys.items()} | parts,
+        "required": [ABOUT],
+        "additionalProperties": False,
+        "$defs": made["$defs"],
+    }
+
+
+def text(made: Schema) -> str:
+    """A schema as the file that is shipped."""
+    return json.dumps(made, indent=1, ensure_ascii=False) + "\n"
 
 
 def _file(made: Schema) -> None:
@@ -63,7 +116,13 @@ def _file(made: Schema) -> None:
     for key in FILLED:
         del made["properties"][key]
     made["properties"]["matrix"] = {**MATRIX, "description": MEANINGS["Scenario"]["matrix"]}
-    made["required"] = [key for key in made["required"] if key != "name"]
+    required = [key for key in made.pop("required") if key != "name"]
+    fragments_have = [key for key in required if key in SECTIONS]
+    made["required"] = [key for key in required if key not in SECTIONS]
+    made["anyOf"] = [{"required": fragments_have}, {"required": [INCLUDE]}, INCLUDED_STEP]
+    made["properties"] = {INCLUDE: {**SEVERAL, "description": MEANINGS["Scenario"][INCLUDE]}, **made["properties"]}
+    step = made["$defs"]["Step"]["properties"]
+    step[INCLUDE] = {"anyOf": [{"$ref": "#/$defs/Include"}], "description": MEANINGS["Step"][INCLUDE]}
     made["description"] = "a guest, the two ends of a flow, steps, and what is expected"
 
 
@@ -89,6 +148,14 @@ def _given(value: Schema) -> Schema:
     if len(kinds) == 1:
         return {**{key: inner for key, inner in value.items() if key != "anyOf"}, **kinds[0]}
     return value
+
+
+def _given_by_parameter(value: Schema) -> Schema:
+    """Whatever stands there, a parameter of the fragment can bring it, a list or mapping, too."""
+    if {"$ref": "#/$defs/Axis"} in value.get("anyOf", []):
+        return value
+    outside: Schema = {key: value[key] for key in ("description", "default") if key in value}
+    return {**outside, "anyOf": [{k: v for k, v in value.items() if k not in outside}, {"$ref": "#/$defs/Axis"}]}
 
 
 def _replaceable(value: Schema) -> Schema:

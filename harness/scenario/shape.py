@@ -12,6 +12,7 @@ from typing import Any
 from harness.plan.nics import MODELS
 from harness.scenario.document import Path
 from harness.scenario.errors import suggest
+from harness.scenario.include import INCLUDE
 from harness.scenario.messages import Message
 from harness.scenario.model import WAITS, Expect, Step
 
@@ -21,7 +22,7 @@ def shape_messages(data: dict[str, Any]) -> Iterator[Message]:
     if "params" in data:
         yield Message(("params",), "key 'params' is filled in by the loader", "use `matrix`", on_key=True)
     yield from _models(data)
-    yield from _one_key(data, "steps", list(Step.model_fields), "a step")
+    yield from _one_key(data, "steps", [*Step.model_fields, INCLUDE], "a step")
     yield from _one_key(data, "expect", list(Expect.model_fields), "an expectation")
     steps = data.get("steps")
     for index, step in enumerate(steps if isinstance(steps, list) else []):

@@ -13,40 +13,49 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from harness.authoring import SCHEMA
+from harness.authoring import FRAGMENT_SCHEMA, SCHEMA
 from harness.cli import main
 from harness.plan.compile import compile_plan
 from harness.plan.nics import MODELS
 from harness.scenario import reference, schema
-from harness.scenario.load import load, load_tree
+from harness.scenario.load import is_testcase, load, load_tree
 from harness.scenario.meanings import MEANINGS, UNLESS
 from harness.scenario.model import Expect
 from harness.scenario.new import KINDS, commented
 from harness.tests.scenario_table import GOOD
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = [*sorted((ROOT / "testcases").rglob("*.yaml")), *sorted(Path(__file__).parent.glob("must_fail/*.yaml"))]
+WRITTEN = sorted((ROOT / "testcases").rglob("*.yaml"))
+FRAGMENTS = [path for path in WRITTEN if not is_testcase(path)]
+SHIPPED = [*filter(is_testcase, WRITTEN), *sorted(Path(__file__).parent.glob("must_fail/*.yaml"))]
 VALIDATOR = Draft202012Validator(schema.schema())
+FRAGMENT = Draft202012Validator(schema.fragment_schema())
 REFRESH = "stale: run `netpoll-harness schema --refresh` in the checkout"
 
 
 def models() -> dict[str, dict[str, Any]]:
     made = schema.schema()
-    return {"Scenario": made, **{name: each for name, each in made["$defs"].items() if "properties" in each}}
+    return {
+        "Scenario": made,
+        "Fragment": schema.fragment_schema(),
+        **{name: each for name, each in made["$defs"].items() if "properties" in each},
+    }
 
 
-def test_the_schema_is_one() -> None:
-    Draft202012Validator.check_schema(schema.schema())
+@pytest.mark.parametrize("made", [schema.schema(), schema.fragment_schema()], ids=["testcase", "fragment"])
+def test_the_schemas_are_some(made: schema.Schema) -> None:
+    Draft202012Validator.check_schema(made)
 
 
 def test_the_shipped_file_is_what_the_models_say() -> None:
-    assert SCHEMA.read_text() == schema.text(), REFRESH
+    assert SCHEMA.read_text() == schema.text(schema.schema()), REFRESH
+    assert FRAGMENT_SCHEMA.read_text() == schema.text(schema.fragment_schema()), REFRESH
 
 
 def test_the_tables_of_the_docs_are_what_the_models_say() -> None:
     page = (ROOT / "docs/authoring.md").read_text()
     assert {found[2] for found in reference.BLOCK.finditer(page)} == set(reference.TABLES)
-    assert page == reference.refreshed(page), REFRESH
+    assert page == reference.refreshed(page, ROOT), REFRESH
 
 
 def test_every_key_has_its_sentence_and_every_sentence_its_key() -> None:
@@ -68,6 +77,13 @@ def test_every_shipped_testcase_fits(path: Path) -> None:
     assert [error.message for error in VALIDATOR.iter_errors(yaml.safe_load(path.read_text()))] == []
 
 
+@pytest.mark.parametrize("path", FRAGMENTS, ids=lambda path: path.name)
+def test_every_shipped_fragment_fits_and_tells_editors_so(path: Path) -> None:
+    assert [error.message for error in FRAGMENT.iter_errors(yaml.safe_load(path.read_text()))] == []
+    first = path.read_text().partition("\n")[0]
+    assert first == schema.COMMENT + os.path.relpath(FRAGMENT_SCHEMA, path.parent)
+
+
 @pytest.mark.parametrize("path", [path for path in SHIPPED if "testcases" in path.parts], ids=lambda path: path.stem)
 def test_every_shipped_testcase_tells_editors_of_the_schema(path: Path) -> None:
     first = path.read_text().partition("\n")[0]
@@ -86,6 +102,8 @@ WRONG: dict[str, dict[str, Any]] = {
     "text-for-a-number": {"timeout": "long"},
     "params": {"params": {"nic": "e1000"}},
     "missing": {"expect": [{"delivered": {"from": "sender"}}]},
+    "include-of-nothing": {"include": {"with": {}}},
+    "include-of-no-fragment": {"include": "other.yaml"},
     "two-waits": {"steps": [{"wait": {"event": "RESET", "sent": "sender"}}]},
 }
 
@@ -95,6 +113,35 @@ def test_what_the_loader_refuses_by_its_shape_does_not_fit(change: dict[str, Any
     good = yaml.safe_load(GOOD)
     assert VALIDATOR.is_valid(good)
     assert not VALIDATOR.is_valid({**good, **change})
+
+
+def test_what_a_fragment_says_need_not_be_said_again() -> None:
+    include = {"file": "parts/last.fragment.yaml", "with": {"how": "nmi"}}
+    about = {"about": "everything is in the fragment"}
+    assert not VALIDATOR.is_valid(about)
+    assert VALIDATOR.is_valid({**about, "include": include})
+    assert VALIDATOR.is_valid({**about, "include": [include, "other.fragment.yaml"]})
+    assert VALIDATOR.is_valid({**about, "steps": [{"include": include}]})
+
+
+WRONG_FRAGMENT: dict[str, dict[str, Any]] = {
+    "about": {"about": "a fragment has no such key"},
+    "how": {"steps": [{"crash": {"how": "nicely"}}]},
+    "no-sentence": {"fragment": "short"},
+    "needs": {"needs": "how"},
+    "matrix": {"matrix": {"nic": ["e1000"]}},
+}
+
+
+@pytest.mark.parametrize("change", WRONG_FRAGMENT.values(), ids=WRONG_FRAGMENT)
+def test_what_is_refused_in_a_fragment_does_not_fit(change: dict[str, Any]) -> None:
+    good = {
+        "fragment": "what several have in common",
+        "needs": ["size"],
+        "steps": [{"send": {"from": "a", "count": 1, "size": "${size}"}}],
+    }
+    assert FRAGMENT.is_valid(good)
+    assert not FRAGMENT.is_valid({**good, **change})
 
 
 def test_the_value_of_an_axis_may_stand_for_any_single_value() -> None:

@@ -11,12 +11,12 @@ import pytest
 
 from harness.frozen import Frozen
 from harness.plan.nics import MODELS
-from harness.scenario.load import load, load_tree
+from harness.scenario.load import is_testcase, load, load_tree
 from harness.scenario.model import WAITS, BondMode, CrashWord, Scenario
 
 HERE = Path(__file__).parent
 TESTCASES = HERE.parents[1] / "testcases"
-SHIPPED = sorted(TESTCASES.rglob("*.yaml"))
+SHIPPED = sorted(file for file in TESTCASES.rglob("*.yaml") if is_testcase(file))
 TWINS = sorted((HERE / "must_fail").glob("*.yaml"))
 
 NAMES = {
@@ -115,13 +115,21 @@ def test_the_guide_names_every_key_and_every_nic_model() -> None:
     assert missing == []
 
 
-def test_the_worked_example_of_the_guide_is_a_good_testcase(tmp_path: Path) -> None:
-    example, known_bug = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+def test_the_worked_examples_of_the_guide_are_testcases_of_the_default_catalogue() -> None:
+    examples = GUIDE.partition("## Five worked examples")[2].partition("\n## ")[0]
+    named = [HERE.parents[1] / file for file in re.findall(r"<!-- file: (\S+)", examples)]
+    cases = [load(file)[0] for file in named if is_testcase(file)]
+    assert len(cases) == 5
+    assert not [case.name for case in cases if case.marks], "a gate runs what has no mark"
+    assert examples.count("\n### ") == 5
+
+
+def test_what_the_guide_says_of_known_bugs_is_good(tmp_path: Path) -> None:
+    example = GUIDE.partition("### known_bugs")[2].partition("```yaml\n")[2].partition("```")[0]
     file = tmp_path / "example.yaml"
-    file.write_text(example)
-    assert len(load(file)) == 2
-    file.write_text(example + known_bug.replace("nic: e1000", "mode: balance-rr"))
-    assert len(load(file)) == 2
+    without = (TESTCASES / "crash/panic.yaml").read_text().partition("known_bugs")[0]
+    file.write_text(without + example)
+    assert [len(case.known_bugs) for case in load(file)] == [1] * 4
 
 
 def test_the_counterparts_of_the_kernels_selftests_are_there() -> None:
