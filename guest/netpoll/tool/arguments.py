@@ -15,6 +15,8 @@ from guest.netpoll.clients.sequence import HEADER_LENGTH, Stream
 from guest.netpoll.clients.sysrq import KEYS, TRIGGER
 from guest.netpoll.tool.answer import answer
 from guest.netpoll.tool.listen import listen
+from guest.netpoll.tool.netdump import netdump
+from guest.netpoll.tool.netdump_server import netdump_server
 from guest.netpoll.tool.send import send
 from guest.netpoll.tool.sysrq import sysrq
 from guest.netpoll.tool.trace import trace
@@ -32,8 +34,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="send|listen|answer|sysrq|trace")
-    for add in (_add_send, _add_listen, _add_answer, _add_sysrq, _add_trace):
+    commands = parser.add_subparsers(required=True, metavar="send|listen|answer|sysrq|trace|netdump|netdump-server")
+    for add in (_add_send, _add_listen, _add_answer, _add_sysrq, _add_trace, _add_netdump, _add_netdump_server):
         add(commands)
     arguments, rest = parser.parse_known_args(argv)
     _take_lines(parser, arguments, rest)
@@ -148,6 +150,33 @@ def _add_trace(commands: Commands) -> None:
         "OPTIONS may be the bare name of an interface; an option string records only frames from and to its\n"
         "target address (all with 0.0.0.0).\n\n" + EPILOG
     )
+
+
+def _add_netdump(commands: Commands) -> None:
+    parser = _command(commands, "netdump", netdump, "send a dump, this machine's /proc/vmcore, to a netdump server")
+    parser.add_argument(
+        "--vmcore", default="/proc/vmcore", metavar="FILE", help="what to send (/proc/vmcore); - for a stream"
+    )
+    parser.add_argument(
+        "--protocol", choices=("debugnet", "netdump"), default="debugnet", help="FreeBSD's (default), Red Hat's"
+    )
+    parser.add_argument("--path", default="", metavar="FOLDER", help="debugnet: where, below the server's folder")
+    parser.add_argument("--panic", default="", metavar="TEXT", help="debugnet: the header's panic string")
+    parser.add_argument(
+        "--patience", type=_seconds, default=600.0, metavar="S", help="give up after S of silence (600)"
+    )
+    parser.add_argument("--progress", type=_seconds, default=2.0, metavar="S", help="a line every S (2)")
+    _add_session(parser)
+
+
+def _add_netdump_server(commands: Commands) -> None:
+    parser = _command(commands, "netdump-server", netdump_server, "take dumps of crashed machines into a folder")
+    parser.add_argument("--dir", type=Path, required=True, metavar="FOLDER", help="where they go; it must be there")
+    parser.add_argument("--limit", type=_natural, default=1 << 36, metavar="BYTES", help="of one dump (64 GiB)")
+    parser.add_argument("--dumps", type=_natural, default=16, metavar="N", help="at a time (16)")
+    parser.add_argument("--idle", type=_seconds, default=600.0, metavar="S", help="a client silent for S is gone (600)")
+    parser.add_argument("--count", type=_natural, metavar="N", help="end after N complete dumps")
+    _add_session(parser)
 
 
 def _stream(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Stream:

@@ -71,6 +71,12 @@ class Session:
             self.loop.run_once(left)
         return True
 
+    def serve(self, seconds: float) -> None:
+        """Serve what comes within so many seconds, or a first something. Raises DeviceGone."""
+        if self.np.dev is None:
+            raise DeviceGone(f"{self.np.dev_name} went away")
+        self.loop.run_once(seconds)
+
 
 @contextmanager
 def signals() -> Iterator[Stop]:
@@ -85,13 +91,17 @@ def signals() -> Iterator[Stop]:
 
 
 @contextmanager
-def session(arguments: argparse.Namespace, name: str, rx_hook: RxHook | None = None) -> Iterator[Session]:
-    """Set everything up for a command. Raises OptionError, SetupError, OSError (the capture file)."""
+def session(
+    arguments: argparse.Namespace, name: str, rx_hook: RxHook | None = None, ports: tuple[int, int] = (6665, 6666)
+) -> Iterator[Session]:
+    """Set everything up for a command; `ports`, ours and the target's, are presets. Raises OptionError, SetupError, OSError
+    (the capture file).
+    """
     pcapng: Path | None = arguments.pcapng
     with ExitStack() as stack:
         stop = stack.enter_context(signals())
         net = Net()
-        np = Netpoll(net, name, rx_hook=rx_hook, drop=netpoll_queue)
+        np = Netpoll(net, name, rx_hook=rx_hook, drop=netpoll_queue, local_port=ports[0], remote_port=ports[1])
         netpoll_parse_options(np, arguments.options)
         must_exist(np.dev_name)
         dev: NetDevice = AfPacketDevice(net, np.dev_name, rcvbuf=RCVBUF)
