@@ -8,7 +8,7 @@ from collections.abc import Callable
 from harness.nic.bus import Chip, Tell, Timers, Wire
 from harness.vfio_user.device import PciDevice
 
-MODELS = {"tg3": "harness.nic.tg3.pci"}
+MODELS = {"tg3": "harness.nic.tg3.pci", "virtio-net": "harness.nic.virtio_net.pci"}
 
 
 def make(

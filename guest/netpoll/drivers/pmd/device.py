@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import logging
 import select
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from guest.netpoll.drivers.pmd.bus import BusError, PciDevice
 from guest.netpoll.drivers.pmd.ring import Ring
@@ -53,7 +53,7 @@ class PollModeDevice(NetDevice):
         super().__init__(net, name, mtu=mtu)
         self.bus = bus
         self.wake_at = 0  # free descriptors from which a stopped queue goes on
-        self._limit = mtu + ETH_HLEN + VLAN_HLEN
+        self.frame_limit = mtu + ETH_HLEN + VLAN_HLEN
         self._stuck = self._cleaned = 0
         self._watching = 0  # which open() the watchdog belongs to
 
@@ -82,6 +82,9 @@ class PollModeDevice(NetDevice):
     def irq_unmask(self) -> bool:
         """It interrupts again; True if work came meanwhile that it will not interrupt for."""
         raise NotImplementedError
+
+    def queue_full(self) -> None:
+        """The queue has just been stopped: for devices that do not interrupt for every frame that left."""
 
     def check_link(self) -> None:
         """Follow the link, if something said that it changed."""
@@ -138,7 +141,7 @@ class PollModeDevice(NetDevice):
         if use - ring.next_to_clean >= ring.usable:
             self._stop_full()
             return NETDEV_TX_BUSY
-        if size > self._limit:
+        if size > self.frame_limit:
             self.stats["tx_errors"] += 1
             skb.users = 0
             return NETDEV_TX_OK
@@ -156,6 +159,7 @@ class PollModeDevice(NetDevice):
     def _stop_full(self) -> None:
         """Stop the queue, then look once more: another CPU may have cleaned the ring meanwhile and not come back."""
         netif_stop_queue(self)
+        self.queue_full()
         self._wake()
 
     def interrupt(self) -> None:
@@ -193,6 +197,14 @@ class PollModeDevice(NetDevice):
             netif_wake_queue(self)
 
     # What chips' drivers call
+
+    def wait(self, done: Callable[[], bool], seconds: float, what: str) -> None:
+        """Ask until it is done. Raises BusError (ETIMEDOUT) naming what was awaited."""
+        deadline = self.ctx.clock() + seconds
+        while not done():
+            if self.ctx.clock() >= deadline:
+                raise BusError(errno.ETIMEDOUT, f"{self.bus.name}: {what} did not come back within {seconds:g} s")
+            self.ctx.delay(10e-6)
 
     def deliver(self, frame: bytes) -> None:
         """A received frame, without FCS."""

@@ -15,15 +15,16 @@ BUFFER = 2048  # bytes: a frame of 1518, a header before it, and no buffer cross
 
 
 class Ring:
-    """`count`: descriptors, a power of two. `usable`: how many of them may be in flight."""
+    """`count`: descriptors, a power of two. `usable`: how many of them may be in flight. `headroom`: bytes before each frame
+    that `addresses` count in and `buffers` do not."""
 
     __slots__ = ("addresses", "buffers", "count", "mask", "next_to_clean", "next_to_use", "usable")
 
-    def __init__(self, bus: PciDevice, count: int, usable: int | None = None, size: int = BUFFER) -> None:
+    def __init__(self, bus: PciDevice, count: int, usable: int | None = None, headroom: int = 0) -> None:
         self.count, self.mask, self.usable = count, count - 1, count if usable is None else usable
-        memory = bus.dma_alloc(count * size, 4096)
-        self.buffers = [memory.view[at : at + size] for at in range(0, count * size, size)]
-        self.addresses = [memory.address + at for at in range(0, count * size, size)]
+        memory = bus.dma_alloc(count * BUFFER, 4096)
+        self.buffers = [memory.view[at + headroom : at + BUFFER] for at in range(0, count * BUFFER, BUFFER)]
+        self.addresses = [memory.address + at for at in range(0, count * BUFFER, BUFFER)]
         self.next_to_use = self.next_to_clean = 0
 
     def free(self) -> int:

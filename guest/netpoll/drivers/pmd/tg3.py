@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 from array import array
-from collections.abc import Callable
 
 from guest.netpoll.drivers.pmd.bus import BusError, PciDevice
 from guest.netpoll.drivers.pmd.device import PollModeDevice
@@ -56,6 +55,7 @@ class Tg3(PollModeDevice):
         if (bus.vendor, bus.device) != (hw.VENDOR, hw.DEVICE):
             found = f"{bus.vendor:04x}:{bus.device:04x}"
             raise BusError(errno.ENODEV, f"{bus.name} is {found}, not a BCM5787 (14e4:169b)")
+        bus.set_dma_mask(64)
         self.regs = bus.bar(0, hw.BAR_SIZE)
         status = bus.dma_alloc(_STATUS_SIZE)
         self._status_at, words, halves = status.address, status.view.cast("I"), status.view.cast("H")
@@ -102,12 +102,12 @@ class Tg3(PollModeDevice):
         """Steps 3 to 13: tell the bootcode, reset the core clock, wait until the bootcode is through again."""
         self._sram(Sram.FIRMWARE_MBOX, hw.FIRMWARE_MBOX_MAGIC1)
         self.regs.write32(Reg.GRC_MISC_CFG, hw.GRC_MISC_CFG_KEEP_GPHY_POWER | hw.GRC_MISC_CFG_CORECLK_RESET)
-        self._wait(lambda: not self.regs.read32(Reg.GRC_MISC_CFG) & hw.GRC_MISC_CFG_CORECLK_RESET, 0.1, "a core reset")
+        self.wait(lambda: not self.regs.read32(Reg.GRC_MISC_CFG) & hw.GRC_MISC_CFG_CORECLK_RESET, 0.1, "a core reset")
         self.bus.set_master(True)
         self.regs.write32(Reg.TG3PCI_MISC_HOST_CTRL, _HOST_CONTROL | MiscHostCtrl.MASK_PCI_INT)
         self.regs.write32(Reg.MEMARB_MODE, hw.MODE_ENABLE)
         said = ~hw.FIRMWARE_MBOX_MAGIC1 & 0xFFFF_FFFF
-        self._wait(lambda: self._sram(Sram.FIRMWARE_MBOX) == said, BOOTCODE, "its bootcode")
+        self.wait(lambda: self._sram(Sram.FIRMWARE_MBOX) == said, BOOTCODE, "its bootcode")
 
     def _buffers(self) -> None:
         """18 to 24: the chip's own packet memory, and its queues."""
@@ -116,7 +116,7 @@ class Tg3(PollModeDevice):
         write(Reg.BUFMGR_MB_MACRX_LOW_WATER, 0x10)
         write(Reg.BUFMGR_MB_HIGH_WATER, 0x60)
         write(Reg.BUFMGR_MODE, 0x6)
-        self._wait(lambda: bool(self.regs.read32(Reg.BUFMGR_MODE) & hw.MODE_ENABLE), BLOCK, "its buffer manager")
+        self.wait(lambda: bool(self.regs.read32(Reg.BUFMGR_MODE) & hw.MODE_ENABLE), BLOCK, "its buffer manager")
         write(Reg.FTQ_RESET, 0xFFFF_FFFF)
         write(Reg.FTQ_RESET, 0)
 
@@ -166,7 +166,7 @@ class Tg3(PollModeDevice):
         """36 to 39: the status block, written after each burst of work."""
         write = self.regs.write32
         write(Reg.HOSTCC_MODE, 0)
-        self._wait(lambda: not self.regs.read32(Reg.HOSTCC_MODE) & HostccMode.ENABLE, BLOCK, "host coalescing")
+        self.wait(lambda: not self.regs.read32(Reg.HOSTCC_MODE) & HostccMode.ENABLE, BLOCK, "host coalescing")
         write(Reg.HOSTCC_RXCOL_TICKS, 20)
         write(Reg.HOSTCC_TXCOL_TICKS, 72)
         write(Reg.HOSTCC_RXMAX_FRAMES, 5)
@@ -293,7 +293,7 @@ class Tg3(PollModeDevice):
         frame = None
         if flags & _ERROR:
             self.stats["rx_errors"] += 1
-        elif not 14 <= size <= self._limit:
+        elif not 14 <= size <= self.frame_limit:
             self.stats["rx_length_errors"] += 1
         else:
             frame = self.rx.buffers[slot][:size].tobytes()
@@ -335,13 +335,5 @@ class Tg3(PollModeDevice):
             said = self.regs.read32(Reg.MAC_MI_COM)
             return not said & hw.MiCom.START
 
-        self._wait(idle, MDIO, "MDIO")
+        self.wait(idle, MDIO, "MDIO")
         return said & 0xFFFF
-
-    def _wait(self, done: Callable[[], bool], seconds: float, what: str) -> None:
-        """Raises BusError (ETIMEDOUT) naming what was awaited."""
-        deadline = self.ctx.clock() + seconds
-        while not done():
-            if self.ctx.clock() >= deadline:
-                raise BusError(errno.ETIMEDOUT, f"{self.bus.name}: {what} did not come back within {seconds:g} s")
-            self.ctx.delay(10e-6)

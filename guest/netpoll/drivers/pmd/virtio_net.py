@@ -1,0 +1,202 @@
+"""virtio-net over modern PCI, by virtio 1.2: set-up as in 3.1.1, one receive and one transmit queue (5.1).
+
+    tx: descriptor n is buffer n, in place n of the available ring: a frame costs one store, `doorbell` publishes the index
+    rx: all buffers are available; a used one is passed on and made available again
+
+In: frames, what the device wrote into the used rings. Out: a PollModeDevice. The one rule: an id or a length of the used ring
+is believed only if the device has that buffer and the frame fits.
+
+Asked for: MAC, STATUS, event indices, and what says how memory is reached. Not asked for: merged buffers, checksums and
+segmentation, the control queue (a device without CTRL_RX passes everything on).
+"""
+
+from __future__ import annotations
+
+from array import array
+
+from guest.netpoll.drivers.pmd.bus import PciDevice
+from guest.netpoll.drivers.pmd.device import PollModeDevice
+from guest.netpoll.drivers.pmd.virtio_pci import VirtioPci, Virtqueue
+from guest.netpoll.layout.virtio import (
+    DESC_F_WRITE,
+    NET_HDR,
+    RX_QUEUE,
+    S_LINK_UP,
+    TX_QUEUE,
+    Common,
+    Feature,
+    Isr,
+    NetConfig,
+    Status,
+    bits,
+)
+from guest.netpoll.napi import disable_irq, netif_rx_schedule
+from guest.netpoll.netdevice import Net
+
+WANTED = bits(
+    Feature.MAC, Feature.STATUS, Feature.RING_EVENT_IDX, Feature.VERSION_1, Feature.ACCESS_PLATFORM, Feature.ORDER_PLATFORM
+)  # fmt: skip
+HEADER = NET_HDR.size
+RESET = 1.0  # seconds until device_status must read 0
+_RX_LENGTH = 2048
+_NEEDS_RESET = int(Status.NEEDS_RESET)
+
+
+class VirtioNet(PollModeDevice):
+    """The driver. Raises BusError as VirtioPci does."""
+
+    def __init__(self, net: Net, name: str, bus: PciDevice) -> None:
+        super().__init__(net, name, bus)
+        bus.set_dma_mask(64)
+        self.pci = VirtioPci(bus)
+        self.regs = self.pci.notify.regs
+        self._reset()
+        self.pci.negotiate(WANTED)
+        self._rx, self._tx = (Virtqueue(bus, n, self.pci.size(n), HEADER) for n in (RX_QUEUE, TX_QUEUE))
+        self.rx, self.tx = self._rx.ring, self._tx.ring
+        self._held = array("B", bytes(self.rx.count)), array("B", bytes(self.tx.count))  # 1: the device has it
+        self.wake_at = self.tx.count // 4
+        self._config_changed = False
+        self.dev_addr = bytes(self.pci.config.read8(NetConfig.MAC + n) for n in range(6))
+
+    # Set-up: 3.1.1
+
+    def _reset(self) -> None:
+        """1 to 3: reset, and it reads 0 when that is done (4.1.4.3.1); we have seen it, and know how to drive it."""
+        common = self.pci.common
+        common.write8(Common.DEVICE_STATUS, 0)
+        self.wait(lambda: self.pci.status == 0, RESET, "a reset")
+        self.pci.add_status(Status.ACKNOWLEDGE)
+        self.pci.add_status(Status.DRIVER)
+
+    def start(self) -> None:
+        self._reset()  # 1 to 3
+        self.pci.negotiate(WANTED)  # 4 to 6
+        self._rx.reset(DESC_F_WRITE, _RX_LENGTH)  # 7: the queues, each buffer where it stays
+        self._tx.reset(0, 0)
+        for held, there in zip(self._held, (1, 0), strict=True):
+            held[:] = array("B", bytes((there,)) * len(held))
+        for queue in (self._rx, self._tx):
+            self.pci.enable(queue)
+            queue.no_interrupt()
+        self.bus.set_master(True)
+        self.pci.add_status(Status.DRIVER_OK)  # 8
+        self.rx.next_to_use = self.rx.count
+        if self._rx.publish(self.rx.next_to_use):
+            self.pci.ring(self._rx)
+        self._config_changed = True
+        self.check_link()
+
+    def halt(self) -> None:
+        self.pci.common.write8(Common.DEVICE_STATUS, 0)
+        self.pci.common.read8(Common.DEVICE_STATUS)  # it has arrived
+        self.bus.set_master(False)
+
+    def alive(self) -> bool:
+        return self.pci.status != 0xFF
+
+    # Interrupts
+
+    def irq_cause(self) -> bool:
+        """Work is found in memory. The ISR is read in an interrupt, to let go of the pin, and where memory shows no work: only it
+        tells of a new configuration."""
+        work = self._rx.used[1] != self._rx.seen or (self.xoff and self._tx.used[1] != self._tx.seen)
+        if work and not self.ctx.in_irq():
+            return True
+        isr = self.pci.read_isr()
+        if isr & Isr.CONFIG:
+            self._config_changed = True
+        return work or self._config_changed
+
+    def irq_mask(self) -> None:
+        self._rx.no_interrupt()
+        self._tx.no_interrupt()
+
+    def irq_unmask(self) -> bool:
+        passed = self._rx.interrupt_at(self._rx.seen)
+        if self.xoff:
+            passed |= self._tx.interrupt_at(self._tx.seen + self.tx.in_flight() // 2)
+        return passed
+
+    def queue_full(self) -> None:
+        """Linux' virtqueue_enable_cb_delayed(): an interrupt when half of it has left, or the poll now if it has already."""
+        if self.ctx.crashed or self.rx_sched:
+            return
+        if self._tx.interrupt_at(self._tx.seen + self.tx.in_flight() // 2) and netif_rx_schedule(self):
+            self.irq_mask()
+            disable_irq(self)
+
+    # Link
+
+    def check_link(self) -> None:
+        """5.1.4.2: a new configuration may be a new link state, or that the device has given up."""
+        if not self._config_changed:
+            return
+        self._config_changed = False
+        if self.pci.status & _NEEDS_RESET:
+            self.broken("it says that it needs a reset")
+            return
+        if self.pci.has(Feature.STATUS):
+            self.link(bool(self.pci.config.read16(NetConfig.STATUS) & S_LINK_UP))
+        else:
+            self.link(True)
+
+    # The rings
+
+    def fill(self, slot: int, size: int) -> None:
+        self._tx.desc[4 * slot + 2] = size + HEADER
+        self._held[1][slot] = 1
+
+    def doorbell(self) -> None:
+        if self._tx.publish(self.tx.next_to_use):
+            self.pci.ring(self._tx)
+
+    def clean_tx(self) -> None:
+        """Used entries; frames may have left in another order than they came."""
+        queue, ring, held = self._tx, self.tx, self._held[1]
+        fresh = queue.fresh()
+        if fresh > ring.in_flight():
+            self.broken(f"{fresh} frames used of {ring.in_flight()}")
+            return
+        seen, mask, words = queue.seen, ring.mask, queue.used_words
+        for _ in range(fresh):
+            slot = words[1 + 2 * (seen & mask)]
+            if slot > mask or not held[slot]:
+                self.broken(f"transmit descriptor {slot} used, which it does not have")
+                return
+            held[slot] = 0
+            seen += 1
+        queue.seen = seen & 0xFFFF
+        clean, use = ring.next_to_clean, ring.next_to_use
+        while clean < use and not held[clean & mask]:
+            clean += 1
+        ring.next_to_clean = clean
+
+    def clean_rx(self, budget: int) -> int:
+        """Used buffers, in the device's order; each goes back into the next place of the available ring."""
+        queue, ring, held = self._rx, self.rx, self._held[0]
+        fresh, mask, words, avail = queue.fresh(), ring.mask, queue.used_words, queue.avail
+        if fresh > ring.count:
+            self.broken(f"{fresh} buffers used of {ring.count}")
+            return 0
+        done = 0
+        for _ in range(min(fresh, budget)):
+            entry = 1 + 2 * (queue.seen & mask)
+            slot, size = words[entry], words[entry + 1] - HEADER
+            if slot > mask or not held[slot]:
+                self.broken(f"receive buffer {slot} used, which it does not have")
+                return done
+            frame = ring.buffers[slot][:size].tobytes() if 14 <= size <= self.frame_limit else None
+            avail[2 + (ring.next_to_use & mask)] = slot
+            ring.next_to_use += 1
+            queue.seen = (queue.seen + 1) & 0xFFFF
+            done += 1
+            if frame is None:
+                self.stats["rx_length_errors"] += 1
+            else:
+                self.deliver(frame)
+            if not self.running:
+                return done
+        if done and queue.publish(ring.next_to_use):
+            self.pci.ring(queue)
+        return done
