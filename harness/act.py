@@ -161,7 +161,8 @@ async def _serve(case: Case, action: Serve) -> None:
         since = {"since": round(stamps["since"], 6)} if "since" in stamps else {}
         case.evidence.add("device", event.pop("kind"), t=stamps["t"], nic=action.nic, **since, **event)
 
-    case.served[action.nic] = ServedNic.start(case.taps[action.tap], action.mac, observe, action.seed)
+    tap = case.taps[action.tap]
+    case.served[action.nic] = ServedNic.start(tap, action.mac, observe, action.seed, action.model)
 
 
 async def _device(case: Case, action: Device) -> None:

@@ -162,6 +162,7 @@ class Serve(Frozen):
     tap: str
     mac: str
     seed: int = 0
+    model: str = "tg3"  # of harness.nic.models
 
 
 class Device(Frozen):

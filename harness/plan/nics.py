@@ -21,8 +21,8 @@ class Model:
     can see QMP's set_link; without it QEMU throws frames away while the guest's carrier stays up (no
     `link_status_changed` in the device's NetClientInfo, or one that the guest's driver never asks about). `properties`: what makes
     this variant of QEMU's device; the testcase's own come after them. `controller`: the PCI device whose bus the NIC is plugged
-    into, plugged in before it. `served`: a model of ours in a process of its own (harness.nic), which QEMU reaches over
-    vfio-user. `mtu`: the largest that its driver is known to take; None where nobody has looked."""
+    into, plugged in before it. `ours`: its name in harness.nic.models, for a model of ours in a process of its own, which QEMU reaches
+    over vfio-user. `mtu`: the largest that its driver is known to take; None where nobody has looked."""
 
     word: str  # in the testcase
     device: str  # QEMU's device name
@@ -32,8 +32,13 @@ class Model:
     link: bool = True
     properties: Mapping[str, str | bool] = field(default_factory=lambda: NONE)
     controller: str | None = None
-    served: bool = False
+    ours: str | None = None
     mtu: int | None = None
+
+    @property
+    def served(self) -> bool:
+        """Whether a process of ours is the device."""
+        return self.ours is not None
 
 
 def _virtio(word: str, note: str, express: bool = True, **properties: str | bool) -> Model:
@@ -44,6 +49,10 @@ def _virtio(word: str, note: str, express: bool = True, **properties: str | bool
 def _e100(word: str, chip: str) -> Model:
     """eepro100.c answers every MDI read of the PHY's status with a link."""
     return Model(word, word, "e100", False, f"Intel {chip}, 100 Mbit/s", link=False)
+
+
+def _ours(word: str, model: str, driver: str, note: str) -> Model:
+    return Model(word, "vfio-user-pci", driver, False, note, ours=model, mtu=1500)
 
 
 _TABLE = (
@@ -77,7 +86,8 @@ _TABLE = (
     Model("tulip", "tulip", "tulip", False, "DEC 21143", link=False),
     Model("ne2k_pci", "ne2k_pci", "ne2k-pci", False, "NE2000, no NAPI: the slides' other path", link=False),
     Model("usb-net", "usb-net", "cdc_ether", True, "CDC Ethernet over USB", link=False, controller="qemu-xhci"),
-    Model("tg3", "vfio-user-pci", "tg3", False, "Broadcom BCM5787, our own model (docs/tg3.md)", served=True, mtu=1500),
+    _ours("tg3", "tg3", "tg3", "Broadcom BCM5787, our own model (docs/tg3.md)"),
+    _ours("our-virtio-net", "virtio-net", "virtio_net", "virtio 1, our own model (docs/models.md)"),
 )
 
 MODELS: dict[str, Model] = {model.word: model for model in _TABLE}

@@ -58,8 +58,8 @@ def plug(
     """Hot-plug onto a tap whose descriptor QEMU is passed."""
     netdev, fdname = f"net-{nic.id}", f"fd-{nic.id}"
     mac = next((end.local_mac for end in endpoints if end.at == "host" and nic.id in end.devices), None)
-    if MODELS[nic.model].served:
-        serve = Serve(nic=nic.id, tap=nic.tap, mac=nic.mac)
+    if (ours := MODELS[nic.model].ours) is not None:
+        serve = Serve(nic=nic.id, tap=nic.tap, mac=nic.mac, model=ours)
         return (AddTap(tap=nic.tap, mac=mac), serve, device_add_served(nic, device_id(nic.id), properties))
     return (
         AddTap(tap=nic.tap, mac=mac),
