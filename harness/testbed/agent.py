@@ -26,6 +26,7 @@ KINDS = frozenset(
         "kmsg",
         "sent",
         "dropped",
+        "queue",
         "queued",
         "late",
         "rx",

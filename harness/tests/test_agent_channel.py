@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.testbed.agent import LINE_LIMIT, Agent, AgentRefused
+from harness.testbed.agent import KINDS, LINE_LIMIT, Agent, AgentRefused
 from harness.testbed.errors import GuestSilent
 
+ROOT = Path(__file__).resolve().parents[2]
 Talk = Callable[[dict[str, Any]], bytes]
 
 
@@ -101,3 +104,13 @@ def test_a_guest_cannot_forge_the_keys_of_evidence() -> None:
     batch = json.dumps({"events": [["rx", 1.0, {"t": 0, "src": "run", "kind": "end", "guest_t": 9, "seq": 3}]]})
     _, events, _ = asyncio.run(converse(lambda r: batch.encode() + b"\n" + answer(r, result=1)))
     assert events == [("rx", 1.0, {"seq": 3})]
+
+
+ONLY_ON_THE_HOST = {"frames", "keys"}  # what is done to the guest, told by our stack's end on the host
+TOLD = re.compile(r"\b_?emit\(\s*\"([a-z]+)\"")
+
+
+def test_every_kind_of_event_that_the_guests_code_tells_is_known() -> None:
+    told = {kind for path in (ROOT / "guest").glob("*.py") for kind in TOLD.findall(path.read_text())}
+    assert len(told) > 10
+    assert told - KINDS == ONLY_ON_THE_HOST
