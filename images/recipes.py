@@ -97,7 +97,7 @@ USERLAND = Recipe(
 TOOLS = Recipe(
     "tools",
     ("bookworm",),
-    ("cpio", "rsyslog", "sqop", "tshark"),
+    ("cpio", "gdb-minimal", "rsyslog", "sqop", "tshark"),
     drop=PAPERS + r"|usr/share/(perl|perl5|zoneinfo)/|usr/lib/x86_64-linux-gnu/(perl|gconv)",
 )
 

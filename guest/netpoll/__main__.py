@@ -1,4 +1,4 @@
-"""netpoll as a tool, on any interface of a Linux machine: `python -m guest.netpoll send|listen|answer|sysrq|trace ...`.
+"""netpoll as a tool, on any interface of a Linux machine: `python -m guest.netpoll send|listen|answer|sysrq|trace|gdbstub ...`.
 
 In: a netpoll option string, lines, frames. Out: datagrams, lines, a capture. The rule it keeps: what is asked for and what
 came of it show in the exit code:

@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from guest.netpoll.clients.gdb.session import IDLE
 from guest.netpoll.clients.netconsole.sender import Sysdata
 from guest.netpoll.clients.sequence import HEADER_LENGTH, Stream
 from guest.netpoll.clients.sysrq import KEYS, TRIGGER
 from guest.netpoll.tool.answer import answer
+from guest.netpoll.tool.gdbstub import gdbstub
 from guest.netpoll.tool.listen import listen
 from guest.netpoll.tool.netdump import netdump
 from guest.netpoll.tool.netdump_server import netdump_server
@@ -34,8 +36,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="send|listen|answer|sysrq|trace|netdump|netdump-server")
-    for add in (_add_send, _add_listen, _add_answer, _add_sysrq, _add_trace, _add_netdump, _add_netdump_server):
+    commands = parser.add_subparsers(
+        required=True, metavar="send|listen|answer|sysrq|trace|netdump|netdump-server|gdbstub"
+    )
+    for add in _COMMANDS:
         add(commands)
     arguments, rest = parser.parse_known_args(argv)
     _take_lines(parser, arguments, rest)
@@ -177,6 +181,27 @@ def _add_netdump_server(commands: Commands) -> None:
     parser.add_argument("--idle", type=_seconds, default=600.0, metavar="S", help="a client silent for S is gone (600)")
     parser.add_argument("--count", type=_natural, metavar="N", help="end after N complete dumps")
     _add_session(parser)
+
+
+def _add_gdbstub(commands: Commands) -> None:
+    parser = _command(
+        commands, "gdbstub", gdbstub, "serve a crashed kernel's vmcore to gdb: target remote udp:ADDRESS:6443"
+    )
+    parser.add_argument("--vmcore", type=Path, default=Path("/proc/vmcore"), metavar="FILE", help="/proc/vmcore")
+    parser.add_argument(
+        "--idle", type=_seconds, default=IDLE, metavar="S", help="a silent debugger may be replaced (60)"
+    )
+    parser.add_argument("--once", action="store_true", help="end when a debugger has detached")
+    parser.add_argument("--trap", action="store_true", help="answer ARP for our address (an interface without one)")
+    _add_session(parser)
+    parser.epilog = (
+        "Ports not named are kgdboe's, 6443 and 6442; a target address of 0.0.0.0 lets any debugger in.\n\n" + EPILOG
+    )
+
+
+_COMMANDS = (
+    _add_send, _add_listen, _add_answer, _add_sysrq, _add_trace, _add_netdump, _add_netdump_server, _add_gdbstub
+)  # fmt: skip
 
 
 def _stream(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Stream:
