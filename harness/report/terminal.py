@@ -14,21 +14,18 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.judge.links import state_at
 from harness.judge.model import CheckResult, Verdict
-from harness.judge.records import EvidenceError, Line
-from harness.judge.seen import Seen, look
-from harness.judge.words import at
+from harness.judge.records import EvidenceError
+from harness.judge.seen import look
 from harness.plan.model import Plan
 from harness.report import store
 from harness.report.around import Scene, scene
-from harness.report.injections import Injection, injections
+from harness.report.injections import injections
+from harness.report.moment import TAIL, moment, waits_in_vain
 from harness.report.page import STYLES, clean, page_width, render
 from harness.report.summary import summary
 
 __all__ = ["explain_failure", "repeat", "summary", "verdict_lines"]
-
-TAIL = 5  # console lines shown with an error of the testbed
 
 
 def verdict_lines(verdict: Verdict, folder: Path) -> list[str]:
@@ -88,7 +85,7 @@ def _failure(verdict: Verdict, folder: Path, plan: Plan) -> Iterator[str]:
 
 
 def _place(verdict: Verdict, folder: Path, plan: Plan) -> Iterator[str]:
-    """The scene of the first failed expectation that has one; for an error, the console's last lines."""
+    """The scene of the first failed expectation that has one, else the moment; for an error, the console's last lines."""
     try:
         events = store.read_case(folder)[1]
         seen = look(plan, events)
@@ -96,7 +93,7 @@ def _place(verdict: Verdict, folder: Path, plan: Plan) -> Iterator[str]:
         yield f"  the evidence cannot be shown: {error}"
         return
     if verdict.errors:
-        yield from _tail(seen.records.console)
+        yield from _tail([line.text for line in seen.records.console[-TAIL:]])
         return
     done = injections(events)
     failed = [expect for expect, check in zip(plan.expect, verdict.checks, strict=False) if _state(check) == "FAIL"]
@@ -104,32 +101,27 @@ def _place(verdict: Verdict, folder: Path, plan: Plan) -> Iterator[str]:
     if found is not None:
         yield ""
         yield from render(_drawn(found))
-        yield from _then(found.state, found.done)
+        yield from _then("at that time:", found.state, found.done)
         yield ""
     elif verdict.word != "PASS":
-        yield from _without_lines(seen, done)
+        then = moment(seen, done)
+        yield from _tail(then.console)
+        yield from _then(f"at {then.when}:", then.state, then.done)
+    yield from (f"  waited in vain {clean(vain)}" for vain in waits_in_vain(events))
 
 
-def _without_lines(seen: Seen, done: Sequence[Injection]) -> Iterator[str]:
-    """Where no line is to be shown: the moment when something was first waited for in vain, or the end."""
-    vain = next(iter(seen.records.timeouts), None)
-    t = vain.t if vain else seen.records.last
-    yield from _tail([line for line in seen.records.console if line.t <= t])
-    if vain:
-        yield f"  waited in vain at {at(t)}: {vain.what} {clean(vain.of)}, for {vain.within:g} s"
-    yield from _then(state_at(seen.records, t), [f"{each.text} at {at(each.t)}" for each in done if each.t <= t])
-
-
-def _then(state: str, done: Sequence[str]) -> Iterator[str]:
-    yield f"  at that time: {clean(state)}"
+def _then(when: str, state: str, done: Sequence[str]) -> Iterator[str]:
+    yield f"  {when} {clean(state)}"
     if done:
         yield f"  done before:  {clean('; '.join(done))}"
 
 
-def _tail(console: Sequence[Line]) -> Iterator[str]:
-    last = [clean(line.text) for line in console[-TAIL:]]
-    yield f"  the console's last {len(last)} lines:" if last else "  the console stayed empty"
-    yield from (f"    | {line}" for line in last)  # never at a line's beginning, where CI systems look for commands
+def _tail(said: Sequence[str]) -> Iterator[str]:
+    """Each cut to the page, and never at a line's beginning, where CI systems look for commands."""
+    yield f"  the console's last {len(said)} lines:" if said else "  the console stayed empty"
+    room = max(page_width() - 6, 20)
+    for line in map(clean, said):
+        yield f"    | {line if len(line) <= room else line[: room - 1] + '…'}"
 
 
 def _drawn(found: Scene) -> Padding:

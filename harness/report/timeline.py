@@ -81,12 +81,15 @@ CONSOLE = "serial console"
 
 STATES = ("up", "state", "active", "stopped")  # keys that make an event a change of state
 SUBJECTS = ("nic", "bond", "endpoint", "device", "tap")  # of whom
-GOOD = {"up", "yes", "running"}
+GOOD = {"up", "yes", "running", "woken"}
 NAMES = {
     ("inject", "link"): "{} cable",
     ("device", "link"): "{} PHY",
     ("guest", "carrier"): "{} carrier",
     ("guest", "bond"): "{} active slave",
+    ("guest", "queue"): "{} TX queue, ours",
+    ("host", "queue"): "{} TX queue, ours at the host",
+    ("qmp", "queue"): "{} TX queue, kernel's",
 }
 
 
@@ -241,7 +244,7 @@ DRAWN: Mapping[tuple[str, str], Callable[[dict[str, Lane], Event], None]] = {
 
 RANKS = {
     "steps": 0, "injections": 1, CONSOLE: 2, "wire ": 3, "cable": 4, "PHY": 4, "carrier": 4, "active slave": 5,
-    QUEUE: 6, "QEMU": 8, "guest silent": 9,
+    QUEUE: 6, "TX queue": 6, "QEMU": 8, "guest silent": 9,
 }  # fmt: skip
 OTHERS = 7
 

@@ -13,12 +13,13 @@ from urllib.parse import quote
 
 from harness.judge.model import CheckResult, Verdict
 from harness.judge.records import Event, EvidenceError
-from harness.judge.seen import look
+from harness.judge.seen import Seen, look
 from harness.plan.model import Plan
 from harness.report import store
 from harness.report.around import Scene, everything, scene
 from harness.report.drawing import Picture, draw
 from harness.report.injections import Injection, injections
+from harness.report.moment import Moment, moment, waits_in_vain
 from harness.report.terminal import repeat
 from harness.report.timeline import Span, timeline
 
@@ -55,6 +56,8 @@ class CaseView:
     known_bug: str | None = None
     scene: Scene | None = None
     lines: Scene | None = None
+    moment: Moment | None = None  # where there is no scene
+    vain: tuple[str, ...] = ()  # waits
     pictures: tuple[Picture, ...] = ()
     injections: tuple[Injection, ...] = ()
     steps: tuple[Span, ...] = ()
@@ -111,27 +114,22 @@ def _with_evidence(plain: CaseView, plan: Plan, events: Sequence[Event], verdict
         begin, end = found.close
         pictures.append(draw(found, begin, end, f"close-up, {begin:.3f} s to {end:.3f} s"))
     steps = next((lane.spans for lane in found.lanes if lane.name == "steps"), [])
-    scenes = _scenes(plan, events, verdict, done)
-    return replace(
-        plain, pictures=tuple(pictures), injections=done, steps=tuple(steps), scene=scenes[0], lines=scenes[1]
-    )
-
-
-def _scenes(
-    plan: Plan, events: Sequence[Event], verdict: Verdict, done: Sequence[Injection]
-) -> tuple[Scene | None, Scene | None]:
-    """Around the first wrong line of the first check that did not hold, and all lines of its comparison."""
-    bad = [each for each, check in zip(plan.expect, verdict.checks, strict=False) if check.reached and not check.held]
-    if not bad:
-        return None, None
+    shown = replace(plain, pictures=tuple(pictures), injections=done, steps=tuple(steps), vain=waits_in_vain(events))
+    if verdict.word == "PASS":
+        return shown
     try:
-        seen = look(plan, events)
+        return _where_it_went_wrong(shown, look(plan, events), plan, verdict)
     except EvidenceError:
-        return None, None
-    for expect in bad:
-        if found := scene(expect, seen, done):
-            return found, everything(expect, seen, SHOWN_LINES)
-    return None, None
+        return shown
+
+
+def _where_it_went_wrong(shown: CaseView, seen: Seen, plan: Plan, verdict: Verdict) -> CaseView:
+    """With the first wrong line of the first check that did not hold, and all lines of its comparison; else with the moment."""
+    done = shown.injections
+    for expect, check in zip(plan.expect, verdict.checks, strict=False):
+        if check.reached and not check.held and (found := scene(expect, seen, done)):
+            return replace(shown, scene=found, lines=everything(expect, seen, SHOWN_LINES))
+    return replace(shown, moment=moment(seen, done))
 
 
 def _kernel(folder: Path, plan: Plan) -> str:

@@ -91,9 +91,18 @@ class Page:
     def until(self, script: str) -> None:
         """Wait until an expression is true."""
         deadline = time.monotonic() + DEADLINE
-        while not self.evaluate(script):
+        while not self._is(script):
             assert time.monotonic() < deadline, f"never true: {script}"
-            self.evaluate("new Promise(done => setTimeout(done, 20))")
+            time.sleep(0.02)
+
+    def _is(self, script: str) -> bool:
+        """Whether it is true; of a page that is being left nothing is."""
+        try:
+            return bool(self.evaluate(script))
+        except AssertionError as error:
+            if "navigated" not in str(error):
+                raise
+            return False
 
     def press(self, key: str) -> None:
         """A key of the keyboard: one character, or a name of KEYS."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -146,6 +147,38 @@ def test_links_and_queues_are_states_and_counts() -> None:
     assert lanes(found)["queue stopped: g dropped"] == 3
     wire = next(lane for lane in found.lanes if lane.name == "wire n0")
     assert (len(wire.above), len(wire.below)) == (20, 1)
+
+
+def test_a_queue_is_stopped_and_woken() -> None:
+    ours = [
+        event(1.0 + n, "guest", "queue", nic="n0", state=state, by="netpoll")
+        for n, state in enumerate(("stopped", "woken"))
+    ]
+    kernels = [event(1.5, "qmp", "queue", nic="n0", state="stopped", by="kernel", queue=0, why="driver", since=1.4)]
+    found = timeline(DELIVERED, run(send(10), ours, kernels, event(3.0, "wire", "frame", nic="n0", dir="out")))
+    spans = {lane.name: [(span.begin, span.label, span.style) for span in lane.spans] for lane in found.lanes}
+    assert spans["n0 TX queue, ours"] == [(1.0, "stopped", "down"), (2.0, "woken", "up")]
+    assert spans["n0 TX queue, kernel's"] == [(1.5, "stopped", "down")]
+    names = [lane.name for lane in found.lanes]
+    assert names.index("wire n0") < names.index("n0 TX queue, ours"), "what got out stands above why it did not"
+
+
+def test_without_lines_to_compare_the_page_shows_the_moment_and_waits_in_vain(tmp_path: Path) -> None:
+    planned, events = PARITY, run(event(9.9, "inject", "crash", how="nmi"))
+    vain = event(
+        12.0, "await", "timeout", what="panic", of="<b>end</b>", state=None, count=1, within=2.0, seen="count 0"
+    )
+    said = [event(1.0 + n, "console", "line", text=f"line {n} <i>") for n in range(7)]
+    folder = make(tmp_path, "inconclusive")
+    assert store.read_plan(folder).scenario == planned.scenario
+    every = sorted([*events[:-1], *said, vain], key=lambda each: float(each["t"]))
+    (folder / store.EVIDENCE).write_text(
+        "".join(json.dumps(each) + "\n" for each in [*every, events[-1] | {"t": 12.5}])
+    )
+    text = " ".join(Tags(html.write(tmp_path).read_text()).text.split())
+    assert "Waited in vain until 12.000 s for panic <b>end</b>: 2 s had passed, count 0" in text
+    assert "line 2 <i> line 3 <i> line 4 <i> line 5 <i> line 6 <i> At that time:" in text
+    assert "Done before: crash nmi at 9.900 s" in text
 
 
 @pytest.mark.parametrize(
