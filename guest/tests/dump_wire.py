@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from guest.netpoll.clients.debugnet.client import ENDED, Client
+from guest.netpoll.clients.debugnet.client import Client
 from guest.netpoll.clients.debugnet.dump import Dump
 from guest.netpoll.clients.debugnet.server import Server
 from guest.netpoll.clients.debugnet.wire import SERVER_PORT
@@ -31,6 +31,7 @@ class MemorySink:
     lines: list[str] = field(default_factory=list)
     ended: str = ""
     writes: int = 0
+    state: bytes = b""
 
     def write(self, offset: int, data: bytes) -> None:
         self.writes += 1
@@ -42,6 +43,12 @@ class MemorySink:
 
     def log(self, line: str) -> None:
         self.lines.append(line)
+
+    def keep(self, state: bytes) -> None:
+        self.state = state
+
+    def kept(self) -> bytes:
+        return self.state
 
     def finish(self, length: int, name: str, *, exact: bool) -> None:
         if exact:
@@ -138,7 +145,7 @@ class Wire:
     def step(self) -> None:
         """Everybody once, then a moment passes."""
         for datagram in self.client.poll(self.now):
-            self._send(True, self.client.port, datagram)
+            self._send(True, self.client.port or SERVER_PORT, datagram)
         self.now += STEP
         self._deliver()
         for port in list(self._ports):
@@ -149,6 +156,6 @@ class Wire:
     def run(self, seconds: float = 3600, until: Callable[[], bool] | None = None) -> None:
         """Until the client has ended, or `until`. Fails when that takes too long."""
         end = self.now + seconds
-        while self.client.state not in ENDED and not (until and until()):
+        while not self.client.ended and not (until and until()):
             assert self.now < end, f"the dump has not ended: {self.client.state}, {self.client.counts}"
             self.step()

@@ -165,7 +165,10 @@ def _add_netdump(commands: Commands) -> None:
         "--protocol", choices=("debugnet", "netdump"), default="debugnet", help="FreeBSD's (default), Red Hat's"
     )
     parser.add_argument("--path", default="", metavar="FOLDER", help="debugnet: where, below the server's folder")
-    parser.add_argument("--panic", default="", metavar="TEXT", help="debugnet: the header's panic string")
+    parser.add_argument(
+        "--panic", default="", metavar="TEXT", help="the header's panic string; netdump: for SHOW_STATE"
+    )
+    parser.add_argument("--magic", type=_magic, metavar="HEX", help="netdump: 64 bits that requests must have (random)")
     parser.add_argument(
         "--patience", type=_seconds, default=600.0, metavar="S", help="give up after S of silence (600)"
     )
@@ -176,6 +179,10 @@ def _add_netdump(commands: Commands) -> None:
 def _add_netdump_server(commands: Commands) -> None:
     parser = _command(commands, "netdump-server", netdump_server, "take dumps of crashed machines into a folder")
     parser.add_argument("--dir", type=Path, required=True, metavar="FOLDER", help="where they go; it must be there")
+    parser.add_argument(
+        "--protocol", choices=("debugnet", "netdump"), default="debugnet", help="FreeBSD's (default), Red Hat's"
+    )
+    parser.add_argument("--magic", type=_magic, metavar="HEX", help="netdump: only of machines whose START has it")
     parser.add_argument("--limit", type=_natural, default=1 << 36, metavar="BYTES", help="of one dump (64 GiB)")
     parser.add_argument("--dumps", type=_natural, default=16, metavar="N", help="at a time (16)")
     parser.add_argument("--idle", type=_seconds, default=600.0, metavar="S", help="a client silent for S is gone (600)")
@@ -217,6 +224,16 @@ def _natural(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
     return int(text)
+
+
+def _magic(text: str) -> int:
+    try:
+        magic = int(text, 16)
+    except ValueError:
+        magic = -1
+    if not 0 <= magic < 1 << 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a hexadecimal number of 64 bits")
+    return magic
 
 
 def _seconds(text: str) -> float:

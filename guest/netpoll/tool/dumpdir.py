@@ -25,6 +25,7 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_PATH = 1024
 RESERVE = 4096  # bytes kept back, so that a full disk can still be told about in the log
+MAX_STATE = 1 << 20
 MAX_SAME = 1000  # dumps of one address in one second
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
@@ -149,10 +150,10 @@ def _kept(folder: int, name: int) -> Kept:
     return Kept.NOTHING if PARTIAL in names else Kept.COMPLETE
 
 
-def _read(folder: int, name: str) -> bytes:
+def _read(folder: int, name: str, size: int = 4096) -> bytes:
     fd = os.open(name, os.O_RDONLY | FILE | os.O_NONBLOCK, dir_fd=folder)
     try:
-        return os.read(fd, 4096)
+        return os.read(fd, size)
     finally:
         os.close(fd)
 
@@ -199,6 +200,21 @@ class DumpFile:
         with contextlib.suppress(OSError):
             os.write(self._log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n".encode())
 
+    def keep(self, state: bytes) -> None:
+        """Under its name at once or not at all."""
+        with contextlib.suppress(OSError):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink("state.new", dir_fd=self._folder)
+            _write(self._folder, "state.new", state)
+            os.rename("state.new", "state", src_dir_fd=self._folder, dst_dir_fd=self._folder)
+
+    def kept(self) -> bytes:
+        """Empty if there is none."""
+        try:
+            return _read(self._folder, "state", MAX_STATE)
+        except OSError:
+            return b""
+
     def finish(self, length: int, name: str, *, exact: bool) -> None:
         """On the disk, then under its name. Raises SinkError."""
         try:
@@ -220,7 +236,7 @@ class DumpFile:
         if partial:
             with contextlib.suppress(OSError):
                 self._name(PARTIAL)
-        self._close(f"ends early, as {name}: {why}")
+        self._close(f"ends early, as {name}: {why}", resumable=not partial)
 
     def _name(self, name: str) -> None:
         os.rename(INCOMPLETE, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
@@ -229,9 +245,10 @@ class DumpFile:
         self.log(f"the dump {what}")
         self._say(f"{self.where}: the dump {what}")
 
-    def _close(self, what: str) -> None:
-        with contextlib.suppress(OSError):
-            os.unlink("reserve", dir_fd=self._folder)
+    def _close(self, what: str, *, resumable: bool = False) -> None:
+        for name in ("reserve", "state") if not resumable else ("reserve",):
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=self._folder)
         self._tell(what)
         for fd in (self._fd, self._log, self._folder):
             os.close(fd)

@@ -10,31 +10,30 @@ import argparse
 import errno
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 
+from guest.netpoll.clients.debugnet import client as debugnet
 from guest.netpoll.clients.debugnet import kdh
-from guest.netpoll.clients.debugnet.client import ENDED, Client, State, Tuning
 from guest.netpoll.clients.debugnet.wire import CLIENT_PORT, SERVER_PORT
 from guest.netpoll.clients.dump.sources import FileSource, Source, StreamSource
+from guest.netpoll.clients.netdump import client as redhat
+from guest.netpoll.clients.netdump.memory import Memory, VmcoreMemory
+from guest.netpoll.clients.netdump.wire import PORT
+from guest.netpoll.clients.vmcore import source as vmcore
 from guest.netpoll.core import Netpoll
 from guest.netpoll.poll import netpoll_set_trap
 from guest.netpoll.send import netpoll_send_udp_batch
-from guest.netpoll.tool.progress import Progress
+from guest.netpoll.tool.progress import Dumping, Progress
 from guest.netpoll.tool.resolve import resolve, use
 from guest.netpoll.tool.session import Session, say, session
 
 DEBUGNET = CLIENT_PORT, SERVER_PORT
 
 
-def netdump(arguments: argparse.Namespace) -> bool:
-    """The command. Raises OptionError, SetupError, OSError (the file)."""
-    with memory(arguments.vmcore) as source:
-        return _debugnet(arguments, source)
-
-
 @contextmanager
-def memory(path: str) -> Iterator[Source]:
+def open_source(path: str) -> Iterator[Source]:
     """The source that `path` is: - is standard input. Raises OSError."""
     if path == "-":
         os.set_blocking(0, False)
@@ -74,39 +73,68 @@ def header(panic: str, length: int) -> bytes:
     )
 
 
-def _debugnet(arguments: argparse.Namespace, source: Source) -> bool:
-    clients: list[Client] = []
+def _debugnet(arguments: argparse.Namespace, np: Netpoll, source: Source) -> Dumping:
+    return debugnet.Client(
+        source,
+        lambda length: header(arguments.panic, length),
+        room=np.max_payload,
+        name=int.from_bytes(os.urandom(4)) | 1,
+        path=arguments.path,
+        tuning=debugnet.Tuning(patience=arguments.patience),
+    )
+
+
+def _netdump(arguments: argparse.Namespace, memory: Memory) -> Dumping:
+    return redhat.Client(
+        memory,
+        magic=int.from_bytes(os.urandom(8)) if arguments.magic is None else arguments.magic,
+        name=int.from_bytes(os.urandom(4)) | 1,
+        state=arguments.panic,
+        tuning=redhat.Tuning(patience=arguments.patience),
+    )
+
+
+def netdump(arguments: argparse.Namespace) -> bool:
+    """The command. Raises OptionError, SetupError, OSError (the file), VmcoreError (netdump: it is no ELF vmcore)."""
+    if arguments.protocol == "debugnet":
+        with open_source(arguments.vmcore) as source:
+            return dump(arguments, DEBUGNET, lambda np: _debugnet(arguments, np, source))
+    if arguments.vmcore == "-":
+        raise ValueError(
+            "--protocol netdump gives out the pages that are asked for: --vmcore must be a file, not a stream"
+        )
+    with closing(vmcore.FileSource(Path(arguments.vmcore))) as core:
+        memory = VmcoreMemory(core)
+        return dump(arguments, (PORT, PORT), lambda _: _netdump(arguments, memory))
+
+
+def dump(arguments: argparse.Namespace, ports: tuple[int, int], make: Callable[[Netpoll], Dumping]) -> bool:
+    """Send it all; `ports` are presets. Raises OptionError, SetupError, DeviceGone."""
+    clients: list[Dumping] = []
 
     def rx_hook(_np: Netpoll, port: int, data: bytes) -> None:
         for client in clients:
             client.receive(data, port, time.monotonic())
 
-    with session(arguments, "netdump", rx_hook, DEBUGNET) as current:
+    with session(arguments, "netdump", rx_hook, ports) as current:
         resolve(current)
         netpoll_set_trap(current.np.net, 1)
-        client = Client(
-            source,
-            lambda length: header(arguments.panic, length),
-            room=current.np.max_payload,
-            name=int.from_bytes(os.urandom(4)) | 1,
-            path=arguments.path,
-            tuning=Tuning(patience=arguments.patience),
-        )
+        client = make(current.np)
         clients.append(client)
         say(arguments.quiet, f"dumping {arguments.vmcore}: {current.np!r}")
         serve(current, client, Progress(arguments.progress), arguments.timeout)
-    return client.state is State.DONE
+    return client.done
 
 
-def serve(current: Session, client: Client, progress: Progress, timeout: float | None) -> None:
+def serve(current: Session, client: Dumping, progress: Progress, timeout: float | None) -> None:
     """Until the dump has ended, the user ends it, or time is up. Raises DeviceGone."""
     np = current.np
-    server_port = np.remote_port
+    well_known = np.remote_port
     end = float("inf") if timeout is None else time.monotonic() + timeout
     progress.begin(time.monotonic())
-    while client.state not in ENDED and not current.stop.requested and (now := time.monotonic()) < end:
+    while not client.ended and not current.stop.requested and (now := time.monotonic()) < end:
         out = client.poll(now)
-        port = server_port if client.state is State.HERALD else client.port
+        port = well_known if client.port is None else client.port
         if port != np.remote_port:
             np.remote_port = port
             use(np, np.remote_mac)

@@ -17,17 +17,21 @@ from guest.netpoll.clients.debugnet.dump import Dump
 from guest.netpoll.clients.debugnet.server import Key, Limits, Server
 from guest.netpoll.clients.debugnet.wire import CLIENT_PORT, SERVER_PORT
 from guest.netpoll.clients.netconsole.client import source_of
+from guest.netpoll.clients.netdump import server as redhat
+from guest.netpoll.clients.netdump.wire import PORT
 from guest.netpoll.clients.sysrq import Peer
 from guest.netpoll.core import Netpoll, netpoll_cleanup, netpoll_setup
 from guest.netpoll.poll import netpoll_set_trap
 from guest.netpoll.send import netpoll_send_udp_batch
 from guest.netpoll.tool.dumpdir import DumpDir
+from guest.netpoll.tool.netdump_pull import PullCollector
 from guest.netpoll.tool.session import Session, say, session
 from guest.netpoll.txq import netpoll_queue
 
 PORTS = range(32768, 61000)  # the kernel's own ephemeral ports (ip_local_port_range)
 MOST_HERALDS = 256  # waiting to be looked at: further ones are for later
 TICK = 1.0
+FAREWELL = 1.0  # seconds: a last acknowledgement may have to be repeated
 
 
 @dataclass(slots=True)
@@ -107,20 +111,18 @@ class Collector:
 
     def wait(self, now: float) -> float:
         """Seconds until work() is due, if nothing is received before."""
-        return min((line.dump.wait(now) for line in self._lines.values()), default=TICK)
+        return min(
+            (line.dump.wait(now) for line in self._lines.values()), default=TICK
+        )  # inf: nothing is owed to anybody
 
 
 def netdump_server(arguments: argparse.Namespace) -> bool:
     """The command. Raises OptionError, SetupError, OSError (the folder)."""
-
-    def tell(line: str) -> None:
-        print(f"netdump-server: {line}", flush=True)
-
     store = DumpDir(arguments.dir, tell)
-    server = Server(store, tell, Limits(size=arguments.limit, dumps=arguments.dumps, idle=arguments.idle))
-    collector = Collector(server)
+    collector, ports = _collector(arguments, store)
+    server = collector.server
     try:
-        with session(arguments, "netdump-server", collector.rx_hook, (SERVER_PORT, CLIENT_PORT)) as current:
+        with session(arguments, "netdump-server", collector.rx_hook, ports) as current:
             netpoll_set_trap(current.np.net, 1)
             say(arguments.quiet, f"dumps go to {arguments.dir}: {current.np!r}")
             done = serve(current, collector, arguments.timeout, arguments.count)
@@ -131,12 +133,28 @@ def netdump_server(arguments: argparse.Namespace) -> bool:
     return done
 
 
-def serve(current: Session, collector: Collector, timeout: float | None, count: int | None) -> bool:
+def tell(line: str) -> None:
+    """For whoever runs the server."""
+    print(f"netdump-server: {line}", flush=True)
+
+
+def _collector(arguments: argparse.Namespace, store: DumpDir) -> tuple[Collector | PullCollector, tuple[int, int]]:
+    """And the ports that are presets."""
+    sizes = {"size": arguments.limit, "dumps": arguments.dumps}
+    if arguments.protocol == "netdump":
+        limits = redhat.Limits(**sizes, idle=arguments.idle)
+        return PullCollector(redhat.Server(store, tell, limits, magic=arguments.magic)), (PORT, PORT)
+    return Collector(Server(store, tell, Limits(**sizes, idle=arguments.idle))), (SERVER_PORT, CLIENT_PORT)
+
+
+def serve(current: Session, collector: Collector | PullCollector, timeout: float | None, count: int | None) -> bool:
     """Until stopped, or `count` dumps are complete; False when time ran out before. Raises DeviceGone."""
     end = float("inf") if timeout is None else time.monotonic() + timeout
-    tick = now = time.monotonic()
+    tick = now = enough = time.monotonic()
     while not current.stop.requested and now < end:
-        if count is not None and collector.server.finished >= count:
+        if count is None or collector.server.finished < count or collector.wait(now) < float("inf"):
+            enough = now
+        elif now - enough >= FAREWELL:
             return True
         current.serve(max(0.0, min(collector.wait(now), tick + TICK - now, end - now)))
         now = time.monotonic()

@@ -5,38 +5,69 @@ In: a client, the time. Out: lines. The one rule: a line is short, whole and flu
 
 from __future__ import annotations
 
-from guest.netpoll.clients.debugnet.client import Client, State
+import enum
+from collections import Counter
+from typing import Protocol
 
 MIB = 1 << 20
 
 
+class Dumping(Protocol):
+    """What both protocols' clients are."""
+
+    counts: Counter[str]
+    sent: int
+    why: str
+    port: int | None
+
+    @property
+    def state(self) -> enum.Enum: ...
+
+    @property
+    def ended(self) -> bool: ...
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def total(self) -> int: ...
+
+    @property
+    def resent(self) -> int: ...
+
+    def receive(self, data: bytes, port: int, now: float, /) -> None: ...
+
+    def poll(self, now: float) -> list[bytes]: ...
+
+    def wait(self, now: float) -> float: ...
+
+
 class Progress:
-    """`every` seconds, 0 for the last line alone."""
+    """`every` seconds, and when the state changes; 0 for the last line alone."""
 
     def __init__(self, every: float) -> None:
         self._every = every
         self._began = self._told = 0.0
-        self._state: State | None = None
+        self._state: enum.Enum | None = None
 
     def begin(self, now: float) -> None:
         """The clock starts."""
         self._began = self._told = now
 
-    def tell(self, client: Client, now: float) -> None:
-        """When it is time, or the state has changed."""
-        changed = client.state is not self._state and client.state is State.HERALD
-        if changed or (self._every and now - self._told >= self._every):
-            self._told = now
-            print(f"netdump: {client.state.value}, {self._figures(client, now)}", flush=True)
-        self._state = client.state
+    def tell(self, client: Dumping, now: float) -> None:
+        """When it is time."""
+        if self._every and (now - self._told >= self._every or client.state is not self._state):
+            self._told, self._state = now, client.state
+            print(f"netdump: {client.state.value}, {_figures(client, now - self._began)}", flush=True)
 
-    def end(self, client: Client, now: float) -> None:
+    def end(self, client: Dumping, now: float) -> None:
         """How it ended."""
         why = f" ({client.why})" if client.why else ""
-        print(f"netdump: {client.state.value}{why}, {self._figures(client, now)}, {dict(client.counts)}", flush=True)
+        counts = {what: count for what, count in client.counts.items() if count}
+        print(f"netdump: {client.state.value}{why}, {_figures(client, now - self._began)}, {counts}", flush=True)
 
-    def _figures(self, client: Client, now: float) -> str:
-        seconds = max(now - self._began, 1e-9)
-        of = f" of {client.source.length / MIB:.1f}" if client.source.repeatable else ""
-        resent = client.counts["resent_fast"] + client.counts["resent_late"]
-        return f"{client.bytes / MIB:.1f} MiB{of} in {seconds:.1f} s, {client.bytes / MIB / seconds:.2f} MiB/s, {resent} resent"
+
+def _figures(client: Dumping, seconds: float) -> str:
+    done = client.sent / MIB
+    of = f" of {client.total / MIB:.1f}" if client.total else ""
+    return f"{done:.1f} MiB{of} in {seconds:.1f} s, {done / max(seconds, 1e-9):.2f} MiB/s, {client.resent} resent"

@@ -21,7 +21,6 @@ from guest.netpoll.clients.debugnet.wire import (
     HEADER,
     HEADER_LEN,
     MAX_DATA,
-    SERVER_PORT,
     SPREAD,
     Answer,
     Message,
@@ -43,9 +42,6 @@ class State(enum.Enum):
     FINISHING = "finishing"
     DONE = "done"
     FAILED = "failed"
-
-
-ENDED = (State.DONE, State.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +78,10 @@ class Client:
         self.source = source
         self.tuning = tuning or Tuning()
         self.state = State.HERALD
-        self.port = SERVER_PORT
+        self.port: int | None = None  # where datagrams go; None: the port that the server was configured with
         self.why = ""
         self.counts: Counter[str] = Counter()
-        self.bytes = 0
+        self.sent = 0
         self.ours = False  # the server is one of ours
         self._header = header
         self._chunk = min(room - HEADER_LEN, MAX_DATA)
@@ -103,11 +99,31 @@ class Client:
         self._heard = float("-inf")
         self._last_words = 0
 
+    @property
+    def ended(self) -> bool:
+        """Nothing more will be sent."""
+        return self.state in (State.DONE, State.FAILED)
+
+    @property
+    def done(self) -> bool:
+        """The server has all of it."""
+        return self.state is State.DONE
+
+    @property
+    def total(self) -> int:
+        """Bytes of the file, 0 for a stream, which ends when it ends."""
+        return self.source.length if self.source.repeatable else 0
+
+    @property
+    def resent(self) -> int:
+        """Datagrams sent again."""
+        return self.counts["resent_fast"] + self.counts["resent_late"] + self.counts["probes"]
+
     # -- what arrives
 
     def receive(self, data: bytes, port: int, now: float) -> None:
         """One datagram of the server's, from its `port`. Never raises, whatever the bytes."""
-        if self.state in ENDED:
+        if self.ended:
             return
         try:
             answer = parse_answer(data)
@@ -161,7 +177,7 @@ class Client:
 
     def poll(self, now: float) -> list[bytes]:
         """The datagrams to send now, to `port`."""
-        if self.state in ENDED:
+        if self.ended:
             return []
         if self._heard < 0 or not (self._flight.sent or self.state is State.HERALD):
             self._heard = now  # nothing is owed to us
@@ -196,7 +212,7 @@ class Client:
 
     def _ask_again(self, now: float) -> list[bytes]:
         """Is the server there, and does it know us? KDH and FINISHED under way are made anew after its answer."""
-        self.state, self.port, self._asked = State.HERALD, SERVER_PORT, self._next()
+        self.state, self.port, self._asked = State.HERALD, None, self._next()
         self._flight.drop_controls()
         return self._herald(now)
 
@@ -238,7 +254,7 @@ class Client:
             datagram = pack(3, seqno, offset, len(data), 0) + data  # Type.VMCORE
             flight.put(seqno, datagram, offset + len(data), now)
             out.append(datagram)
-            self.bytes += len(data)
+            self.sent += len(data)
 
     def _pull(self) -> tuple[int, bytes] | None:
         try:

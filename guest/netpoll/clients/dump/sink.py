@@ -31,6 +31,12 @@ class Sink(Protocol):
     def log(self, line: str) -> None:
         """A line of the dump's log, which never fails the dump."""
 
+    def keep(self, state: bytes) -> None:
+        """Replace the note that resuming needs; best effort."""
+
+    def kept(self) -> bytes:
+        """That note, of a dump that goes on; empty if there is none."""
+
     def finish(self, length: int, name: str, *, exact: bool) -> None:
         """The file is whole, at least (or exactly) `length` bytes long, and gets its `name`. Raises SinkError."""
 
