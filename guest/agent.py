@@ -220,6 +220,7 @@ class Agent:
             link = self.links.find(lambda link, name=name: link.name == name)  # type: ignore[misc]
             if link is not None:
                 self._channel.emit("carrier", nic=id_, up=link.carrier)
+        self.endpoints.carriers()
 
     def _name(self, id_: str) -> str:
         if id_ not in self._names:
@@ -319,6 +320,15 @@ class Agent:
 
     def op_np_open(self, **endpoint: Any) -> dict[str, Any]:
         return self.endpoints.open(endpoint, [self._name(device) for device in endpoint["devices"]])
+
+    def op_pmd_open(self, **endpoint: Any) -> dict[str, Any]:
+        """An endpoint over NICs that our drivers take from the kernel: what the monitor says of their interfaces is no news any more."""
+        names = [self._name(nic) for nic in endpoint["nics"]]
+        for name in names:
+            self._ids.pop(name, None)
+        opened = self.endpoints.open(endpoint, names)
+        self.endpoints.carriers()
+        return opened
 
     def op_np_send(self, endpoint: str, label: str, background: bool = False, **shape: Any) -> None:
         work = partial(self.endpoints.send, endpoint, label, **shape)

@@ -18,12 +18,13 @@ from typing import Any
 
 from guest.client import Client, Emit
 from guest.netpoll.bonding import Bond, BondParams, Mode, partner_mode
-from guest.netpoll.bonding.params import LacpRate
+from guest.netpoll.bonding.params import LacpRate, parse_options
 from guest.netpoll.drivers.af_packet import AfPacketDevice
 from guest.netpoll.drivers.af_packet_ring import AfPacketRingDevice
 from guest.netpoll.drivers.dgram import DgramDevice
+from guest.netpoll.drivers.pmd.probe import probe_interface
 from guest.netpoll.loop import Loop
-from guest.netpoll.netdevice import Net, NetDevice, register_netdev
+from guest.netpoll.netdevice import Net, NetdevEvent, NetDevice, register_netdev
 from guest.netpoll.skbuff import SkBuff
 
 QUEUE_CHANGES = 200  # of one device's queue that are told; its counters tx_stopped and tx_woken count all
@@ -45,7 +46,9 @@ class Endpoints:
         self._net = Net()
         self._net.ptype_all.append(self._passed)
         self._net.queue_chain.append(self._queue_changed)
+        self._net.netdev_chain.append(self._device_changed)
         self._ids: dict[str, str] = {}  # the testcase's name of each device
+        self._told: dict[str, str] = {}  # of those that the kernel does not drive
         self._changes: Counter[str] = Counter()
         self._endpoints: dict[str, Client] = {}
         self._devices: dict[tuple[str, ...], NetDevice] = {}
@@ -57,7 +60,7 @@ class Endpoints:
     def open(self, plan: Mapping[str, Any], interfaces: Sequence[str]) -> dict[str, Any]:
         """Set an endpoint up on one interface, or on several joined by our own bonding device."""
         with self._setup:
-            self._ids.update(zip(interfaces, plan.get("devices", ()), strict=False))
+            self._ids.update(zip(interfaces, plan.get("nics") or plan.get("devices", ()), strict=False))
             dev = self._device(tuple(interfaces), plan)
             endpoint = Client(self._net, plan, dev, self._emit)
             self._endpoints[endpoint.id] = endpoint
@@ -70,6 +73,9 @@ class Endpoints:
             slaves = [self._driver(name, plan) for name in interfaces]
             for slave in slaves:
                 register_netdev(slave)
+            if plan.get("stack") == "pmd":
+                self._devices[interfaces] = self._poll_mode(slaves, plan)
+                return self._devices[interfaces]
             guest_mode = plan["bond_mode"]
             self._devices[interfaces] = slaves[0] if guest_mode is None else self._bond(slaves, guest_mode)
         return self._devices[interfaces]
@@ -77,6 +83,8 @@ class Endpoints:
     def _driver(self, name: str, plan: Mapping[str, Any]) -> NetDevice:
         if name in self._sockets:
             return DgramDevice(self._net, name, bytes.fromhex(plan["local_mac"].replace(":", "")), self._sockets[name])
+        if plan.get("stack") == "pmd":
+            return probe_interface(self._net, name)
         if plan["driver"] == "ring":
             return AfPacketRingDevice(self._net, name, tx_ring=TX_RING, rx_ring=RX_RING, qdisc_bypass=self._bypass)
         return AfPacketDevice(self._net, name, qdisc_bypass=self._bypass, sndbuf=plan["sndbuf"] or 0, rcvbuf=RCVBUF)
@@ -89,6 +97,30 @@ class Endpoints:
         for slave in slaves:
             bond.enslave(slave)
         return bond
+
+    def _poll_mode(self, slaves: Sequence[NetDevice], plan: Mapping[str, Any]) -> NetDevice:
+        """The NIC that our driver drives, or a bond of ours over several; who else would tell of their carrier than we."""
+        self._told.update({slave.name: self._ids[slave.name] for slave in slaves})
+        if not plan["bond"]:
+            return slaves[0]
+        names = {id_: name for name, id_ in self._ids.items()}
+        options = {key: names.get(str(value), value) for key, value in plan["bond"].items()}
+        bond = Bond(self._net, plan["devices"][0], parse_options(options))
+        self._ids[bond.name] = self._told[bond.name] = bond.name
+        register_netdev(bond)
+        for slave in slaves:
+            bond.enslave(slave)
+        return bond
+
+    def _device_changed(self, event: NetdevEvent, dev: NetDevice) -> None:
+        if event is NetdevEvent.CHANGE and dev.name in self._told:
+            self._emit("carrier", nic=self._told[dev.name], up=dev.carrier)
+
+    def carriers(self) -> None:
+        """Tell the carrier of each device that no kernel tells of, as it is now."""
+        for name, id_ in self._told.items():
+            dev = self._net.dev_get_by_name(name)
+            self._emit("carrier", nic=id_, up=dev is not None and dev.carrier)
 
     def _serve(self) -> None:
         if self._thread is None:

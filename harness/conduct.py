@@ -74,7 +74,7 @@ async def settle(case: Case) -> None:
     await asyncio.gather(*case.fired)
     if not case.crashed:
         for endpoint in case.plan.endpoints:
-            if endpoint.at == "guest" and endpoint.stack == "netpoll":
+            if endpoint.at == "guest" and endpoint.ours:
                 await case.machine.alive(case.machine.agent.ask("np_counters"), 20, "the guest's counters")
                 break
     if not case.gone:

@@ -181,7 +181,7 @@ def _silence(seen: Seen) -> CheckResult:
 
 def _voices(seen: Seen, over: float) -> list[str]:
     """Frames of our own stack: the guest's user space must be dead."""
-    flows = {seen.flow(end.id): end.id for end in seen.plan.endpoints if end.at == "guest" and end.stack == "netpoll"}
+    flows = {seen.flow(end.id): end.id for end in seen.plan.endpoints if end.at == "guest" and end.ours}
     late = [frame for frame in _from_guest(seen) if frame.t > over + SETTLE and frame.flow in flows]
     return [f"{flows[frame.flow]} still sends at {at(frame.t)}" for frame in late if frame.flow]
 

@@ -63,6 +63,12 @@ def nics_behind(scenario: Scenario, device: str) -> tuple[str, ...]:
     return bond.slaves if bond else (device,)
 
 
+def poll_mode_nics(scenario: Scenario) -> frozenset[str]:
+    """The NICs that a driver of ours takes from the kernel."""
+    devices = {end.device for end in scenario.endpoints.values() if end.stack == "pmd"}
+    return frozenset(nic for device in devices for nic in nics_behind(scenario, device))
+
+
 def nobody(scenario: Scenario) -> dict[str, str | int]:
     """IP address, port and MAC that no endpoint of the testcase has (RFC 5737 TEST-NET-3)."""
     ips, ports = ({of(scenario, name) for name in scenario.endpoints} for of in (ip_of, port_of))

@@ -98,6 +98,8 @@ _HOOKS: tuple[tuple[str, Callable[[EndpointPlan], bool]], ...] = (
 
 def _ours(endpoint: EndpointPlan) -> Iterator[str]:
     yield f"our stack, drop routine: {endpoint.on_drop}"
+    if endpoint.stack == "pmd":
+        yield "driver: our own"
     if endpoint.driver != "af_packet":
         yield f"driver: {endpoint.driver}"
     if endpoint.sndbuf is not None:

@@ -71,7 +71,7 @@ class EndpointPlan(Frozen):
 
     id: str
     at: Literal["guest", "host"]
-    stack: Literal["kernel", "netpoll"]
+    stack: Literal["kernel", "netpoll", "pmd"]
     devices: tuple[str, ...] = Field(strict=False)
     peer: str
     local_ip: str
@@ -90,6 +90,11 @@ class EndpointPlan(Frozen):
     echo: bool = False
     trap: bool = False
     sysrq: bool = False
+
+    @property
+    def ours(self) -> bool:
+        """On our stack, whosoever drives the NIC."""
+        return self.stack != "kernel"
 
     def options(self, dev: str) -> str:
         """The option string of netpoll_parse_options for this endpoint on interface `dev`."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 BRIDGE = "pb0"  # q35's bus of conventional PCI devices: harness.testbed.qemu
+POLL_MODE = ("e1000", "tg3")  # there is a driver of ours for these (guest.netpoll.drivers.pmd)
 NONE: Mapping[str, str | bool] = MappingProxyType({})
 
 
@@ -39,6 +40,11 @@ class Model:
     def served(self) -> bool:
         """Whether a process of ours is the device."""
         return self.ours is not None
+
+    @property
+    def poll_mode(self) -> bool:
+        """Whether there is a driver of ours for it."""
+        return self.word in POLL_MODE
 
 
 def _virtio(word: str, note: str, express: bool = True, **properties: str | bool) -> Model:

@@ -6,16 +6,17 @@ driver or no carrier is the testbed's failure, so those waits are required; the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from harness.plan.addresses import nic_mac
+from harness.plan.addresses import nic_mac, nics_behind, poll_mode_nics
 from harness.plan.crashes import crash_module, crash_sysctl
 from harness.plan.device import device_add, device_add_served
 from harness.plan.machine import watchdog
 from harness.plan.model import Action, AddTap, Ask, Await, EndpointPlan, Host, NicPlan, Qmp, Serve, Stage
 from harness.plan.nics import MODELS
-from harness.scenario.model import Bond, Scenario
+from harness.scenario.model import Scenario
 
+TAKE = 30.0  # seconds: a NIC changes its driver, and its link comes
 BIND, CARRIER = 30.0, 30.0  # seconds; under emulation a NIC binds in 0.7 s and an e1000 has carrier after 2.3 s
 
 OURS = {
@@ -42,12 +43,13 @@ def setup_stage(scenario: Scenario, nics: Sequence[NicPlan], endpoints: Sequence
         *crash_module(scenario),
         *(action for nic in nics for action in plug(nic, scenario.guest.nics[nic.id].properties, endpoints)),
         *(Ask(op="nic_wait", args={"id": nic.id, "mac": nic.mac, "driver": nic.driver}, within=BIND) for nic in nics),
-        *(ask for name, bond in scenario.guest.bonds.items() for ask in _bond(name, bond, scenario)),
+        *(ask for name in _devices(scenario.guest.bonds, scenario) for ask in _bond(name, scenario)),
         *_standalone_up(scenario, nics),
-        *(_carrier(name) for name in (*scenario.guest.nics, *scenario.guest.bonds)),
+        *(_carrier(name) for name in _devices((*scenario.guest.nics, *scenario.guest.bonds), scenario)),
         *_sysctl(scenario),
         *watchdog(scenario.guest),
-        *_open(nics, endpoints),
+        *_open(scenario, nics, endpoints),
+        *(_carrier(name) for name in (*scenario.guest.nics, *scenario.guest.bonds) if _poll_mode(name, scenario)),
     )
     return Stage(step=0, title="set-up", actions=actions)
 
@@ -69,8 +71,19 @@ def plug(
     )
 
 
-def _bond(name: str, bond: Bond, scenario: Scenario) -> tuple[Ask, ...]:
+def _poll_mode(device: str, scenario: Scenario) -> bool:
+    """A NIC that a driver of ours takes, or a bond of such, which is ours, too."""
+    return poll_mode_nics(scenario).issuperset(nics_behind(scenario, device))
+
+
+def _devices(names: Iterable[str], scenario: Scenario) -> list[str]:
+    """Those that the kernel drives."""
+    return [name for name in names if not _poll_mode(name, scenario)]
+
+
+def _bond(name: str, scenario: Scenario) -> tuple[Ask, ...]:
     """Our agent knows which interface each NIC became and hears of a bond that it made; others need MACs, and it is told."""
+    bond = scenario.guest.bonds[name]
     args = {"id": name, "mode": bond.mode, "slaves": list(bond.slaves), "miimon": bond.miimon}
     args["options"] = dict(bond.options)
     if (via := scenario.guest.channel) == "agent":
@@ -80,8 +93,8 @@ def _bond(name: str, bond: Bond, scenario: Scenario) -> tuple[Ask, ...]:
 
 
 def _standalone_up(scenario: Scenario, nics: Sequence[NicPlan]) -> Iterator[Ask]:
-    """Slaves are brought up by their bond."""
-    slaves = {slave for bond in scenario.guest.bonds.values() for slave in bond.slaves}
+    """Slaves are brought up by their bond, and what we drive ourselves by our driver."""
+    slaves = {slave for bond in scenario.guest.bonds.values() for slave in bond.slaves} | poll_mode_nics(scenario)
     for nic in nics:
         if nic.id not in slaves:
             mtu = {} if nic.mtu is None else {"mtu": nic.mtu}
@@ -98,7 +111,7 @@ def _sysctl(scenario: Scenario) -> Iterator[Ask]:
         yield Ask(op="sysctl", args={"values": values})
 
 
-def _open(nics: Sequence[NicPlan], endpoints: Sequence[EndpointPlan]) -> Iterator[Action]:
+def _open(scenario: Scenario, nics: Sequence[NicPlan], endpoints: Sequence[EndpointPlan]) -> Iterator[Action]:
     taps = {nic.id: nic.tap for nic in nics}
     for endpoint in endpoints:
         if endpoint.at == "host":
@@ -106,6 +119,15 @@ def _open(nics: Sequence[NicPlan], endpoints: Sequence[EndpointPlan]) -> Iterato
             yield Host(op="np_open", args={**endpoint.model_dump(mode="json"), "taps": listens})
     for endpoint in endpoints:
         if endpoint.at == "guest":
-            kernel = endpoint.stack == "kernel"
-            args = endpoint.model_dump(mode="json", exclude=OURS if kernel else None)
-            yield Ask(op="netconsole_open" if kernel else "np_open", args=args)
+            args = endpoint.model_dump(mode="json", exclude=None if endpoint.ours else OURS)
+            if endpoint.stack == "pmd":
+                yield Ask(op="pmd_open", args={**args, **_below(endpoint.devices[0], scenario)}, within=TAKE)
+            else:
+                yield Ask(op="np_open" if endpoint.ours else "netconsole_open", args=args)
+
+
+def _below(device: str, scenario: Scenario) -> dict[str, object]:
+    """The NICs that a poll-mode endpoint takes, and how a bond of ours joins them."""
+    bond = scenario.guest.bonds.get(device)
+    options = {} if bond is None else {"mode": bond.mode, "miimon": bond.miimon, **bond.options}
+    return {"nics": list(nics_behind(scenario, device)), "bond": options}

@@ -13,6 +13,7 @@ from itertools import combinations
 from harness.plan.addresses import ip_of, nic_mac, port_of
 from harness.plan.nics import MODELS
 from harness.scenario.checks_expect import check_expect
+from harness.scenario.checks_pmd import check_poll_mode
 from harness.scenario.checks_steps import check_steps
 from harness.scenario.document import Path
 from harness.scenario.errors import suggest
@@ -39,6 +40,7 @@ def check(scenario: Scenario, known_kernels: Collection[str] | None = None) -> I
         yield from _ours(name, endpoint)
         yield from _hooks(scenario, name, endpoint)
     yield from _drivers(scenario)
+    yield from check_poll_mode(scenario)
     yield from _addresses(scenario)
     yield from _allow(scenario)
     yield from check_steps(scenario)
@@ -226,7 +228,7 @@ def _stack(name: str, endpoint: Endpoint) -> Iterator[Message]:
     if endpoint.stack == "kernel" and endpoint.on_drop == "queue":
         what = "the kernel's netconsole has no drop routine to choose"
         yield Message((*path, "on_drop"), what, "remove on_drop, or use stack: netpoll")
-    if endpoint.stack == "netpoll" and endpoint.extended:
+    if endpoint.ours and endpoint.extended:
         what = "extended headers are the kernel netconsole's"
         yield Message((*path, "extended"), what, "set it on the endpoint with stack: kernel")
 

@@ -197,7 +197,7 @@ def _dropped(scenario: Scenario, path: Path, expect: Dropped) -> Found:
 def _queued_delivered(scenario: Scenario, path: Path, expect: QueuedDelivered) -> Found:
     yield from _drop_flow(scenario, path, expect.by, expect.link, expect.at_least, back_up=True)
     endpoint = scenario.endpoints.get(expect.by)
-    if endpoint is not None and endpoint.stack == "netpoll" and endpoint.on_drop != "queue":
+    if endpoint is not None and endpoint.ours and endpoint.on_drop != "queue":
         what = f"{expect.by!r} queues nothing: its on_drop is {endpoint.on_drop}"
         yield Message((*path, "by"), what, f"write on_drop: queue at endpoint {expect.by!r}")
 

@@ -101,7 +101,7 @@ def restore(story: Story, _index: int, path: Path, step: Restore) -> Found:
         yield Message(at, f"{step.nic!r} was torn out, which QEMU takes for the end of it", "remove it by how: unplug")
     elif before.how == "tap":
         yield Message(at, f"the tap of {step.nic!r} is gone, and QEMU's backend with it", "use inject with by: tap")
-    ours = [name for name, end in story.scenario.endpoints.items() if (end.at, end.stack) == ("guest", "netpoll")]
+    ours = [name for name, end in story.scenario.endpoints.items() if end.at == "guest" and end.ours]
     for name in ours:
         if story.scenario.endpoints[name].device == step.nic and before is not None and before.how == "unplug":
             what = f"{name!r} has its socket on the interface that went away with {step.nic!r}"

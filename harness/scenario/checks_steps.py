@@ -179,7 +179,7 @@ def _wait_received(story: Story, _index: int, path: Path, wait: WaitReceived) ->
     if endpoint.at == "guest":
         yield from alive(story, path, f"{wait.received!r} is to receive")
     sent = story.sent_to(wait.received)
-    if scenario.endpoints[endpoint.peer].stack == "netpoll" and wait.count > sent:
+    if scenario.endpoints[endpoint.peer].ours and wait.count > sent:
         what = f"{wait.count} can never arrive: {sent} are sent to {wait.received!r} up to here"
         yield Message((*path, "count"), what, f"send more from {endpoint.peer!r} before, or wait for fewer")
 
@@ -284,13 +284,7 @@ def takes_keys(scenario: Scenario, path: Path, sender: str) -> Found:
     yield from to_our_guest(scenario, path, sender, "keys")
     endpoint = scenario.endpoints.get(sender)
     peer = scenario.endpoints.get(endpoint.peer) if endpoint else None
-    if (
-        endpoint is not None
-        and peer is not None
-        and endpoint.at == "host"
-        and peer.stack == "netpoll"
-        and not peer.sysrq
-    ):
+    if endpoint is not None and peer is not None and endpoint.at == "host" and peer.ours and not peer.sysrq:
         yield Message(path, f"{endpoint.peer!r} presses no keys", f"write sysrq: true at endpoint {endpoint.peer!r}")
 
 

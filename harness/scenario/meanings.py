@@ -54,7 +54,7 @@ MEANINGS: dict[str, dict[str, str]] = {
     },
     "Endpoint": {
         "at": "the side it is on",
-        "stack": "`netpoll`: our stack. `kernel`: the guest kernel's netconsole, which only sends",
+        "stack": "`netpoll`: our stack, over the kernel's driver. `pmd`: our stack over a driver of our own, which takes the NIC from the kernel; on a bond the bonding is ours, too; see [pmd.md](pmd.md). `kernel`: the guest kernel's netconsole, which only sends",
         "device": "a NIC or bond of the guest; on the host it means the tap behind it, or all taps behind the bond",
         "peer": "the endpoint at the other end, which names this one",
         "ip": "given out if left out: 198.51.100.10 and up in the guest, .100 and up on the host",

@@ -84,7 +84,7 @@ class Endpoint(Frozen):
     """One end of a UDP flow. Two endpoints, one per side, name each other through `peer`."""
 
     at: Literal["guest", "host"]
-    stack: Literal["kernel", "netpoll"]  # the kernel's netconsole, or our userspace stack
+    stack: Literal["kernel", "netpoll", "pmd"]  # the kernel's netconsole, our stack over its drivers, or over our own
     device: Id  # a NIC or a bond of the guest; on the host: the tap(s) behind it
     peer: Id
     ip: str | None = None
@@ -98,6 +98,11 @@ class Endpoint(Frozen):
     echo: bool = False  # its rx_hook sends each datagram back
     trap: bool = False  # netpoll_set_trap(): ARP is answered, and whatever is not netpoll's is eaten
     sysrq: bool = False  # its rx_hook hands letters to /proc/sysrq-trigger, from its peer only
+
+    @property
+    def ours(self) -> bool:
+        """On our stack, whosoever drives the NIC."""
+        return self.stack != "kernel"
 
 
 class Send(Frozen):

@@ -22,6 +22,7 @@ KINDS = frozenset(
         "carrier",
         "nic",
         "bond",
+        "queue",
         "run",
         "kmsg",
         "sent",

@@ -55,6 +55,10 @@ def _our_stack(plan: Plan) -> bool:
     return any(end.at == "guest" and end.stack == "netpoll" for end in plan.endpoints)
 
 
+def _poll_mode(plan: Plan) -> bool:
+    return any(end.stack == "pmd" for end in plan.endpoints)
+
+
 def _sysrq(plan: Plan) -> bool:
     return any(step.crash is not None and step.crash.how.startswith("sysrq") for step in plan.scenario.steps)
 
@@ -105,6 +109,8 @@ NEEDS: tuple[Need, ...] = (
     Need(("NETCONSOLE",), "an endpoint with stack: kernel", _netconsole),
     Need(("NETCONSOLE_DYNAMIC",), "netconsole's targets are made through configfs", _netconsole, inside=True),
     Need(("PACKET",), "our stack in the guest sends over AF_PACKET", _our_stack),
+    Need(("UIO_PCI_GENERIC",), "our own drivers reach their NIC over UIO", _poll_mode),
+    Need(("HUGETLBFS",), "our own drivers' rings are in hugepages", _poll_mode, inside=True),
     Need(("BONDING",), "the testcase has a bond", _bonds),
     Need(("MAGIC_SYSRQ",), "the guest is crashed by sysrq", _sysrq, inside=True),
     Need(("I6300ESB_WDT",), "the guest has a watchdog", _watchdog),

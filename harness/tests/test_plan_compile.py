@@ -103,8 +103,9 @@ def test_nics_are_plugged_and_up_and_the_host_listens_before_the_guest_can_send(
             plugged = [("tap", nic.tap), ("serve", nic.id), ("qmp", "device_add", nic.id)]
         assert order[order.index(plugged[0]) :][: len(plugged)] == plugged
         assert order.index(("agent", "nic_wait", nic.id)) < order.index(carrier)
-    opened = [key[1] for key in order if key[1] in ("np_open", "netconsole_open")]
-    sides = [key[0] for key in order if key[1] in ("np_open", "netconsole_open")]
+    opens = ("np_open", "pmd_open", "netconsole_open")
+    opened = [key[1] for key in order if key[1] in opens]
+    sides = [key[0] for key in order if key[1] in opens]
     assert len(opened) == len(plan.endpoints)
     assert sides == sorted(sides, key=["host", "agent"].index), "the host's endpoints first"
 

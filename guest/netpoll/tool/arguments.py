@@ -19,6 +19,7 @@ from guest.netpoll.tool.gdbstub import gdbstub
 from guest.netpoll.tool.listen import listen
 from guest.netpoll.tool.netdump import netdump
 from guest.netpoll.tool.netdump_server import netdump_server
+from guest.netpoll.tool.pmd import pmd
 from guest.netpoll.tool.send import send
 from guest.netpoll.tool.sysrq import sysrq
 from guest.netpoll.tool.trace import trace
@@ -37,7 +38,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(
-        required=True, metavar="send|listen|answer|sysrq|trace|netdump|netdump-server|gdbstub"
+        required=True, metavar="send|listen|answer|sysrq|trace|netdump|netdump-server|gdbstub|pmd"
     )
     for add in _COMMANDS:
         add(commands)
@@ -76,6 +77,8 @@ def _command(
 
 
 def _add_session(parser: argparse.ArgumentParser) -> None:
+    where = "drive the NIC at this PCI address, or under this interface, with a driver of our own (docs/pmd.md)"
+    parser.add_argument("--pmd", metavar="WHERE", help=where)
     parser.add_argument("--pcapng", type=Path, metavar="FILE", help="record every frame of our own device to FILE")
     parser.add_argument("--require-carrier", action="store_true", help="fail when there is no link")
     parser.add_argument("--carrier-timeout", type=_seconds, default=4.0, metavar="S", help="wait so long for it (4)")
@@ -190,6 +193,14 @@ def _add_netdump_server(commands: Commands) -> None:
     _add_session(parser)
 
 
+def _add_pmd(commands: Commands) -> None:
+    summary = "NICs that drivers of our own can take from the kernel: list them, give them back"
+    parser = commands.add_parser("pmd", help=summary, description=summary)
+    parser.set_defaults(command=pmd, stream=None)
+    parser.add_argument("what", choices=("list", "release"), help="release: those whose taker was killed")
+    parser.add_argument("addresses", nargs="*", metavar="ADDRESS", help="PCI addresses; all that are left, if none")
+
+
 def _add_gdbstub(commands: Commands) -> None:
     parser = _command(
         commands, "gdbstub", gdbstub, "serve a crashed kernel's vmcore to gdb: target remote udp:ADDRESS:6443"
@@ -207,7 +218,8 @@ def _add_gdbstub(commands: Commands) -> None:
 
 
 _COMMANDS = (
-    _add_send, _add_listen, _add_answer, _add_sysrq, _add_trace, _add_netdump, _add_netdump_server, _add_gdbstub
+    _add_send, _add_listen, _add_answer, _add_sysrq, _add_trace, _add_netdump, _add_netdump_server, _add_gdbstub,
+    _add_pmd,
 )  # fmt: skip
 
 

@@ -20,6 +20,8 @@ from types import FrameType
 
 from guest.netpoll.core import Netpoll, netpoll_cleanup, netpoll_setup
 from guest.netpoll.drivers.af_packet import AfPacketDevice
+from guest.netpoll.drivers.pmd.claim import pci_address
+from guest.netpoll.drivers.pmd.probe import probe
 from guest.netpoll.errors import SetupError
 from guest.netpoll.loop import Loop
 from guest.netpoll.middleware.pcapng import Writer
@@ -103,8 +105,7 @@ def session(
         net = Net()
         np = Netpoll(net, name, rx_hook=rx_hook, drop=netpoll_queue, local_port=ports[0], remote_port=ports[1])
         netpoll_parse_options(np, arguments.options)
-        must_exist(np.dev_name)
-        dev: NetDevice = AfPacketDevice(net, np.dev_name, rcvbuf=RCVBUF)
+        dev = stack.enter_context(_device(net, np.dev_name, arguments.pmd))
         if pcapng is not None:
             writer = stack.enter_context(Writer.create(pcapng, application="netpoll"))
             dev = TraceDevice(dev, pcapng_record(writer, dev), time.time_ns)
@@ -115,6 +116,20 @@ def session(
         netpoll_setup(np, require_carrier=arguments.require_carrier, timeout=arguments.carrier_timeout)
         stack.callback(netpoll_cleanup, np)
         yield Session(np, loop, stop)
+
+
+@contextmanager
+def _device(net: Net, name: str, pmd: str | None) -> Iterator[NetDevice]:
+    """Interface `name`; or, with `pmd`, the NIC there under a driver of our own, called `name` and given back in the end."""
+    if pmd is None:
+        must_exist(name)
+        yield AfPacketDevice(net, name, rcvbuf=RCVBUF)
+        return
+    taken = probe(net, name, pmd if ":" in pmd else pci_address(pmd))
+    try:
+        yield taken
+    finally:
+        taken.release()
 
 
 def must_exist(name: str) -> None:

@@ -54,6 +54,7 @@ class UioDevice:
         try:
             self._function = SysfsFunction(self._claim.folder)
             self._uio = self._open_uio()
+            self._has_pin = int((self._claim.folder / "irq").read_text()) != 0
         except BaseException:
             self._claim.release()
             raise
@@ -85,10 +86,11 @@ class UioDevice:
                 self._claim.note_hugepages(self._memory.added)
 
     def interrupt_fd(self) -> int | None:
-        has_pin = int((self._claim.folder / "irq").read_text()) != 0
-        return self._uio if has_pin else None
+        return self._uio if self._has_pin else None
 
     def interrupt_enable(self) -> None:
+        if not self._has_pin:
+            return
         with suppress(BlockingIOError):
             os.read(self._uio, 4)
         self._function.intx(True)
