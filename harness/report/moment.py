@@ -14,6 +14,7 @@ from harness.judge.records import Event
 from harness.judge.seen import Seen
 from harness.judge.words import at
 from harness.report.injections import Injection
+from harness.report.waiting import wait_words
 
 TAIL = 5  # lines of the console
 
@@ -49,7 +50,5 @@ def waits_in_vain(events: Iterable[Event]) -> tuple[str, ...]:
 
 
 def _words(event: Event) -> str:
-    state = f" {event['state']}" if event.get("state") else ""
-    many = f", {event['count']} of them" if isinstance(event.get("count"), int) and event["count"] > 1 else ""
-    what = f"{event['what']} {event.get('of', '')}{state}{many}"
+    what = wait_words(str(event["what"]), str(event.get("of", "")), event.get("state"), event.get("count"))
     return f"until {event['t']:.3f} s for {what}: {event.get('within', 0):g} s had passed, {event.get('seen', 'nothing seen')}"

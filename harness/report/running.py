@@ -15,6 +15,7 @@ from harness.judge.records import Event
 from harness.plan.model import Await, Plan
 from harness.report import store
 from harness.report.injections import label
+from harness.report.waiting import wait_words
 
 TALK = {"qmp", "inject", "await", "run", "device"}  # sources that are worth reading along
 TALK_OF_THE_GUEST = {"nic", "carrier", "bond", "run", "counters"}
@@ -48,7 +49,7 @@ class Running:
         if self.awaited >= len(waits):
             return ""
         wait = waits[self.awaited]
-        return f"{wait.what} {wait.of} {wait.state or ''}".strip() + f", up to {wait.within:g} s"
+        return f"{wait_words(wait.what, wait.of, wait.state, wait.count)}, up to {wait.within:g} s"
 
 
 class Watch:

@@ -10,13 +10,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from harness.plan.compile import compile_plan
+from harness.plan.model import Await
 from harness.report import store
 from harness.report.running import Watch
+from harness.report.waiting import WORDS, wait_words
 from harness.scenario.load import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +50,7 @@ def test_a_case_is_followed_from_its_folder_to_its_verdict(tmp_path: Path) -> No
     )
     told(folder, "run", "stage", step=0, title="set-up")
     (running,) = watch.look()
-    assert (running.step, running.waits) == ("0/10 set-up", "carrier n0 up, up to 30 s")
+    assert (running.step, running.waits) == ("0/10 set-up", "the carrier of n0 to be up, up to 30 s")
     told(folder, "await", "reached", what="carrier", of="n0", state="up", count=1, seconds=0.1)
     (running,) = watch.look()
     assert running.waits == ""
@@ -80,6 +82,13 @@ def test_talk_is_qmp_and_the_agents_words_not_every_frame(tmp_path: Path) -> Non
         "    1.000 guest   nic n0 e1000",
     ]
     assert watch.talk() == []
+
+
+def test_every_kind_of_wait_has_words_that_use_what_it_says() -> None:
+    kinds = get_args(Await.model_fields["what"].annotation)
+    assert set(WORDS) == set(kinds)
+    assert wait_words("received", "log", None, 40) == "log to have received 40"
+    assert wait_words("telepathy", "log") == "telepathy log"
 
 
 CASE = "crash/panic[nic=virtio-net,crash=sysrq-c]"

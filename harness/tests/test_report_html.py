@@ -176,7 +176,7 @@ def test_without_lines_to_compare_the_page_shows_the_moment_and_waits_in_vain(tm
         "".join(json.dumps(each) + "\n" for each in [*every, events[-1] | {"t": 12.5}])
     )
     text = " ".join(Tags(html.write(tmp_path).read_text()).text.split())
-    assert "Waited in vain until 12.000 s for panic <b>end</b>: 2 s had passed, count 0" in text
+    assert "Waited in vain until 12.000 s for `<b>end</b>` on the console: 2 s had passed, count 0" in text
     assert "line 2 <i> line 3 <i> line 4 <i> line 5 <i> line 6 <i> At that time:" in text
     assert "Done before: crash nmi at 9.900 s" in text
 
