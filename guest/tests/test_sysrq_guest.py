@@ -6,7 +6,6 @@ netconsole. On the host: the tool's `send --sysrq` and `listen`, on the tap. The
 
 from __future__ import annotations
 
-import os
 import select
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import images
+from guest.tests.console import Console
 from guest.tests.own_namespace import Namespace, own_namespace
 
 pytestmark = [pytest.mark.guest, pytest.mark.netns]
@@ -36,34 +36,6 @@ echo 8 > /proc/sys/kernel/printk
 modprobe netconsole netconsole=+6665@10.9.0.2/eth0,6666@10.9.0.1/ff:ff:ff:ff:ff:ff
 python3 -S -P -m guest.netpoll sysrq 6665@10.9.0.2/eth0,6666@10.9.0.1/ --allow hmc &
 """
-
-
-class Console:
-    """The guest's serial console: what it said so far, and a shell to type into."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._process, self._out, self._in = process, process.stdout.fileno(), process.stdin
-        self.text = ""
-        self.seen = ""
-
-    def type(self, lines: str) -> None:
-        for line in lines.strip().splitlines():
-            self._in.write(line.encode() + b"\n")
-            self._in.flush()
-
-    def wait_for(self, what: str, seconds: float = 90) -> str:
-        """Everything up to and including `what`, which is then behind us."""
-        deadline = time.monotonic() + seconds
-        while what not in self.text:
-            ready, _, _ = select.select([self._out], [], [], max(0, deadline - time.monotonic()))
-            data = os.read(self._out, 65536) if ready else b""
-            assert data, f"{what!r} awaited on the console, which ends with: {self.text[-1500:]}"
-            self.text += data.decode("utf-8", "replace")
-            self.seen += data.decode("utf-8", "replace")
-        before, self.text = self.text.split(what, 1)
-        return before + what
 
 
 @pytest.fixture
