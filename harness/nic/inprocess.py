@@ -35,6 +35,7 @@ from harness.vfio_user.session import IrqSet
 from harness.vfio_user.wire import PAGE, Irq, Region, SetIrqs
 
 BASE = 0x1_2345_0000  # where the NIC sees the first allocation: addresses have two halves
+LOW = 0x2345_0000  # the same for one with a DMA mask of 32 bits
 MASTER, MEMORY = 0x4, 0x2  # bits of the command register
 
 
@@ -170,6 +171,8 @@ class Slot:
 
     def set_dma_mask(self, bits: int) -> None:
         self._reach = 1 << bits
+        if self._next == BASE and bits <= 32:
+            self._next = LOW
 
     def dma_alloc(self, size: int, align: int = 64) -> Buffer:
         """Zeroed memory of exactly `size` bytes, on a page of its own."""

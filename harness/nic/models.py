@@ -8,7 +8,11 @@ from collections.abc import Callable
 from harness.nic.bus import Chip, Tell, Timers, Wire
 from harness.vfio_user.device import PciDevice
 
-MODELS = {"tg3": "harness.nic.tg3.pci", "virtio-net": "harness.nic.virtio_net.pci"}
+MODELS = {
+    "e1000": "harness.nic.e1000.pci",
+    "tg3": "harness.nic.tg3.pci",
+    "virtio-net": "harness.nic.virtio_net.pci",
+}
 
 
 def make(

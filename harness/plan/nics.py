@@ -93,6 +93,7 @@ _TABLE = (
     Model("ne2k_pci", "ne2k_pci", "ne2k-pci", False, "NE2000, no NAPI: the slides' other path", link=False),
     Model("usb-net", "usb-net", "cdc_ether", True, "CDC Ethernet over USB", link=False, controller="qemu-xhci"),
     _ours("tg3", "tg3", "tg3", "Broadcom BCM5787, our own model (docs/tg3.md)"),
+    _ours("our-e1000", "e1000", "e1000", "Intel 82540EM, our own model (docs/models.md)"),
     _ours("our-virtio-net", "virtio-net", "virtio_net", "virtio 1, our own model (docs/models.md)"),
 )
 

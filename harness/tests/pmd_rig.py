@@ -12,6 +12,7 @@ from collections.abc import Callable
 from guest.netpoll import Net, Netpoll, netpoll_setup
 from guest.netpoll.drivers.pmd.bus import PciDevice
 from guest.netpoll.drivers.pmd.device import PollModeDevice
+from guest.netpoll.drivers.pmd.e1000 import E1000
 from guest.netpoll.drivers.pmd.tg3 import Tg3
 from guest.netpoll.drivers.pmd.virtio_net import VirtioNet
 from guest.netpoll.frame import Endpoints, make_frame
@@ -24,7 +25,11 @@ HERE, THERE = ipaddress.IPv4Address("192.0.2.1"), ipaddress.IPv4Address("192.0.2
 PORT, PEER_PORT = 6665, 6666
 LINK_PATIENCE = 10.0  # seconds on the rig's clock until carrier must be there
 
-DRIVERS: dict[str, Callable[[Net, str, PciDevice], PollModeDevice]] = {"tg3": Tg3, "virtio-net": VirtioNet}
+DRIVERS: dict[str, Callable[[Net, str, PciDevice], PollModeDevice]] = {
+    "e1000": E1000,
+    "tg3": Tg3,
+    "virtio-net": VirtioNet,
+}
 
 
 class Rig:

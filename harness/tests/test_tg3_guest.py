@@ -21,13 +21,13 @@ LONG = ("debian-5.10", "debian-backports")  # the rest in each gate
 KERNELS = ["debian-6.1", "debian-6.12", *(pytest.param(name, marks=pytest.mark.long) for name in LONG)]
 
 
-def played(kernel: str, scene: str) -> dict[str, Any]:
-    """What a scene of harness.tests.tg3_guest found."""
+def played(kernel: str, scene: str, model: str = "tg3") -> dict[str, Any]:
+    """What a scene of harness.tests.served_guest found."""
     builder = images.Builder()  # here, where there is a network
     images.ensure_qemu(builder)
     images.ensure_guest(images.ensure_kernel(kernel, builder), builder)
     own_network = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
-    command = [*own_network, sys.executable, "-m", "harness.tests.tg3_guest", kernel, scene]
+    command = [*own_network, sys.executable, "-m", "harness.tests.served_guest", kernel, scene, model]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout)

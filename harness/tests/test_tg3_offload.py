@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from guest.netpoll.layout.bcm5787 import TX_HEADER_SHIFT, RxFlag, TxFlag
-from harness.nic.tg3 import offload
+from harness.nic import offload
 from harness.tests.tg3_rig import MAC, PEER, Driver
 
 V4 = (bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2]))

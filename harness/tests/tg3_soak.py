@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.testbed import namespace
-from harness.tests.tg3_guest import GUEST, HOST, PORT, Guest, complaints, main, stream
+from harness.tests.served_guest import GUEST, HOST, PORT, Guest, complaints, main, stream
 
 WARM = 6  # rounds until the server's buffers and caches are what they will be
 GROWTH = 512  # KiB of anonymous memory that the server may have more at the end than then

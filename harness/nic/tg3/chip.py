@@ -24,10 +24,11 @@ from guest.netpoll.layout.bcm5787 import (
 )
 from harness.nic.bus import Bus, Tell, Wire
 from harness.nic.faults import Faults, Setting
+from harness.nic.mii import Partner
 from harness.nic.tg3.filter import REGISTERS as FILTER_REGISTERS
 from harness.nic.tg3.filter import Filter
 from harness.nic.tg3.nvram import Nvram, arbitrate
-from harness.nic.tg3.phy import Partner, Phy
+from harness.nic.tg3.phy import Phy
 from harness.nic.tg3.receive import Receive
 from harness.nic.tg3.stats import Statistics
 from harness.nic.tg3.status import HostCoalescing

@@ -1,124 +1,35 @@
-"""The PHY: MII registers, auto-negotiation with a partner, and the cable.
-
-In: MDIO reads and writes, `plug` and `partner` from outside. Out: `changed()` whenever the link goes up or down. Rule: the link is a
-function of cable, BMCR and both ends' abilities; BMSR's link bit latches low until it is read (IEEE 802.3, 22.2.4.2.13).
-
-A restarted negotiation takes `NEGOTIATION` seconds, shorter than a real one and long enough for a driver to see the link go away.
-"""
+"""The BCM5787's PHY: Broadcom's registers behind those of clause 22."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from guest.netpoll.layout.bcm5787 import PHY_ID, Mii
-
-NEGOTIATION = 0.02  # seconds
-
-RESET, LOOPBACK, SPEED100, ANENABLE, PDOWN, ISOLATE, ANRESTART, FULLDPLX, SPEED1000 = (
-    0x8000, 0x4000, 0x2000, 0x1000, 0x0800, 0x0400, 0x0200, 0x0100, 0x0040
-)  # fmt: skip
-_BMSR = 0x7949  # all of 10 and 100, extended status, negotiates, extended registers
-_AN_DONE, _LINK = 0x0020, 0x0004
-_DEFAULTS = {
-    Mii.BMCR: ANENABLE | FULLDPLX | SPEED1000,
-    Mii.PHYSID1: PHY_ID[0],
-    Mii.PHYSID2: PHY_ID[1],
-    Mii.ADVERTISE: 0x01E1,
-    Mii.CTRL1000: 0x0300,
-    Mii.ESTATUS: 0x3000,
-}
-_READ_ONLY = (
-    Mii.BMSR,
-    Mii.PHYSID1,
-    Mii.PHYSID2,
-    Mii.LPA,
-    Mii.EXPANSION,
-    Mii.STAT1000,
-    Mii.ESTATUS,
-    Mii.AUX_STAT,
-    Mii.ISTAT,
-)
-
-# Speed in Mbit/s and full duplex: bit of ADVERTISE, or of CTRL1000 for 1000; value of AUX_STAT's speed field. Best first.
-_MODES = ((1000, True, 0x0200, 7), (1000, False, 0x0100, 6), (100, True, 0x0100, 5), (100, False, 0x0080, 3),
-          (10, True, 0x0040, 2), (10, False, 0x0020, 1))  # fmt: skip
+from harness.nic import mii
 
 
-@dataclass(frozen=True)
-class Partner:
-    """The other end of the cable: what it advertises in its registers 4 and 9; a hub that does not negotiate has neither."""
+class Phy(mii.Phy):
+    """See harness.nic.mii. AUX_CTRL and MISC_SHDW are windows into shadow registers."""
 
-    advertise: int = 0x0DE1  # everything of 10 and 100, pause both ways
-    ctrl1000: int = 0x0300
-
-
-class Phy:
-    """`later(seconds, callback)` runs negotiations; `changed` is called after the link went up or down."""
+    read_only = (*mii.Phy.read_only, Mii.AUX_STAT, Mii.ISTAT)
 
     def __init__(self, later: Callable[[float, Callable[[], None]], None], changed: Callable[[], None]) -> None:
-        self._later, self._changed = later, changed
-        self._cable, self.partner = True, Partner()
-        self._negotiating = 0  # how many restarts; a timer of an older one is void
-        self._done = True
-        self._registers: dict[int, int] = {}
         self._shadow: dict[tuple[int, int], int] = {}
-        self._up = self._latched = False
-        self._power_on()
-        self._up = self._latched = self._resolve() is not None
+        super().__init__(later, changed, PHY_ID)
 
-    def _power_on(self) -> None:
-        self._registers = {int(number): value for number, value in _DEFAULTS.items()}
+    def power_on(self) -> None:
+        super().power_on()
         self._shadow = {(Mii.AUX_CTRL, 7): 0x0010}  # wirespeed on
 
-    @property
-    def link(self) -> bool:
-        return self._up
-
-    @property
-    def loopback(self) -> bool:
-        return bool(self._registers[Mii.BMCR] & LOOPBACK)
-
-    def mode(self) -> tuple[int, bool] | None:
-        """Speed in Mbit/s and full duplex; None without link."""
-        found = self._resolve()
-        return (found[0], found[1]) if found else None
-
-    def plug(self, cable: bool) -> None:
-        """Put the cable in or pull it out."""
-        self._cable = cable
-        self._update()
-
-    def replace_partner(self, partner: Partner) -> None:
-        self.partner = partner
-        self._restart()
-
-    def read(self, number: int) -> int:
-        if number == Mii.BMSR:
-            value = _BMSR | (_AN_DONE if self._done and self._cable else 0) | (_LINK if self._latched else 0)
-            self._latched = self._up
-            return value
-        computed = self._computed(number)
-        if computed is not None:
-            return computed
+    def special(self, number: int) -> int | None:
+        if number == Mii.AUX_STAT:
+            found = self.resolved()
+            return found[2] << 8 | 0x0004 if found else 0
         if number == Mii.AUX_CTRL:
             return self._aux_ctrl()
         if number == Mii.MISC_SHDW:
             select = self._registers.get(number, 0) & 0x7C00
             return select | self._shadow.get((number, select), 0)
-        return self._registers.get(number, 0)
-
-    def _computed(self, number: int) -> int | None:
-        there = self._cable and self._done
-        if number == Mii.LPA:
-            return 0x4000 | self.partner.advertise if there and self.partner.advertise else 0
-        if number == Mii.STAT1000:
-            return (self.partner.ctrl1000 & 0x0300) << 2 | 0x3000 if there and self.partner.ctrl1000 else 0
-        if number == Mii.EXPANSION:
-            return 0x0005 if there and self.partner.advertise else 0x0004
-        if number == Mii.AUX_STAT:
-            found = self._resolve() if self._up else None
-            return found[2] << 8 | 0x0004 if found else 0
         return 0 if number == Mii.ISTAT else None
 
     def _aux_ctrl(self) -> int:
@@ -127,66 +38,9 @@ class Phy:
         select = last >> 12 & 7 if last & 7 == 7 else last & 7
         return self._shadow.get((Mii.AUX_CTRL, select), 0) & ~7 | select
 
-    def write(self, number: int, value: int) -> None:
-        if number in _READ_ONLY:
-            return
-        if number == Mii.BMCR:
-            self._control(value)
-            return
-        self._registers[number] = value
+    def keep(self, number: int, value: int) -> None:
+        super().keep(number, value)
         if number == Mii.AUX_CTRL and (value & 7 != 7 or value & 0x8000):
             self._shadow[number, value & 7] = value & 0x7FF8
         if number == Mii.MISC_SHDW and value & 0x8000:
             self._shadow[number, value & 0x7C00] = value & 0x03FF
-
-    def _control(self, value: int) -> None:
-        if value & RESET:
-            self._power_on()
-            self._restart()
-            return
-        before = self._registers[Mii.BMCR]
-        self._registers[Mii.BMCR] = value & ~ANRESTART
-        if value & ANENABLE and (value & ANRESTART or not before & ANENABLE):
-            self._restart()
-        else:
-            self._done = self._done or not value & ANENABLE
-            self._update()
-
-    def _restart(self) -> None:
-        self._negotiating += 1
-        mine = self._negotiating
-        self._done = False
-        self._update()
-        self._later(NEGOTIATION, lambda: self._finish(mine))
-
-    def _finish(self, mine: int) -> None:
-        if mine == self._negotiating:
-            self._done = True
-            self._update()
-
-    def _resolve(self) -> tuple[int, bool, int] | None:
-        """The best common mode, or the forced one if the partner can follow it."""
-        control = self._registers[Mii.BMCR]
-        if not self._cable or control & (LOOPBACK | PDOWN | ISOLATE):
-            return None
-        partner = {1000: self.partner.ctrl1000}
-        if not control & ANENABLE:
-            speed = 1000 if control & SPEED1000 else 100 if control & SPEED100 else 10
-            full = bool(control & FULLDPLX)
-            fits = (m for m in _MODES if m[:2] == (speed, full) and partner.get(speed, self.partner.advertise) & m[2])
-            return next(((m[0], m[1], m[3]) for m in fits), None)
-        if not self._done:
-            return None
-        mine = {1000: self._registers.get(Mii.CTRL1000, 0)}
-        advertise = self._registers.get(Mii.ADVERTISE, 0)
-        for speed, full, bit, code in _MODES:
-            if mine.get(speed, advertise) & partner.get(speed, self.partner.advertise) & bit:
-                return speed, full, code
-        return None
-
-    def _update(self) -> None:
-        up = self._resolve() is not None
-        if up != self._up:
-            self._up = up
-            self._latched = self._latched and up
-            self._changed()

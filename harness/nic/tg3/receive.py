@@ -10,8 +10,8 @@ from array import array
 from collections.abc import Callable
 
 from guest.netpoll.layout.bcm5787 import FCS, RX_BD, RX_RETURN_RING, RX_STD_RING, Reg, RxFlag, RxMode
+from harness.nic import offload
 from harness.nic.bus import Bus
-from harness.nic.tg3 import offload
 from harness.nic.tg3.status import HostCoalescing
 from harness.vfio_user.errors import DmaFault
 

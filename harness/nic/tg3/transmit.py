@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from guest.netpoll.layout.bcm5787 import TX_BD, TX_HEADER_SHIFT, TX_MSS, TX_RING, TxFlag
+from harness.nic import offload
 from harness.nic.bus import Bus
-from harness.nic.tg3 import offload
 from harness.nic.tg3.status import HostCoalescing
 from harness.vfio_user.errors import DmaFault
 

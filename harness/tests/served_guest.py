@@ -1,8 +1,9 @@
-"""A clone with a tg3 in a network namespace of its own, and what Linux' driver and TCP say of it. Prints one JSON object.
+"""A clone with a NIC that we serve in a network namespace of its own, and what Linux' driver and TCP say of it. Prints one JSON object.
 
-    unshare -n python -m harness.tests.tg3_guest KERNEL content|offline|suspend
+    unshare -n python -m harness.tests.served_guest KERNEL content|offline|suspend MODEL
 
-In: the name of a kernel whose images are there, and a scene. Out: what was found, for harness.tests.test_tg3_guest. Rule: commands in the guest are
+In: the name of a kernel whose images are there, a scene, and a model of harness.nic.models. Out: what was found, for
+harness.tests.test_tg3_guest and test_models_guest. Rule: commands in the guest are
 short; a stream runs in the background there and is waited for at the host's end of the connection.
 """
 
@@ -26,6 +27,7 @@ from pyroute2 import IPRoute
 
 from harness.nic.client import ServedNic
 from harness.observe.events import Clock
+from harness.plan.nics import MODELS
 from harness.run import Bench, Options, load
 from harness.testbed.machine import Machine, Observers
 from harness.testbed.tap import open_tap
@@ -33,6 +35,8 @@ from harness.testbed.template import clone_argv, clone_memory, restore
 
 MAC, HOST, GUEST, PORT = "52:54:00:6e:00:01", "10.0.0.1", "10.0.0.2", 5000
 STREAM = 1_500_000
+# With MSI-X: vfio_user_instance_finalize() takes the PBA's region out of a BAR that is gone by then, an assertion (QEMU 11.1)
+UNPLUG_ENDS_QEMU = ("virtio-net",)
 _PEER = f"""
 import random, socket, hashlib
 sock = socket.create_connection(("{HOST}", {PORT}), 30)
@@ -47,9 +51,9 @@ class Guest:
     """The running clone: commands in it, and the NIC's process."""
 
     def __init__(
-        self, machine: Machine, nic: ServedNic, outputs: list[dict[str, Any]], told: Mapping[str, int]
+        self, machine: Machine, nic: ServedNic, outputs: list[dict[str, Any]], told: Mapping[str, int], driver: str
     ) -> None:
-        self._machine, self.nic, self._outputs = machine, nic, outputs
+        self._machine, self.nic, self._outputs, self.driver = machine, nic, outputs, driver
         self.told = told  # how many events of each kind the device has told of
 
     async def run(self, command: str, within: float = 30) -> str:
@@ -84,7 +88,7 @@ async def stream(guest: Guest, listening: socket.socket) -> dict[str, bool]:
 
 
 async def scene(guest: Guest) -> dict[str, Any]:
-    """What is found on a tg3 that is up."""
+    """What is found on a NIC that is up."""
     found: dict[str, Any] = {"interrupt": await guest.run("grep eth0 /proc/interrupts")}
     with socket.create_server((HOST, PORT)) as listening:
         listening.settimeout(60)
@@ -96,7 +100,7 @@ async def scene(guest: Guest) -> dict[str, Any]:
     await guest.until("cat /sys/class/net/eth0/carrier", "0", 10)
     await guest.nic.command("link", up=True)
     await guest.until("cat /sys/class/net/eth0/carrier", "1", 10)
-    await guest.run("ip link set eth0 down; rmmod tg3; modprobe tg3; ip link set eth0 up")
+    await guest.run(f"ip link set eth0 down; rmmod {guest.driver}; modprobe {guest.driver}; ip link set eth0 up")
     await guest.until("cat /sys/class/net/eth0/carrier", "1", 20)
     found["dmesg"] = await complaints(guest)
     return found
@@ -104,7 +108,7 @@ async def scene(guest: Guest) -> dict[str, Any]:
 
 async def complaints(guest: Guest) -> str:
     """What the kernel holds against the NIC."""
-    return await guest.run("dmesg -l emerg,alert,crit,err,warn | grep -iE 'tg3|eth0|irq|bug|call trace'")
+    return await guest.run(f"dmesg -l emerg,alert,crit,err,warn | grep -iE '{guest.driver}|eth0|irq|bug|call trace'")
 
 
 async def offline(guest: Guest) -> dict[str, Any]:
@@ -139,7 +143,7 @@ SCENES = {"content": scene, "offline": offline, "suspend": suspend}
 Scene = Callable[[Guest], Awaitable[dict[str, Any]]]
 
 
-async def main(kernel: str, play: Scene) -> dict[str, Any]:
+async def main(kernel: str, play: Scene, model: str = "tg3") -> dict[str, Any]:
     testcase = Path(__file__).resolve().parents[2] / "testcases" / "crash" / "panic.yaml"
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Options(results=Path(folder), kernel=kernel), lambda text: print(text, file=sys.stderr))
@@ -156,10 +160,11 @@ async def main(kernel: str, play: Scene) -> dict[str, Any]:
             argv = partial(clone_argv, job.ingredients, memory)
             async with Machine.start(argv, observers, Clock.start(), Path(folder) / "console", inherit) as machine:
                 await restore(machine, job.template)
-                return await plugged(machine, outputs, play)
+                return await plugged(machine, outputs, play, model)
 
 
-async def plugged(machine: Machine, outputs: list[dict[str, Any]], play: Scene) -> dict[str, Any]:
+async def plugged(machine: Machine, outputs: list[dict[str, Any]], play: Scene, model: str) -> dict[str, Any]:
+    driver = next(row.driver for row in MODELS.values() if row.ours == model)
     await machine.alive(machine.agent.synchronise(time.monotonic), 30, "the agent")
     tap = await asyncio.to_thread(open_tap, "tap0")
     await asyncio.to_thread(_give_address, "tap0")
@@ -171,15 +176,17 @@ async def plugged(machine: Machine, outputs: list[dict[str, Any]], play: Scene) 
         if event["kind"] == "remark":
             remarks.append(str(event))
 
-    nic = ServedNic.start(tap, MAC, observe)
+    nic = ServedNic.start(tap, MAC, observe, model=model)
     try:
         arguments = {"driver": "vfio-user-pci", "id": "nic", "socket": {"type": "unix", "path": nic.path}}
         await machine.alive(machine.qmp.execute("device_add", arguments), 30, "device_add")
-        await machine.alive(machine.agent.ask("nic_wait", {"id": "n0", "mac": MAC, "driver": "tg3"}, 30), 40, "tg3")
-        guest = Guest(machine, nic, outputs, kinds)
+        await machine.alive(machine.agent.ask("nic_wait", {"id": "n0", "mac": MAC, "driver": driver}, 30), 40, driver)
+        guest = Guest(machine, nic, outputs, kinds, driver)
         await guest.run(f"ip link set eth0 up; ip addr add {GUEST}/24 dev eth0")
         await guest.until("cat /sys/class/net/eth0/carrier", "1", 20)
         found = await play(guest)
+        if model in UNPLUG_ENDS_QEMU:
+            return {**found, "remarks": remarks}
         await machine.alive(machine.qmp.execute("device_del", {"id": "nic"}), 10, "device_del")
         await machine.qmp_event("DEVICE_DELETED", 30, "the NIC's end", lambda data: data.get("device") == "nic")
         return {**found, "remarks": remarks}
@@ -193,4 +200,4 @@ def _give_address(interface: str) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(main(sys.argv[1], SCENES[sys.argv[2]]))))
+    print(json.dumps(asyncio.run(main(sys.argv[1], SCENES[sys.argv[2]], sys.argv[3]))))
