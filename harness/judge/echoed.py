@@ -24,7 +24,8 @@ class _Echoes:
     """What became of the datagrams that an echoing endpoint was sent."""
 
     given: tuple[Key, ...]  # to the rx_hook, in order
-    inside: int  # sent back in the receive path
+    tried: int  # in the receive path
+    inside: int  # of them sent
     never_there: tuple[Key, ...]
     never_back: tuple[Key, ...]
     twice: tuple[Key, ...]
@@ -40,8 +41,8 @@ def check(expect: Echoed, seen: Seen) -> CheckResult:
         f"every datagram comes back from the rx_hook of {expect.by} once, byte-exact{order}, {expect.at_least} at least"
     )
     found = _echoes(expect, seen)
-    if found.inside < expect.at_least:
-        why = f"{expect.by} sent {many(found.inside, 'datagram')} from inside the receive path, need {expect.at_least}"
+    if found.tried < expect.at_least:
+        why = f"{expect.by} had {many(found.tried, 'datagram')} to send inside the receive path, need {expect.at_least}"
         return CheckResult(check="echoed", about=about, reached=False, held=None, why=why)
     problems = _problems(expect, found)
     return CheckResult(
@@ -60,12 +61,14 @@ def _echoes(expect: Echoed, seen: Seen) -> _Echoes:
     there = delivery(seen, peer, expect.by)
     given = tuple(each.key for each in there.came)
     labels = {label for label, _ in there.sent}
+    inside = [each.sent for each in seen.records.echoes if each.endpoint == expect.by and each.inside]
     home = [each for each in seen.records.arrivals if each.endpoint == peer]
     back = [(each.label, each.seq) for each in home if each.ok and each.seq is not None and each.label in labels]
     found = align(given, back)
     return _Echoes(
         given=given,
-        inside=sum(each.sent and each.inside for each in seen.records.echoes if each.endpoint == expect.by),
+        tried=len(inside),
+        inside=sum(inside),
         never_there=tuple(message.key for message in there.lost),
         never_back=tuple(given[place] for place in found.lost),
         twice=tuple(given[place] for _, place in found.duplicated),
@@ -83,5 +86,7 @@ def _problems(expect: Echoed, found: _Echoes) -> list[str]:
         "came back out of order": found.disordered,
     }
     said = [f"{what}: {named(every)}" for what, every in lists.items() if every]
+    if found.inside < expect.at_least:
+        said.insert(0, f"refused in the receive path: {found.tried - found.inside} of {found.tried}")
     said += [f"{many(found.damaged, 'datagram')} damaged on the way"] if found.damaged else []
     return said + [f"the sender stopped in the middle of {label}" for label in found.stopped]

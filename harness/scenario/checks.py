@@ -23,6 +23,7 @@ from harness.scenario.shape import unknown_model
 
 PLANNED = ("driver", "id", "netdev", "mac", "bus", "romfile")  # device_add arguments that the plan decides
 BOND_KEYS = ("mode", "slaves", "miimon")
+INVARIANTS = ("kernel", "checksums", "sources", "macs", "silence", "gone", "alive")  # harness.judge.invariants
 FAMILY = 4  # netpoll endpoints of a testcase speak IPv4 for now
 
 
@@ -62,6 +63,7 @@ def check_known_bugs(scenarios: Sequence[Scenario], known_kernels: Collection[st
     for index, bug in enumerate(bugs):
         if bug.verdict == "PASS":
             yield Message(("known_bugs", index, "verdict"), "PASS is no bug", "give the verdict that comes out for now")
+        yield from _bug_checks(index, bug, scenarios[0])
         unknown = [key for key in bug.when if key not in facts[0]]
         for key in unknown:
             path: Path = ("known_bugs", index, "when", key)
@@ -77,6 +79,24 @@ def check_known_bugs(scenarios: Sequence[Scenario], known_kernels: Collection[st
         if both:
             what = f"two known bugs apply to one combination, this one and number {both[0] + 1}"
             yield Message(("known_bugs", both[1], "when"), what, "narrow one of them")
+
+
+def _bug_checks(index: int, bug: KnownBug, scenario: Scenario) -> Iterator[Message]:
+    """Which checks fail must be said, and be checks of this testcase."""
+    path: Path = ("known_bugs", index)
+    wanted = [
+        key for expect in scenario.expect for key in type(expect).model_fields if getattr(expect, key) is not None
+    ]
+    known = list(dict.fromkeys([*wanted, "timed", *INVARIANTS]))
+    if bug.verdict in ("FAIL", "INCONCLUSIVE") and not bug.checks:
+        what = "which checks fail is not said" if bug.verdict == "FAIL" else "which checks are not reached is not said"
+        yield Message((*path, "verdict"), what, f"add e.g. `checks: [{wanted[0] if wanted else 'kernel'}]`")
+    if bug.verdict == "ERROR" and bug.checks:
+        yield Message((*path, "checks"), "an ERROR comes from the testbed, not from a check", "remove it", on_key=True)
+    for number, name in enumerate(bug.checks):
+        if name not in known:
+            what = f"{name!r} is no check of this testcase"
+            yield Message((*path, "checks", number), what, suggest(name, known, "checks"))
 
 
 def _applies(bug: KnownBug, case: Mapping[str, str]) -> bool:

@@ -250,6 +250,7 @@ MEANINGS: dict[str, dict[str, str]] = {
     "KnownBug": {
         "when": "axes of the matrix, and `kernel`, with their values; every one must agree",
         "verdict": "what comes out for now; when it is another one, the run says that the bug is gone",
+        "checks": "the checks that fail, or are not reached where the verdict is INCONCLUSIVE: expectations' names, invariants (see `allow`, and `alive`, `gone`), `timed`. Others among the failed ones are news, and so are stated ones that hold. Required with both verdicts",
         "reason": "which bug it is, and where it is tracked",
     },
 }  # fmt: skip
@@ -266,7 +267,7 @@ UNLESS: dict[str, str] = {
     "polled": "the counters say that the queue stopped, and that so many sends polled and tried again",
     "not_received": "the capture saw so many go to the guest, and a message sent after them arrived",
     "arp_answered": "the capture saw so many go to the guest",
-    "echoed": "the hook sent so many while the poll or interrupt routine was running",
+    "echoed": "the hook had so many to send while the poll or interrupt routine was running",
     "held_back": "so many were sent while the reader had stopped, and none came through",
     "flooded": "so many frames came at the NIC between the crash and the end of the panic",
     "sequence": "so many records were read, and so many came in fragments",

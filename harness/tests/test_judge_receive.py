@@ -138,10 +138,12 @@ ECHOED: dict[str, Case] = {
                   "came back out of order: 3 of h"),
     "damaged": (run(AFTER, echoes(range(10)), back(*range(9)), CORRUPT), True, False, "1 datagram damaged on the way"),
     "outside": (
-        run(AFTER, echoes(range(10), inside=False), back(*range(10))), False, None, "0 datagrams from inside the receive path"),
-    "not-sent": (run(AFTER, echoes(range(10), sent=False)), False, None, "0 datagrams from inside"),
-    "by-another": (run(AFTER, echoes(range(10), endpoint="h"), back(*range(10))), False, None, "0 datagrams from inside"),
-    "nothing-sent": (run(), False, None, "0 datagrams from inside"),
+        run(AFTER, echoes(range(10), inside=False), back(*range(10))), False, None, "0 datagrams to send inside the receive path"),
+    "not-sent": (run(AFTER, echoes(range(10), sent=False)), True, False, "refused in the receive path: 10 of 10"),
+    "all-queued": (
+        run(AFTER, echoes(range(10), sent=False), back(*range(10))), True, False, "refused in the receive path: 10 of 10"),
+    "by-another": (run(AFTER, echoes(range(10), endpoint="h"), back(*range(10))), False, None, "0 datagrams to send inside"),
+    "nothing-sent": (run(), False, None, "0 datagrams to send inside"),
 }  # fmt: skip
 
 

@@ -86,6 +86,33 @@ def test_known_bug(bug: str, events: list[Event], word: str, why: str) -> None:
     assert why in verdict.why
 
 
+TWICE = run(send(10), rx(range(9)), event(2.5, "console", "line", text="[    2.500000] BUG: scheduling while atomic"))
+NAMED = {
+    "as-named": (["delivered"], LOSSY, "KNOWN_BUG", "FAIL as known"),
+    "another-fails-besides": (["delivered"], TWICE, "FAIL", "otherwise than known (the driver drops the last frame): kernel besides"),
+    "both-named": (["delivered", "kernel"], TWICE, "KNOWN_BUG", "FAIL as known"),
+    "one-of-two-holds": (["delivered", "kernel"], LOSSY, "FAIL", "not kernel"),
+    "another-fails-instead": (["kernel"], LOSSY, "FAIL", "delivered besides and not kernel"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("checks", "events", "word", "why"), NAMED.values(), ids=NAMED)
+def test_a_known_bug_hides_no_other_failure(checks: list[str], events: list[Event], word: str, why: str) -> None:
+    verdict = judge(plan(DELIVERED, known_bug=stated("FAIL") | {"checks": checks}), events)
+    assert verdict.word == word, verdict
+    assert why in verdict.why
+
+
+def test_a_known_inconclusive_names_what_is_not_reached() -> None:
+    for checks, word in (
+        (["delivered"], "KNOWN_BUG"),
+        (["event"], "INCONCLUSIVE"),
+        (["delivered", "event"], "INCONCLUSIVE"),
+    ):
+        bug = stated("INCONCLUSIVE") | {"checks": checks}
+        assert judge(plan(DELIVERED, known_bug=bug), EMPTY).word == word
+
+
 def test_numbers_of_a_run() -> None:
     verdict = judge(plan(DELIVERED), [*GOOD, event(3.0, "run", "timing", what="restore", seconds=0.16)])
     assert verdict.seconds == GOOD[-1]["t"]

@@ -28,6 +28,7 @@ expect:
 known_bugs:
   - when: {nic: virtio-net}
     verdict: FAIL
+    checks: [parity]
     reason: stated by a test to see whose bug it is
 """
 PARAMETERS = CASE.replace("guest:\n", "guest:\n  modules: {e1000: {TxDescriptors: 80}}\n", 1)

@@ -118,6 +118,7 @@ KNOWN = """
 known_bugs:
   - when: {kernel: debian-6.1}
     verdict: VERDICT
+    checks: [parity]
     reason: stated by a test to see what is made of it
 """
 

@@ -120,7 +120,7 @@ def test_an_include_among_the_steps_puts_the_fragments_steps_there(tmp_path: Pat
 
 def test_several_fragments_and_fragments_of_fragments(tmp_path: Path) -> None:
     outer = 'fragment: hands its parameter on to another fragment\nneeds: [how]\ninclude: {file: last.fragment.yaml, with: {how: "${how}"}}\n'
-    knows = "fragment: what is known about all of these\nknown_bugs:\n  - {when: {}, verdict: FAIL, reason: known since yesterday}\n"
+    knows = "fragment: what is known about all of these\nknown_bugs:\n  - {when: {}, verdict: FAIL, checks: [parity], reason: known since yesterday}\n"
     case = CASE.replace(
         "include: {file: parts/last", "include: [parts/knows.fragment.yaml, {file: parts/outer"
     ).replace("sysrq-c}}", "nmi}}]")

@@ -82,19 +82,19 @@ ROWS = [
     row(
         "known bug with a float",
         "expect:",
-        "known_bugs:\n  - {when: {nik: e1000, kernel: 6.1}, verdict: FAIL, reason: a reason that is long}\nexpect:",
+        "known_bugs:\n  - {when: {nik: e1000, kernel: 6.1}, verdict: FAIL, checks: [delivered], reason: a reason that is long}\nexpect:",
         '23:33: text is expected here, but YAML reads 6.1 as the number 6.1; write "6.1"',
     ),
     row(
         "known bug that never applies",
         "expect:",
-        "known_bugs:\n  - {when: {nic: e1001}, verdict: FAIL, reason: a reason that is long}\nexpect:",
+        "known_bugs:\n  - {when: {nic: e1001}, verdict: FAIL, checks: [delivered], reason: a reason that is long}\nexpect:",
         "23:12: no combination of the matrix is like this; correct the values",
     ),
     row(
         "known bug with an unknown axis",
         "expect:",
-        "known_bugs:\n  - {when: {nik: e1000}, verdict: FAIL, reason: a reason that is long}\nexpect:",
+        "known_bugs:\n  - {when: {nik: e1000}, verdict: FAIL, checks: [delivered], reason: a reason that is long}\nexpect:",
         "23:13: 'nik' is no axis of the matrix; did you mean 'nic'?",
     ),
     row(
@@ -104,26 +104,44 @@ ROWS = [
         "23:35: PASS is no bug; give the verdict that comes out for now",
     ),
     row(
+        "known bug that does not say what fails",
+        "expect:",
+        "known_bugs:\n  - {when: {nic: e1000}, verdict: FAIL, reason: a reason that is long}\nexpect:",
+        "23:35: which checks fail is not said; add e.g. `checks: [delivered]`",
+    ),
+    row(
+        "known bug in a check that is not there",
+        "expect:",
+        "known_bugs:\n  - {when: {nic: e1000}, verdict: FAIL, checks: [deliverd], reason: a reason that is long}\nexpect:",
+        "23:50: 'deliverd' is no check of this testcase; did you mean 'delivered'?",
+    ),
+    row(
+        "known error by a check",
+        "expect:",
+        "known_bugs:\n  - {when: {nic: e1000}, verdict: ERROR, checks: [kernel], reason: a reason that is long}\nexpect:",
+        "23:42: an ERROR comes from the testbed, not from a check; remove it",
+    ),
+    row(
         "known bug of an unknown kernel",
         "expect:",
-        "known_bugs:\n  - {when: {kernel: debian-6.13}, verdict: FAIL, reason: a reason that is long}\nexpect:",
+        "known_bugs:\n  - {when: {kernel: debian-6.13}, verdict: FAIL, checks: [delivered], reason: a reason that is long}\nexpect:",
         "23:21: unknown kernel 'debian-6.13'; did you mean 'debian-6.1'?",
     ),
     row(
         "known bugs of the other kernel, that --kernel may choose",
         "expect:",
-        "known_bugs:\n  - {when: {kernel: debian-6.12}, verdict: FAIL, reason: a reason that is long}\n  - {when: {kernel: debian-6.1}, verdict: FAIL, reason: a reason that is long}\nexpect:",
+        "known_bugs:\n  - {when: {kernel: debian-6.12}, verdict: FAIL, checks: [delivered], reason: a reason that is long}\n  - {when: {kernel: debian-6.1}, verdict: FAIL, checks: [delivered], reason: a reason that is long}\nexpect:",
     ),
     row(
         "two known bugs at once on one kernel",
         "expect:",
-        "known_bugs:\n  - {when: {kernel: debian-6.12}, verdict: FAIL, reason: a reason that is long}\n  - {when: {nic: e1000}, verdict: FAIL, reason: a reason that is long}\nexpect:",
+        "known_bugs:\n  - {when: {kernel: debian-6.12}, verdict: FAIL, checks: [delivered], reason: a reason that is long}\n  - {when: {nic: e1000}, verdict: FAIL, checks: [delivered], reason: a reason that is long}\nexpect:",
         "24:12: two known bugs apply to one combination, this one and number 1; narrow one of them",
     ),
     row(
         "two known bugs at once",
         "expect:",
-        "known_bugs:\n  - {when: {nic: e1000}, verdict: FAIL, reason: a reason that is long}\n  - {when: {}, verdict: FAIL, reason: a reason that is long}\nexpect:",
+        "known_bugs:\n  - {when: {nic: e1000}, verdict: FAIL, checks: [delivered], reason: a reason that is long}\n  - {when: {}, verdict: FAIL, checks: [delivered], reason: a reason that is long}\nexpect:",
         "24:12: two known bugs apply to one combination, this one and number 1; narrow one of them",
     ),
 ]
