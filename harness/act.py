@@ -51,6 +51,8 @@ from harness.testbed.errors import GuestSilent, QmpRefused, TestbedError, Unable
 from harness.testbed.qmp import Qmp as QmpSession
 from harness.testbed.tap import open_tap
 
+FIRST_LOOK = 0.4  # seconds of waiting for a panic's last words between looks at where the CPUs are
+FLUSH = 0.6  # seconds from the moment at which no CPU can send any more: what QEMU, a tap and our endpoint may need to pass a frame on
 NO_SUCH_DEVICE = "is not a valid device model name"  # qemu: system/qdev-monitor.c, qdev_get_device_class()
 
 
@@ -328,12 +330,7 @@ async def _await(case: Case, action: Await) -> None:
     """Wait for evidence; time-outs are evidence too, unless the case makes no sense without it."""
     began = time.monotonic()
     keys: dict[str, Any] = {"what": action.what, "of": action.of, "state": action.state, "count": action.count}
-    progress = Progress(action, case.acted)
-    waiting = case.evidence.until(progress.take, began + action.within)
-    if case.gone:
-        seen = await waiting
-    else:
-        seen = await case.machine.alive(waiting, action.within + 5, f"{action.what} {action.of}")
+    progress, seen = await _reached(case, action, await _deadline(case, action, began))
     if seen:
         case.evidence.add("await", "reached", **keys, seconds=round(time.monotonic() - began, 4))
         return
@@ -349,11 +346,36 @@ async def _await(case: Case, action: Await) -> None:
         )
 
 
+async def _deadline(case: Case, action: Await, began: float) -> float:
+    """When to give up. A panic's last words are not waited for longer than its CPUs can still send them, which they do in an
+    endless loop for as long as they are let, at the cost of the cases beside this one."""
+    deadline = began + action.within
+    if action.what != "text" or not case.crashed or case.gone:
+        return deadline
+    while (first := time.monotonic() + FIRST_LOOK) < deadline:
+        if (await _reached(case, action, first))[1]:
+            return deadline
+        if await stuck.panic_is_over(partial(_hmp, case), symbols.load(case.kallsyms)):
+            case.evidence.add("qmp", "panic_over", seconds=round(time.monotonic() - began, 4))
+            return min(deadline, time.monotonic() + FLUSH)
+    return deadline
+
+
+async def _reached(case: Case, action: Await, deadline: float) -> tuple[Progress, bool]:
+    """Whether it came, by all that is known at `deadline`."""
+    progress = Progress(action, case.acted)
+    waiting = case.evidence.until(progress.take, deadline)
+    if case.gone:
+        return progress, await waiting
+    within = max(deadline - time.monotonic(), 0) + 5
+    return progress, await case.machine.alive(waiting, within, f"{action.what} {action.of}")
+
+
+async def _hmp(case: Case, command: str) -> str:
+    answer = case.machine.qmp.execute("human-monitor-command", {"command-line": command})
+    return str(await case.machine.alive(answer, 30, f"QEMU's answer to {command}"))
+
+
 async def _where_is_it(case: Case, why: str) -> None:
     """A guest that panics and never says its last line, or that answers no more, hangs somewhere: find out where."""
-
-    async def hmp(command: str) -> str:
-        answer = case.machine.qmp.execute("human-monitor-command", {"command-line": command})
-        return str(await case.machine.alive(answer, 30, f"QEMU's answer to {command}"))
-
-    await stuck.record(case.evidence, hmp, symbols.load(case.kallsyms), why)
+    await stuck.record(case.evidence, partial(_hmp, case), symbols.load(case.kallsyms), why)

@@ -16,6 +16,10 @@ from harness.testbed.symbols import Symbols
 
 Hmp = Callable[[str], Awaitable[str]]
 SAMPLES, PAUSE = 5, 0.1  # looks, seconds between two of them (sampling, not waiting for anything)
+DELAYS = frozenset(
+    {"delay_tsc", "delay_loop", "delay_halt", "delay_halt_tpause", "__delay", "__udelay", "__const_udelay"}
+)
+PANIC = frozenset({"panic", "vpanic", "i8042_panic_blink", "no_blink"})  # kernel/panic.c: what ends in an endless loop
 STACK_WORDS = 256  # of 8 bytes, from RSP up
 _CPU = re.compile(r"CPU#(\d+)")
 _REGISTER = re.compile(r"\b(RIP|RSP)=([0-9a-f]{16})")
@@ -33,6 +37,19 @@ async def record(evidence: Evidence, hmp: Hmp, symbols: Symbols, why: str) -> No
             where = symbols.resolve(cpu["rip"])
             keys = {"cpu": cpu["cpu"], "rip": f"{cpu['rip']:#x}", "where": where, "halted": cpu["halted"]}
             evidence.add("qmp", "stuck", why=why, sample=sample, **keys, stack=stack)
+
+
+async def panic_is_over(hmp: Hmp, symbols: Symbols) -> bool:
+    """Is each CPU halted or in a delay that panic() itself waits in? After the panic's last line that is its endless loop: the
+    kernel has served its consoles one after the other and will say nothing more (kernel/panic.c, console_unlock())."""
+    cpus = parse_registers(await hmp("info registers -a"))
+    return bool(cpus) and all([cpu["halted"] or await _in_panics_loop(hmp, cpu, symbols) for cpu in cpus])
+
+
+async def _in_panics_loop(hmp: Hmp, cpu: dict[str, Any], symbols: Symbols) -> bool:
+    names = [symbols.resolve(cpu["rip"]) or "", *await _stack(hmp, cpu["cpu"], cpu["rsp"], symbols)]
+    functions = [re.split(r"[+.]", name)[0] for name in names]
+    return next((name for name in functions if name not in DELAYS), "") in PANIC
 
 
 def parse_registers(text: str) -> list[dict[str, Any]]:

@@ -18,9 +18,9 @@ AGENT_PORT = "org.netpoll.agent"
 GUEST_AGENT_PORT = "org.qemu.guest_agent.0"  # qemu-ga's own default
 SSH_PORT = "org.netpoll.ssh"  # bytes of an ssh connection; no network is needed for it
 Accel = Literal["kvm", "tcg"]
-# QEMU keeps up to 1 GiB of translated code; a case fills 22 to 30 MiB of it, most of which runs once. 16 MiB make a clone a quarter smaller,
-# and not seen to be slower (docs/speed.md).
-ACCEL: dict[Accel, str] = {"kvm": "kvm", "tcg": "tcg,tb-size=16"}
+# QEMU keeps up to 1 GiB of translated code. A case fills 20 to 30 MiB of it; with less room it translates twice, with more a clone keeps
+# what ran once (docs/speed.md).
+ACCEL: dict[Accel, str] = {"kvm": "kvm", "tcg": "tcg,tb-size=32"}
 
 
 @dataclass(frozen=True)

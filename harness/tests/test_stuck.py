@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import zlib
 
@@ -9,7 +10,7 @@ import pytest
 
 from harness.judge.records import parse as parse_events
 from harness.judge.whereabouts import whereabouts
-from harness.observe.stuck import backtrace, parse_registers
+from harness.observe.stuck import backtrace, panic_is_over, parse_registers
 from harness.testbed.symbols import parse, unpack
 
 KALLSYMS = """\
@@ -20,6 +21,7 @@ ffffffff81000100 t panic_alias
 ffffffff81000400 T delay_tsc
 ffffffff82000000 D some_data
 ffffffffc0000000 t e1000_clean\t[e1000]
+ffffffffc0010000 t netpoll_send_skb	[netpoll]
 nonsense
 """.splitlines()
 SYMBOLS = parse(KALLSYMS)
@@ -104,3 +106,30 @@ def test_one_place_each_time_is_a_hang_there() -> None:
 def test_several_places_are_a_loop() -> None:
     records = parse_events([look(0, "delay_tsc+0x33", []), look(1, None, [])])
     assert whereabouts(records) == ["CPU 0 was moving, in delay_tsc+0x33, 0x1"]
+
+
+ON_PANICS_STACK = "ffffc90000123d00: 0x0000000000000003 0xffffffff81000110"
+ON_NETPOLLS_STACK = "ffffc90000123d00: 0xffffffffc0010020 0xffffffff81000110"
+
+
+@pytest.mark.parametrize(
+    ("registers", "stack", "over"),
+    [
+        pytest.param(REGISTERS, ON_PANICS_STACK, True, id="panic waits, the other CPU is halted"),
+        pytest.param(REGISTERS, ON_NETPOLLS_STACK, False, id="netpoll waits for the driver, called by panic"),
+        pytest.param(REGISTERS.replace("HLT=1", "HLT=0"), ON_PANICS_STACK, False, id="the other CPU still runs"),
+        pytest.param(REGISTERS.replace("81000433", "81000110"), "", True, id="in panic itself"),
+        pytest.param(
+            REGISTERS.replace("ffffffff81000433", "ffffffffc0000012"), ON_PANICS_STACK, False, id="in a driver"
+        ),
+        pytest.param(
+            REGISTERS.replace("ffffffff81000433", "0000000000401000"), ON_PANICS_STACK, False, id="in no function"
+        ),
+        pytest.param("Error: no CPU available", ON_PANICS_STACK, False, id="no CPU"),
+    ],
+)
+def test_a_panic_is_over_when_no_cpu_can_send_any_more(registers: str, stack: str, over: bool) -> None:
+    async def hmp(command: str) -> str:
+        return {"info registers -a": registers, "cpu 0": ""}.get(command, stack)
+
+    assert asyncio.run(panic_is_over(hmp, SYMBOLS)) is over
