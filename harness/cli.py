@@ -31,6 +31,7 @@ from harness.mutants import run as seeded_defects
 from harness.plan.explain import explain
 from harness.plan.model import Plan
 from harness.plan.nics import MODELS
+from harness.repetition import case_of, flakes, name_of, times
 from harness.report import bisection, nics, store
 from harness.report import commands as reading
 from harness.report.bisection import BisectExit, case_folders
@@ -135,6 +136,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_paths(run)
     _add_testbed_options(run)
     run.add_argument("--results", type=Path, help="folder for evidence (default: runs/<UTC time>)")
+    run.add_argument(
+        "--repeat", type=times, default=1, metavar="N", help="run each case N times, and say how many verdicts differ"
+    )
     run.add_argument("--strict", action="store_true", help="an inconclusive case fails")
     run.add_argument(
         "--bisect", action="store_true", help="exit codes for `git bisect run`: 0 good, 1 bad, 125 cannot tell"
@@ -290,7 +294,8 @@ def _run(args: argparse.Namespace) -> int:
     forwarded += ["--nic", args.nic] if args.nic else []
     forwarded += ["--mirror", args.mirror] if args.mirror else []
     forwarded += ["--inconclusive-fails"] if args.strict else []
-    named = args.paths or [str(TESTCASES)]
+    forwarded += ["--repeat", str(args.repeat)] if args.repeat > 1 else []
+    named = [each for path in args.paths or [str(TESTCASES)] for each in _repeated(path, args.repeat)]
     named, spreading = away.spread(named, args.rest)
     arguments = [*WITHOUT, *named, *forwarded, *QUIETER, *args.rest, *spreading]
     if not away.elsewhere(args.rest):
@@ -305,14 +310,22 @@ def _run(args: argparse.Namespace) -> int:
         _say(f"{INTERRUPTED}\n  -> what was seen until then is in {options.results}")
     if args.bisect:
         return bisection.exit_of(status, bisection.words_of(case_folders(options.results) - before))
-    return _exit_of(status, options.results, args.strict)
+    differ = (
+        args.repeat > 1 and flakes((verdict.case, verdict.word) for verdict in store.verdicts(options.results)).differ
+    )
+    return Exit.FAILED if differ else _exit_of(status, options.results, args.strict)
+
+
+def _repeated(path: str, times: int) -> list[str]:
+    """FILE::CASE as often as it is to run, by the names that its repetitions have."""
+    return [name_of(path, number, times) for number in range(1, times + 1)] if "::" in path else [path]
 
 
 def _prepare(plans: list[Plan], arguments: Sequence[str], options: Options) -> None:
     """Images and templates for what pytest will run, so that what cannot be had is said before anything is started."""
     if (joined := choice(options)).wires != "tap":
         _say(f"wires: datagram sockets instead of taps ({joined.why})")
-    wanted = selected(arguments)
+    wanted = {case_of(name) for name in selected(arguments)}
     with bench(options, _say) as ready:
         chosen = [plan for plan in plans if plan.case in wanted]
         ready.require(chosen)

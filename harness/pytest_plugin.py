@@ -20,6 +20,7 @@ from harness.away import Receiver, Sender
 from harness.judge.model import Verdict
 from harness.live import Progress
 from harness.plan.model import Plan
+from harness.repetition import flakes, name_of, number_of, times
 from harness.report import facts, html, store, terminal
 from harness.report.github import workflow_commands
 from harness.run import Bench, Options, load, results_folder
@@ -45,7 +46,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--modules", type=Path, help="modules of --kernel")
     group.addoption("--nic", metavar="MODEL", help="run every case on NICs of this model")
     group.addoption("--mirror", default="", help="Debian mirror to fetch images from")
+    group.addoption(
+        "--repeat", type=times, default=1, metavar="N", help="run each case N times, and say how many verdicts differ"
+    )
     group.addoption("--inconclusive-fails", action="store_true", help="an inconclusive case fails")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every case once, then every case again: what one leaves behind meets all others."""
+    items.sort(key=lambda item: number_of(item.name) if isinstance(item, CaseItem) else 0)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -121,7 +130,9 @@ class TestcaseFile(pytest.File):
             plans = load([self.path], self.config.stash[OPTIONS])
         except ScenarioErrors as errors:
             raise self.CollectError(str(errors)) from errors
-        return [CaseItem.from_parent(self, name=plan.case, plan=plan) for plan in plans]
+        most: int = self.config.getoption("--repeat")
+        numbers = range(1, most + 1)
+        return [CaseItem.from_parent(self, name=name_of(p.case, n, most), plan=p) for n in numbers for p in plans]
 
 
 class CaseFailed(Exception):
@@ -202,6 +213,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             terminalreporter.write_line(line)
         for line in _annotations(terminalreporter) if os.environ.get("GITHUB_ACTIONS") == "true" else ():
             terminalreporter.write_line(line)
+        if config.getoption("--repeat") > 1:
+            found = flakes((case, word) for case, word, _, _ in rows)
+            for line in (*found.lines, str(found)):
+                terminalreporter.write_line(line)
         results = config.stash[OPTIONS].results
         terminalreporter.write_line(f"evidence: {results}")
         terminalreporter.write_line(_report(results, config))
