@@ -27,6 +27,7 @@ from guest import crashes, modules, watchdog
 from guest.bond_steps import NAMES_A_SLAVE, steps
 from guest.endpoint import Endpoints
 from guest.ifstats import interface_counters
+from guest.kexec import load as kexec
 from guest.links import Link, LinkMonitor, driver_of, set_mtu, set_up
 from guest.numbered import numbered_line, size_of
 from guest.records import kernel_records
@@ -338,6 +339,16 @@ class Agent:
         self.endpoints.counters()
 
     # -- the end
+
+    def op_capture_load(self, kernel: str, initrd: str) -> None:
+        """Put a capture kernel into the crash region; the files are not needed afterwards, and memory is short."""
+        kexec.load(Path(kernel), Path(initrd), "console=ttyS0,115200")
+        for path in (kernel, initrd):
+            os.unlink(path)
+
+    def op_capture_arm(self, cmdline: str) -> None:
+        """What the capture kernel is to do."""
+        kexec.arm(cmdline)
 
     def op_crash(self, how: str) -> None:
         """Does not return when it works at once."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
 from harness.case import Case, Silent
+from harness.dump import findings
+from harness.dump.server import DumpServer
 from harness.inject import links
 from harness.inject.burst import arm
 from harness.inject.flood import Flood, Target
@@ -313,6 +315,8 @@ async def _host(case: Case, action: Host) -> None:
         await asyncio.to_thread(case.endpoints.frames, **action.args)
     elif action.op == "reader":
         _reader(case, action.args["nic"], action.args["state"])
+    elif action.op == "dump_server":
+        await _dump_server(case, action.args)
     elif action.op == "flood":
         flood = Flood(Target.of(action.args["target"]), action.args["kind"], action.args["rate"], action.args["seed"])
         case.stack.callback(flood.stop)
@@ -324,6 +328,20 @@ async def _host(case: Case, action: Host) -> None:
         await asyncio.to_thread(case.endpoints.keys, **{k: v for k, v in action.args.items() if k != "how"})
     else:
         raise ValueError(f"the host has no operation {action.op!r}")
+
+
+async def _dump_server(case: Case, args: Mapping[str, Any]) -> None:
+    if args["state"] == "killed":
+        if case.dump_server is not None:
+            case.dump_server.kill()
+            case.evidence.add("host", "dump", what="killed")
+        return
+
+    def tell(what: str, **keys: Any) -> None:
+        case.evidence.add("host", "dump", what=what, **keys)
+
+    case.dump_server = await DumpServer.start(args, case.folder / findings.FOLDER, tell)
+    case.stack.callback(case.dump_server.kill)
 
 
 async def _await(case: Case, action: Await) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from guest.endpoint import Endpoints
+from harness.dump.server import DumpServer
 from harness.inject.flood import Flood
 from harness.inject.npcrash import CrashFile
 from harness.inject.pause import Offset
@@ -32,14 +33,18 @@ from harness.testbed.machine import Machine, Observers
 from harness.testbed.qemu import Channels, Memory
 from harness.testbed.template import (
     BOOT_DEADLINE,
+    INITRD,
     Ingredients,
     Template,
     blank_memory,
     boot_argv,
     clone_argv,
     clone_memory,
+    join,
+    load_capture,
     restore,
 )
+from images import DumpTool
 
 GARBAGE_LIMIT = 100  # remarks about an ill-behaved guest that are worth keeping
 
@@ -54,6 +59,7 @@ class Job:
     folder: Path
     versions: Mapping[str, str]
     crash_module: CrashFile | None = None  # where the plan loads it
+    dump_tool: DumpTool | None = None  # where the plan has a dump
     cold: bool = False  # boot instead of restoring: what every peer does; for the bench and for suspicion
 
 
@@ -78,6 +84,9 @@ class Case:
     kallsyms: Path = Path()
     login: Login | None = None
     crash_module: CrashFile | None = None
+    dump_tool: DumpTool | None = None
+    dump_server: DumpServer | None = None
+    ram: int = -1  # the guest's memory, where it is shared with us
     floods: list[Flood] = field(default_factory=list)
     channels: dict[ChannelName, Channel] = field(default_factory=dict)
     fired: list[asyncio.Task[None]] = field(default_factory=list)  # what fuses have set off
@@ -96,6 +105,8 @@ async def bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
         memory, inherit = stack.enter_context(_memory(job))
         served: dict[str, ServedNic] = {}
         stack.callback(_close_all, served)  # after QEMU, which needs them
+        if job.cold:
+            stack.callback(_join(job))
         offset, within = Offset(), BOOT_DEADLINE[job.ingredients.accel]
         guest = await stack.enter_async_context(
             Machine.start(
@@ -116,6 +127,8 @@ async def bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
             guest.agent.synchronise(time.monotonic, within), within, "the agent's answer after the restore"
         )
         offset.seconds = guest.agent.offset
+        if job.cold and job.plan.machine.capture:
+            await load_capture(guest)
         evidence.add("run", "timing", what="restore", seconds=round(time.monotonic() - began, 4))
         sockets: dict[str, socket.socket] = {}
         endpoints = Endpoints(partial(evidence.add, "host"), qdisc_bypass=False, sockets=sockets)
@@ -133,6 +146,8 @@ async def bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
             kallsyms=job.template.kallsyms,
             login=job.ingredients.login,
             crash_module=job.crash_module,
+            dump_tool=job.dump_tool,
+            ram=inherit[0] if inherit else -1,
         )
 
 
@@ -142,13 +157,22 @@ def _close_all(served: Mapping[str, ServedNic]) -> None:
 
 
 def _memory(job: Job) -> AbstractContextManager[tuple[Memory, Sequence[int]]]:
-    shared = any(MODELS[nic.model].served for nic in job.plan.nics)
+    # A dump is compared with the memory that QEMU wrote to, so that must be ours to read, too.
+    shared = job.plan.machine.capture or any(MODELS[nic.model].served for nic in job.plan.nics)
     return blank_memory(job.plan.machine.memory) if job.cold else clone_memory(job.template, shared)
+
+
+def _join(job: Job) -> Callable[[], None]:
+    """What a cold guest with a capture kernel boots; returns what removes it."""
+    boot, whole = job.ingredients.boot, job.folder / INITRD
+    if boot is not None and boot.more is not None:
+        join((boot.initrd, boot.more), whole)
+    return lambda: whole.unlink(missing_ok=True)
 
 
 def _argv(job: Job, memory: Memory, channels: Channels) -> list[str]:
     if job.cold:
-        return boot_argv(job.ingredients, memory, channels)
+        return boot_argv(job.ingredients, memory, channels, None if job.ingredients.own else job.folder)
     return clone_argv(job.ingredients, memory, channels, job.template.folder)
 
 

@@ -11,9 +11,11 @@ import asyncio
 import contextlib
 import datetime
 import traceback
+from functools import partial
 
 from harness.act import run_stage
 from harness.case import Case, Job, Silent, bring_up
+from harness.dump.findings import FOLDER, tell_dumps
 from harness.observe.events import Clock, Evidence
 from harness.plan.sockets import needs_tap
 from harness.testbed.errors import TestbedError, Unable
@@ -88,3 +90,13 @@ async def settle(case: Case) -> None:
             pass
     await asyncio.to_thread(case.endpoints.close)
     case.machine.drain_console()
+    await _dumps(case)
+
+
+async def _dumps(case: Case) -> None:
+    """The server ends in order, and what it has written is looked at."""
+    if case.dump_server is not None and case.dump_server.running:
+        await case.dump_server.end()
+    if case.dump_tool is not None:
+        tell = partial(case.evidence.add, "host", "vmcore")
+        await asyncio.to_thread(tell_dumps, case.folder / FOLDER, case.ram, case.dump_tool, tell)

@@ -138,14 +138,15 @@ class Bench:
             return self._own_ingredients(machine, machine.disk)
         kernel = self.kernel(machine.kernel)
         guest = images.ensure_guest(kernel, self._builder)
+        capture = images.ensure_capture(kernel, self._builder) if machine.capture else None
         qemu = self.qemu()
         return Ingredients(
             qemu=qemu.argv,
             qemu_digest=qemu.digest,
             accel=self.accel(kernel).accel,
             machine=machine,
-            boot=Boot(kernel.vmlinux, guest.initrd),
-            image_digest=f"{kernel.digest}-{guest.digest}",
+            boot=Boot(kernel.vmlinux, guest.initrd, capture.archive if capture else None),
+            image_digest="-".join((kernel.digest, guest.digest, *((capture.digest,) if capture else ()))),
             login=Login("root", guest.client_key, guest.host_key.read_text()),
         )
 
@@ -196,7 +197,8 @@ class Bench:
             "template": ingredients.digest(),
             "wires": plan.wires if plan.wires == "tap" else f"{plan.wires}: {choice(self.options).why}",
         }
-        return Job(plan, ingredients, template, Path(), versions, self.crash_module(plan))
+        tool = images.ensure_makedumpfile(self._builder) if plan.scenario.dump is not None else None
+        return Job(plan, ingredients, template, Path(), versions, self.crash_module(plan), tool)
 
     def crash_module(self, plan: Plan) -> CrashFile | None:
         """The module that the plan loads into its guest; what it lacks makes the case inconclusive and is no error."""

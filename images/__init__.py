@@ -12,6 +12,9 @@ built once is used again without a network; every error is an ImageError that sa
 
 from images.browser import Browser, ensure_browser
 from images.bzimage import has_pvh_entry, unpack_kernel
+from images.capture import INITRD as CAPTURE_INITRD
+from images.capture import KERNEL as CAPTURE_KERNEL
+from images.capture import CaptureImage, DumpTool, ensure_capture, ensure_makedumpfile
 from images.catalogue import Image, Pruned, list_, prune
 from images.crash_module import CrashModule, ensure_crash_module
 from images.errors import (
@@ -36,6 +39,8 @@ from images.store import Store, cache_root
 from images.tools import Tools, ensure_tools
 
 __all__ = [
+    "CAPTURE_INITRD",
+    "CAPTURE_KERNEL",
     "DEFAULT_KERNEL",
     "READY_LINE",
     "BadKernel",
@@ -43,8 +48,10 @@ __all__ = [
     "Browser",
     "Builder",
     "CacheUnusable",
+    "CaptureImage",
     "CrashModule",
     "DiskFull",
+    "DumpTool",
     "FetchFailed",
     "GuestImage",
     "Image",
@@ -63,9 +70,11 @@ __all__ = [
     "UnknownKernel",
     "cache_root",
     "ensure_browser",
+    "ensure_capture",
     "ensure_crash_module",
     "ensure_guest",
     "ensure_kernel",
+    "ensure_makedumpfile",
     "ensure_qemu",
     "ensure_tools",
     "has_pvh_entry",

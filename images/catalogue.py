@@ -15,7 +15,7 @@ from typing import Any
 
 from images.errors import CacheUnusable
 from images.fetch import size_of
-from images.recipes import BROWSER, KERNELS, QEMU, TOOLS, USERLAND
+from images.recipes import BROWSER, KERNELS, MAKEDUMPFILE, QEMU, TOOLS, USERLAND
 from images.store import Store, manifest_of
 
 KEPT_GUESTS = 3  # guest images of one base that stay when a newer one is made from edited sources
@@ -27,7 +27,7 @@ class Image:
     """One finished object."""
 
     name: str
-    kind: str  # qemu, kernel-NAME, userland, tools, base, guest
+    kind: str  # qemu, kernel-NAME, userland, tools, base, guest, capture
     digest: str
     built: str  # UTC, ISO 8601
     size: int  # bytes
@@ -91,7 +91,7 @@ def trim(store: Store) -> None:
     manifests = _manifests(store)
     stay = _current(store, manifests, guests=KEPT_GUESTS)
     for path, manifest in manifests.items():
-        if path not in stay and manifest["kind"] in ("base", "guest", "kernel-own"):
+        if path not in stay and manifest["kind"] in ("base", "capture", "guest", "kernel-own"):
             store.remove(path)
 
 
@@ -108,7 +108,7 @@ def _manifests(store: Store) -> dict[Path, dict[str, Any]]:
 
 def known_keys() -> frozenset[str]:
     """The keys of this version's recipes."""
-    return frozenset(recipe.key for recipe in (BROWSER, QEMU, TOOLS, USERLAND, *KERNELS.values()))
+    return frozenset(recipe.key for recipe in (BROWSER, MAKEDUMPFILE, QEMU, TOOLS, USERLAND, *KERNELS.values()))
 
 
 def _current(store: Store, manifests: Mapping[Path, Mapping[str, Any]], guests: int) -> set[Path]:
@@ -122,10 +122,17 @@ def _current(store: Store, manifests: Mapping[Path, Mapping[str, Any]], guests: 
         made = [
             path for path in newest_first if kinds[path] == "base" and manifests[path]["kernel"]["digest"] == kernel
         ]
+        stay |= set(_captures(newest_first, manifests, kernel)[:guests])
         for base in made[:1]:
             stay.add(base)
             stay |= set([path for path in newest_first if manifests[path].get("base") == base.name][:guests])
     return stay
+
+
+def _captures(paths: list[Path], manifests: Mapping[Path, Mapping[str, Any]], kernel: str) -> list[Path]:
+    return [
+        path for path in paths if manifests[path]["kind"] == "capture" and manifests[path]["kernel"]["digest"] == kernel
+    ]
 
 
 def _size(path: Path) -> int:

@@ -114,7 +114,7 @@ def _make_base(scratch: Path, kernel: Kernel, userland: Userland, digest: str, b
     return {
         "kind": "base",
         "digest": digest,
-        "built": _now(),
+        "built": now(),
         "size": size,
         "kernel": {"name": kernel.name, "release": kernel.release, "digest": kernel.digest},
         "packages": dict(userland.packages),
@@ -180,7 +180,7 @@ def _append(
     return {
         "kind": "guest",
         "digest": digest,
-        "built": _now(),
+        "built": now(),
         "size": size,
         "base": base.name,
         "kernel": {"name": kernel.name, "release": kernel.release},
@@ -208,5 +208,5 @@ def _sha256(*parts: str | bytes) -> str:
     return hashlib.sha256(joined).hexdigest()
 
 
-def _now() -> str:
+def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -92,8 +92,9 @@ def select(modules: Path | None, names: Iterable[str], unzstd: Callable[[bytes],
     )
 
 
-def load_order(files: Mapping[str, bytes]) -> list[str]:
-    """The paths of a Selection's files, each after those that it needs: the order for insmod(8). Raises BadKernel."""
+def load_order(files: Mapping[str, bytes], only: str | None = None) -> list[str]:
+    """The paths of a Selection's files, each after those that it needs: the order for insmod(8). `only`: of one file and what it
+    needs. Raises BadKernel."""
     names = {canonical(Path(path).stem): path for path in files}
     order: dict[str, None] = {}
 
@@ -103,7 +104,7 @@ def load_order(files: Mapping[str, bytes]) -> list[str]:
                 visit(needed, (*above, path))
         order[path] = None
 
-    for path in files:
+    for path in files if only is None else (only,):
         visit(path, (path,))
     return list(order)
 

@@ -93,6 +93,11 @@ USERLAND = Recipe(
     drop=PAPERS + r"|usr/share/(perl|perl5|zoneinfo)/|usr/lib/x86_64-linux-gnu/(perl|gconv)",
 )
 
+# Filters a dump in the capture kernel, and reads one on the host; without the Perl that its other tool is written in.
+MAKEDUMPFILE = Recipe(
+    "makedumpfile", ("bookworm",), ("makedumpfile",), r"(?!perl|libperl|libgdbm|libdb5).*", drop=PAPERS
+)
+
 # What tests ask for a second opinion, so that no machine has to have it installed; not needed to run testcases.
 TOOLS = Recipe(
     "tools",

@@ -119,14 +119,14 @@ def programs(userland: Userland) -> dict[str, Entry]:
     absent = {*PROGRAMS, *python} - chosen
     if absent:
         raise CacheUnusable(f"the userland lacks {', '.join(sorted(absent))}", "its packages do not fit images.rootfs")
-    chosen |= set(_python_library(userland))
+    chosen |= set(python_library(userland))
     chosen |= set(_below(tree, "etc/iproute2"))
     chosen |= closure(tree, chosen, OPENED_LATE)
     chosen |= {"usr/lib64/ld-linux-x86-64.so.2"}
-    return {**{path: _entry(tree / path) for path in chosen}, **_applets(userland, chosen)}
+    return {**{path: entry(tree / path) for path in chosen}, **_applets(userland, chosen)}
 
 
-def _python_library(userland: Userland) -> Iterable[str]:
+def python_library(userland: Userland) -> Iterable[str]:
     for path in _below(userland.tree, f"usr/lib/{userland.python}"):
         name = path.rsplit("/", 1)[1]
         extension = "/lib-dynload/" in path and name.startswith(EXTENSIONS_DROPPED)
@@ -142,7 +142,7 @@ def _below(tree: Path, start: str) -> Iterable[str]:
             yield os.path.relpath(os.path.join(where, name), tree)
 
 
-def _entry(path: Path) -> Entry:
+def entry(path: Path) -> Entry:
     if path.is_symlink():
         return symlink(os.readlink(path))
     return regular(path, 0o755 if path.stat().st_mode & 0o111 else 0o644)

@@ -17,6 +17,7 @@ from harness.judge import (
     counters_agree,
     delivered,
     dropped,
+    dumped,
     echoed,
     event,
     failover,
@@ -60,6 +61,7 @@ CHECKS: dict[str, Callable[[Any, Seen], CheckResult]] = {
     "counters_agree": counters_agree.check,
     "held_back": held_back.check,
     "sequence": sequence.check,
+    "dumped": dumped.check,
 }
 """Each key of `Expect` and the function that checks it."""
 

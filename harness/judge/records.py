@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
+from harness.judge.dumps import DumpEvent, DumpFile, dump_event, dump_file
 from harness.judge.told import Answer, Counters, Echo, IfStats, KernelRecord, Key, Keys, Passed, Strange
 from harness.scenario.model import FrameKind
 
@@ -189,6 +190,8 @@ class Records:
     kernel_log: list[KernelRecord] = field(default_factory=list)
     keys: list[Keys] = field(default_factory=list)
     pressed: list[Key] = field(default_factory=list)
+    dump_events: list[DumpEvent] = field(default_factory=list)
+    dump_files: list[DumpFile] = field(default_factory=list)
     guest_events: int = 0
     numbers: int = 0  # messages that ranges and totals speak of
 
@@ -362,6 +365,13 @@ def _timing(records: Records, item: _Item) -> None:
     records.timings[item.word("what")] = item.number("seconds")
 
 
+def _dump(records: Records, item: _Item) -> None:
+    event = dump_event(item)
+    records.dump_events.append(event)
+    if event.what == "failed":
+        records.errors.append(f"the dump's server failed: {event.why}")
+
+
 Parser = Callable[[Records, _Item], None]
 
 _PARSERS: dict[tuple[str, str], Parser] = {
@@ -391,6 +401,8 @@ _PARSERS: dict[tuple[str, str], Parser] = {
     ("qmp", "stuck"): lambda r, e: r.looks.append(
         Look(e.t, e.whole("cpu"), e.word("rip"), e.may("where"), e.words("stack"), e.flag("halted"))
     ),
+    ("host", "dump"): _dump,
+    ("host", "vmcore"): lambda r, e: r.dump_files.append(dump_file(e)),
     ("await", "timeout"): lambda r, e: r.timeouts.append(
         Timeout(e.t, e.word("what"), e.word("of"), e.number("within"))
     ),

@@ -23,6 +23,7 @@ class Progress:
         self._old = since if action.what in SEEN else 0  # events still to be passed over
         self._count = 0  # matching events
         self._carrier: str | None = None  # as last told
+        self._done = False  # a dump
         self._regex = re.compile(action.of) if action.what == "console" else None
 
     def take(self, event: Event) -> bool:
@@ -32,6 +33,8 @@ class Progress:
             return False
         if self._action.what == "carrier":
             return self._follow_carrier(event)
+        if self._action.what == "dump":
+            return self._follow_dump(event)
         self._count += self._matches(event)
         return self._count >= self._action.count
 
@@ -42,6 +45,12 @@ class Progress:
         if event["src"] == "guest" and event["kind"] == "carrier" and event.get("nic") == self._action.of:
             self._carrier = "up" if event.get("up") else "down"
         return self._carrier == self._action.state
+
+    def _follow_dump(self, event: Event) -> bool:
+        if (event["src"], event["kind"]) == ("host", "dump"):
+            self._count = max(self._count, int(event.get("bytes", 0)))
+            self._done = self._done or event["what"] == "complete"
+        return self._done if self._action.of == "complete" else self._count >= self._action.count
 
     def _matches(self, event: Event) -> bool:
         of, src, kind = self._action.of, event["src"], event["kind"]

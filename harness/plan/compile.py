@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 
 from harness.plan.addresses import ip_of, mac_of, nics_behind, port_of
+from harness.plan.dump import CRASHKERNEL, captures
 from harness.plan.model import DiskPlan, EndpointPlan, MachinePlan, Plan, Stage, StreamPlan
 from harness.plan.nics import DRIVERS
 from harness.plan.setup import setup_stage
@@ -39,7 +40,7 @@ def compile_plan(scenario: Scenario, source: str) -> Plan:
         case=scenario.case,
         source=source,
         scenario=scenario,
-        machine=machine_plan(scenario.guest, PurePath(source.rpartition(":")[0]).parent),
+        machine=machine_plan(_with_capture(scenario), PurePath(source.rpartition(":")[0]).parent),
         nics=nics,
         endpoints=endpoints,
         stages=stages,
@@ -47,6 +48,10 @@ def compile_plan(scenario: Scenario, source: str) -> Plan:
         known_bug=known_bug(scenario),
         timeout=scenario.timeout,
     )
+
+
+def _with_capture(scenario: Scenario) -> Guest:
+    return scenario.guest.model_copy(update={"capture": captures(scenario.guest, scenario.dump)})
 
 
 def machine_plan(guest: Guest, folder: PurePath | None = None) -> MachinePlan:
@@ -57,7 +62,12 @@ def machine_plan(guest: Guest, folder: PurePath | None = None) -> MachinePlan:
             kernel=guest.disk, machine=guest.machine, memory=guest.memory, smp=guest.smp, cmdline="", disk=disk
         )
     return MachinePlan(
-        kernel=guest.kernel, machine=guest.machine, memory=guest.memory, smp=guest.smp, cmdline=" ".join(CMDLINE)
+        kernel=guest.kernel,
+        machine=guest.machine,
+        memory=guest.memory,
+        smp=guest.smp,
+        cmdline=" ".join((*CMDLINE, CRASHKERNEL) if guest.capture else CMDLINE),
+        capture=guest.capture,
     )
 
 

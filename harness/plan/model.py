@@ -35,6 +35,7 @@ class MachinePlan(Frozen):
     memory: int  # MiB
     smp: int
     cmdline: str  # the guest kernel's command line
+    capture: bool = False  # a crash kernel is loaded into the template
     disk: DiskPlan | None = None  # boots by itself; `kernel` and `cmdline` are its own then
 
 
@@ -229,10 +230,10 @@ class Await(Frozen):
     """
 
     do: Literal["await"] = "await"
-    what: Literal["carrier", "event", "console", "received", "sent", "dropped", "panic", "text", "unplugged"]
-    of: str  # NIC id, QEMU's device, event name, regular expression, endpoint id or send label
+    what: Literal["carrier", "event", "console", "received", "sent", "dropped", "panic", "text", "unplugged", "dump"]
+    of: str  # NIC id, QEMU's device, event name, regular expression, endpoint id, send label; what a dump has come to
     state: Literal["down", "up"] | None = None  # carrier only
-    count: int = 1  # received, dropped and unplugged only
+    count: int = 1  # received, dropped and unplugged only; of a dump: bytes
     text: str | None = None  # text only: what a message received at endpoint `of` contains
     within: float = 15
     required: bool = False

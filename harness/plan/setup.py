@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from harness.plan import dump
 from harness.plan.addresses import nic_mac, nics_behind, poll_mode_nics
 from harness.plan.crashes import crash_module, crash_sysctl
 from harness.plan.device import device_add, device_add_served
@@ -41,7 +42,7 @@ def setup_stage(scenario: Scenario, nics: Sequence[NicPlan], endpoints: Sequence
             for name, given in scenario.guest.modules.items()
         ),
         *crash_module(scenario),
-        *(action for nic in nics for action in plug(nic, scenario.guest.nics[nic.id].properties, endpoints)),
+        *(action for nic in nics for action in _plug(scenario, nic, endpoints)),
         *(Ask(op="nic_wait", args={"id": nic.id, "mac": nic.mac, "driver": nic.driver}, within=BIND) for nic in nics),
         *(ask for name in _devices(scenario.guest.bonds, scenario) for ask in _bond(name, scenario)),
         *_standalone_up(scenario, nics),
@@ -50,16 +51,24 @@ def setup_stage(scenario: Scenario, nics: Sequence[NicPlan], endpoints: Sequence
         *watchdog(scenario.guest),
         *_open(scenario, nics, endpoints),
         *(_carrier(name) for name in (*scenario.guest.nics, *scenario.guest.bonds) if _poll_mode(name, scenario)),
+        *dump.set_up(scenario),
     )
     return Stage(step=0, title="set-up", actions=actions)
 
 
+def _plug(scenario: Scenario, nic: NicPlan, endpoints: Sequence[EndpointPlan]) -> tuple[Action, ...]:
+    return plug(nic, scenario.guest.nics[nic.id].properties, endpoints, dump.tap_mac(scenario, nic.id))
+
+
 def plug(
-    nic: NicPlan, properties: dict[str, str | int | bool], endpoints: Sequence[EndpointPlan]
+    nic: NicPlan,
+    properties: dict[str, str | int | bool],
+    endpoints: Sequence[EndpointPlan],
+    tap_mac: str | None = None,
 ) -> tuple[Action, ...]:
-    """Hot-plug onto a tap whose descriptor QEMU is passed."""
+    """Hot-plug onto a tap whose descriptor QEMU is passed. `tap_mac`: where no endpoint of the host gives one."""
     netdev, fdname = f"net-{nic.id}", f"fd-{nic.id}"
-    mac = next((end.local_mac for end in endpoints if end.at == "host" and nic.id in end.devices), None)
+    mac = next((end.local_mac for end in endpoints if end.at == "host" and nic.id in end.devices), tap_mac)
     if (ours := MODELS[nic.model].ours) is not None:
         serve = Serve(nic=nic.id, tap=nic.tap, mac=nic.mac, model=ours)
         return (AddTap(tap=nic.tap, mac=mac), serve, device_add_served(nic, device_id(nic.id), properties))

@@ -65,7 +65,12 @@ def needs_sockets(plan: Plan) -> bool:
 def needs_tap(plan: Plan) -> str | None:
     """What of the plan cannot be done without a tap, in words."""
     links = (f"step {step}: the tap of {action.nic} itself {GOES[action.state]}" for step, action in _taps(plan))
-    return next(chain(links, _floods(plan)), None)
+    return next(chain(links, _floods(plan), _dumps(plan)), None)
+
+
+def _dumps(plan: Plan) -> Iterator[str]:
+    if plan.scenario.dump is not None:
+        yield "the server of a dump is a process of its own, which needs an interface"
 
 
 def _floods(plan: Plan) -> Iterator[str]:

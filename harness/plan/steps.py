@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from harness.plan import injections
+from harness.plan import dump, injections
 from harness.plan.addresses import ip_of, mac_of, nics_behind, nobody, port_of, tap_name
 from harness.plan.crashes import CRASH_KEY, trigger
 from harness.plan.machine import aftermath, machine_step
 from harness.plan.model import Action, Ask, Await, Device, Host, Stage, StreamPlan
+from harness.scenario.dumps import WaitDump
 from harness.scenario.model import (
     ChannelName,
     Crash,
@@ -67,6 +68,8 @@ def _translate(number: int, step: Step, scenario: Scenario) -> tuple[str, tuple[
         return _keys(step.keys, scenario)
     if step.crash is not None:
         return _crash(step.crash, scenario)
+    if step.dump_server is not None:
+        return dump.server_step(scenario, step.dump_server)
     if step.machine is not None:
         return machine_step(step.machine)
     if step.run is not None:
@@ -133,6 +136,10 @@ def _wait(wait: Wait) -> tuple[str, tuple[Action, ...]]:
         case WaitStopped():
             action = Await(what="dropped", of=wait.dropped, count=wait.count, within=wait.within)
             title = f"{wait.count} handed to the drop routine of {wait.dropped}"
+        case WaitDump():
+            size = round(wait.mib * (1 << 20)) or 1
+            action = Await(what="dump", of=wait.dump, count=size if wait.dump == "begun" else 1, within=wait.within)
+            title = "the whole dump" if wait.dump == "complete" else f"{wait.mib:g} MiB of a dump"
         case _:
             assert_never(wait)
     return f"wait for {title}", (action,)
@@ -190,6 +197,8 @@ def _crash(crash: Crash, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
     title = f"crash by {crash.how}"
     if after := aftermath(scenario, crash):
         return title, (*begin, *after)
+    if dump.captures(scenario.guest, scenario.dump):
+        return title, (*begin, dump.panic(crash.within))
     panic = Await(what="panic", of=until, within=crash.within)
     return title, (*begin, panic, *_last_words(scenario, until))
 

@@ -12,6 +12,7 @@ from itertools import combinations
 
 from harness.plan.addresses import ip_of, nic_mac, port_of
 from harness.plan.nics import MODELS
+from harness.scenario.checks_dump import check_capture
 from harness.scenario.checks_expect import check_expect
 from harness.scenario.checks_pmd import check_poll_mode
 from harness.scenario.checks_steps import check_steps
@@ -40,6 +41,7 @@ def check(scenario: Scenario, known_kernels: Collection[str] | None = None) -> I
         yield from _stack(name, endpoint)
         yield from _ours(name, endpoint)
         yield from _hooks(scenario, name, endpoint)
+    yield from check_capture(scenario)
     yield from _drivers(scenario)
     yield from check_poll_mode(scenario)
     yield from _addresses(scenario)

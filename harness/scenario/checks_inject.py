@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from harness.plan.burst import netconsoles_over
+from harness.scenario.checks_dump import captures
 from harness.scenario.document import Path
 from harness.scenario.injections import Burst, InjectLink
 from harness.scenario.messages import Message
@@ -46,8 +47,8 @@ def _now(story: Story, index: int, path: Path, step: InjectLink) -> Found:
 
 
 def over(story: Story, path: Path) -> Found:
-    """What is done after the crash changes nothing that a dead kernel still says."""
-    if story.crashed is not None:
+    """What is done after the crash changes nothing that a dead kernel still says; but a capture kernel is not dead."""
+    if story.crashed is not None and not captures(story.scenario):
         what = f"the panic of step {story.crashed + 1} is over when this is done, and a dead kernel says nothing more"
         yield Message(path, what, "write it before the crash, with `after: {line: ..., seen: console}`")
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from harness.frozen import Frozen
+from harness.scenario.dumps import Dump, Dumped, DumpServer, WaitDump
 from harness.scenario.injections import Filter, Flap, InjectLink, Remove, Restore
 from harness.scenario.oracles import Allow, CountersAgree, Latency, ReadCounters, ReadRecords, Sequence
 from harness.scenario.words import Id, Seconds, Way
@@ -73,6 +74,7 @@ class Guest(Frozen):
         None  # a qcow2 or raw image that boots by itself, instead of `kernel` and the guest that we build
     )
     ssh: GuestSsh | None = None  # with `disk`, and only there
+    capture: bool = False  # a capture kernel is loaded, which a panic starts; `dump` implies it
     watchdog: WatchdogAction | None = None  # an i6300esb that our agent feeds, and what QEMU does when it starves
     sysctl: dict[str, str | int] = {}  # e.g. kernel.unknown_nmi_panic: 1
     modules: dict[
@@ -229,6 +231,7 @@ WAITS: dict[str, type[Frozen]] = {
     "received": WaitReceived,
     "sent": WaitSent,
     "dropped": WaitStopped,
+    "dump": WaitDump,
 }
 
 
@@ -245,7 +248,8 @@ Wait = Annotated[
     | Annotated[WaitConsole, Tag("console")]
     | Annotated[WaitReceived, Tag("received")]
     | Annotated[WaitSent, Tag("sent")]
-    | Annotated[WaitStopped, Tag("dropped")],
+    | Annotated[WaitStopped, Tag("dropped")]
+    | Annotated[WaitDump, Tag("dump")],
     Discriminator(wait_kind),
 ]
 
@@ -267,6 +271,7 @@ class Step(Frozen):
     keys: Keys | None = None
     crash: Crash | None = None
     machine: MachineStep | None = None
+    dump_server: DumpServer | None = None
     run: Run | None = None
     records: ReadRecords | None = None
     counters: ReadCounters | None = None
@@ -443,6 +448,7 @@ class Expect(Frozen):
     held_back: HeldBack | None = None
     sequence: Sequence | None = None
     counters_agree: CountersAgree | None = None
+    dumped: Dumped | None = None
 
 
 class KnownBug(Frozen):
@@ -470,6 +476,7 @@ class Scenario(Frozen):
     params: dict[str, str] = {}  # the chosen value of each axis, as text; filled by the loader
     guest: Guest
     endpoints: dict[Id, Endpoint] = {}
+    dump: Dump | None = None
     steps: Annotated[tuple[Step, ...], Field(min_length=1, strict=False)]
     expect: Annotated[tuple[Expect, ...], Field(min_length=1, strict=False)]
     known_bugs: Annotated[tuple[KnownBug, ...], Field(strict=False)] = ()

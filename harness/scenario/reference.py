@@ -102,6 +102,7 @@ TABLES: dict[str, Callable[[Schema], str]] = {
     "fragment": _fragment,
     "guest": _table("Guest", "Nic:nics.NAME.", "Bond:bonds.NAME.", "GuestSsh:ssh."),
     "endpoint": _table("Endpoint"),
+    "dump": _table("Dump"),
     "steps": _choices("Step"),
     "after": _table("Burst:after."),
     "waits": _waits,

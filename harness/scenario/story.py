@@ -37,6 +37,7 @@ class Story:
     faults: dict[str, list[str]] = field(default_factory=dict)  # by NIC: what is wrong with it
     armed: dict[int, InjectLink] = field(default_factory=dict)  # by step: what waits for the burst of a panic
     crashed: int | None = None
+    server: str = "running"  # that of the dump
     paused: int | None = None
     stopped: set[str] = field(default_factory=set)  # NICs whose reader has stopped
 

@@ -77,6 +77,10 @@ def _bonds(plan: Plan) -> bool:
     return bool(plan.scenario.guest.bonds)
 
 
+def _captures(plan: Plan) -> bool:
+    return plan.machine.capture
+
+
 def _drives(driver: str) -> Callable[[Plan], bool]:
     return lambda plan: any(nic.driver == driver for nic in plan.nics)
 
@@ -113,6 +117,13 @@ NEEDS: tuple[Need, ...] = (
     Need(("HUGETLBFS",), "our own drivers' rings are in hugepages", _poll_mode, inside=True),
     Need(("BONDING",), "the testcase has a bond", _bonds),
     Need(("MAGIC_SYSRQ",), "the guest is crashed by sysrq", _sysrq, inside=True),
+    Need(("KEXEC",), "a capture kernel is loaded", _captures, inside=True),
+    Need(
+        ("CRASH_DUMP",), "the capture kernel is this kernel, too, and is told where memory is", _captures, inside=True
+    ),
+    Need(("PROC_VMCORE",), "the capture kernel shows the crashed one's memory", _captures, inside=True),
+    Need(("PROC_KCORE",), "the virtual addresses of memory are read from /proc/kcore", _captures, inside=True),
+    Need(("PACKET",), "the dump leaves over AF_PACKET", _captures),
     Need(("I6300ESB_WDT",), "the guest has a watchdog", _watchdog),
     Need(("PVPANIC_PCI", "PVPANIC_MMIO", "PVPANIC"), "QEMU is to report GUEST_PANICKED", _panicked),
     *(

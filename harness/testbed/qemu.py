@@ -33,10 +33,11 @@ class Memory:
 
 @dataclass(frozen=True)
 class Boot:
-    """What a template boots; a clone needs none of it."""
+    """What a template boots; a clone needs none of it. `more`: an archive that is unpacked after the initramfs."""
 
     kernel: Path
     initrd: Path
+    more: Path | None = None
 
 
 @dataclass(frozen=True)

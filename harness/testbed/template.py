@@ -21,10 +21,10 @@ import shutil
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import images
 from harness.observe.events import Clock
 from harness.plan.model import MachinePlan
 from harness.testbed import own_guest, symbols
@@ -35,6 +35,7 @@ from harness.testbed.own_guest import OwnGuest
 from harness.testbed.qemu import Accel, Boot, Channels, Disk, Memory, machine_argv
 
 VERSION = 3  # of what this module makes; a change makes every older template stale
+INITRD, COPY = "initrd", 1 << 24  # joined from several, while the template boots; bytes
 KEEP, UNUSED = 8, 3600.0  # templates, seconds: what `prune` leaves
 BOOT_DEADLINE = {"kvm": 60.0, "tcg": 180.0}  # seconds to the agent's first answer
 CAPABILITIES = {
@@ -178,7 +179,10 @@ async def _make(work: Path, ingredients: Ingredients, say: Callable[[str], None]
         start = Machine.start(argv_of, quiet, Clock.start(), work / "console.log", inherit)
         async with start as guest:
             hello = await _moved_in(guest, ingredients, inherit, panicked)
+            if machine.capture:
+                await load_capture(guest)
             await _save(guest, work)
+    (work / INITRD).unlink(missing_ok=True)
     seconds = time.monotonic() - began
     (work / "template.json").write_text(
         json.dumps({"hello": hello, "seconds": round(seconds, 2), "machine": machine.model_dump()})
@@ -191,7 +195,9 @@ def _to_boot(work: Path, ingredients: Ingredients) -> Iterator[tuple[Callable[[C
     """The command of the machine that is to become a template, and the descriptors that it inherits."""
     memory = Memory(str(work / "ram"), True)
     if ingredients.own is None:
-        yield partial(boot_argv, ingredients, memory), ()
+        if ingredients.boot is not None and ingredients.boot.more is not None:
+            join((ingredients.boot.initrd, ingredients.boot.more), work / INITRD)
+        yield lambda channels: boot_argv(ingredients, memory, channels, work), ()
         return
     ingredients.own.overlay(work)
     with own_guest.door(work) as folder_fd:
@@ -218,6 +224,12 @@ async def _moved_in(
         ) from silent
 
 
+async def load_capture(guest: Machine) -> None:
+    """Put the capture kernel beside the running one, once for all cases."""
+    files = {"kernel": f"/{images.CAPTURE_KERNEL}", "initrd": f"/{images.CAPTURE_INITRD}"}
+    await guest.alive(guest.agent.ask("capture_load", files, 60), 61, "the capture kernel's loading")
+
+
 async def _save(guest: Machine, work: Path) -> None:
     """Stop the machine for good and put all but its memory into files; that is in one already."""
     packed = await guest.alive(guest.agent.ask("kallsyms", within=60), 61, "the kernel's symbols")
@@ -242,6 +254,8 @@ def boot_argv(ingredients: Ingredients, memory: Memory, channels: Channels, fold
     """The command of a machine that boots: a template in the making, or a case without one. `folder`: where the overlay of a
     guest that we did not build is. Raises TestbedError for such a guest without a folder: only its template boots."""
     start: Boot | Disk | None = ingredients.boot
+    if ingredients.boot is not None and ingredients.boot.more is not None and folder is not None:
+        start = replace(ingredients.boot, initrd=folder / INITRD)
     if start is None:
         if folder is None:
             raise TestbedError("a disk of one's own boots for its template only")
@@ -270,6 +284,14 @@ async def restore(guest: Machine, template: Template) -> None:
     await guest.qmp.execute("migrate-incoming", {"uri": f"file:{template.state}"})
     await _migration(guest, 30, "the restored machine")
     await guest.qmp.execute("cont")
+
+
+def join(parts: Sequence[Path], whole: Path) -> None:
+    """Initramfs archives one after the other: the kernel unpacks each (Documentation/driver-api/early-userspace/buffer-format.rst)."""
+    with whole.open("wb") as out:
+        for part in parts:
+            with part.open("rb") as file:
+                shutil.copyfileobj(file, out, COPY)
 
 
 def sealed_memory(size: int) -> int:

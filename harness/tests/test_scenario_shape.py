@@ -44,13 +44,13 @@ ROWS = [
         "wait for nothing",
         "- wait: {carrier: n0, state: down}",
         "- wait: {within: 3}",
-        "20:11: nothing to wait for; give one of carrier, event, console, received, sent, dropped",
+        "20:11: nothing to wait for; give one of carrier, event, console, received, sent, dropped, dump",
     ),
     row(
         "wait misspelt",
         "- wait: {carrier: n0, state: down}",
         "- wait: {carier: n0, state: down}",
-        "20:11: nothing to wait for; give one of carrier, event, console, received, sent, dropped",
+        "20:11: nothing to wait for; give one of carrier, event, console, received, sent, dropped, dump",
     ),
     row(
         "key of a wait misspelt",
@@ -69,7 +69,7 @@ ROWS = [
         "step that is a word",
         "- crash: {how: sysrq-c}",
         "- crash",
-        "21:5: a step is a mapping with one key; one of send, inject, flap, remove, restore, filter, fault, wait, frames, flood, reader, keys, crash, machine, run, records, counters, include",
+        "21:5: a step is a mapping with one key; one of send, inject, flap, remove, restore, filter, fault, wait, frames, flood, reader, keys, crash, machine, dump_server, run, records, counters, include",
     ),
     row(
         "two expectations in one",

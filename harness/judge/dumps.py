@@ -1,0 +1,72 @@
+"""What is told of a dump: by its server while it comes, by whoever looked at its file afterwards. Plain values, and how they are read.
+
+In: events `host dump` and `host vmcore` of the catalogue. Out: `DumpEvent`, `DumpFile`. Rule: as `harness.judge.records`: parsed here or not at all.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+
+class Item(Protocol):
+    """An event under the parser's hands: harness.judge.records."""
+
+    t: float
+    event: dict[str, Any]
+
+    def whole(self, key: str) -> int: ...
+    def word(self, key: str) -> str: ...
+    def flag(self, key: str) -> bool: ...
+    def may(self, key: str) -> str | None: ...
+    def wrong(self, key: str, wanted: str) -> ValueError: ...
+
+
+class DumpEvent(NamedTuple):
+    """`what`: as the catalogue says. `bytes`: of this dump written so far."""
+
+    t: float
+    what: str
+    bytes: int
+    why: str | None
+
+
+class DumpFile(NamedTuple):
+    """A file that the server left, and what was found in a complete one: pages compared with RAM, the kernel's log."""
+
+    name: str
+    complete: bool
+    size: int
+    error: str | None = None
+    format: str = ""
+    pages: int = 0
+    equal: int = 0
+    zero: int = 0
+    different: int = 0
+    outside: int = 0
+    named: tuple[int, ...] = ()
+    panics: tuple[str, ...] = ()  # lines of the log in the dump
+    refused: str | None = None
+
+
+def dump_event(item: Item) -> DumpEvent:
+    """Raises EvidenceError."""
+    size = item.whole("bytes") if "bytes" in item.event else 0
+    return DumpEvent(item.t, item.word("what"), size, item.may("why"))
+
+
+def dump_file(item: Item) -> DumpFile:
+    """Raises EvidenceError."""
+    name, complete, size = item.word("file"), item.flag("complete"), item.whole("size")
+    if not complete or (error := item.may("error")) is not None:
+        return DumpFile(name, complete, size, item.may("error"))
+    counts = {key: item.whole(key) for key in ("pages", "equal", "zero", "different", "outside")}
+    named, log = item.event.get("named"), item.event.get("log")
+    if not isinstance(named, list | tuple) or not all(type(number) is int for number in named):
+        raise item.wrong("named", "page frame numbers")
+    if not isinstance(log, dict) or not isinstance(log.get("panics"), list):
+        raise item.wrong("log", "lines, panics, refused")
+    panics = tuple(str(line) for line in log["panics"])
+    refused = log.get("refused")
+    return DumpFile(
+        name, complete, size, error, item.word("format"), **counts, named=tuple(named), panics=panics, refused=refused
+    )

@@ -1,0 +1,88 @@
+"""A dump that nobody could send, a server that nobody needs, an expectation of a dump that there is not.
+
+In: one validated `Scenario`, and its steps with the story so far. Out: messages. Rule: a guest that captures is one that we build, with room for a
+second kernel beside its own.
+"""
+
+from __future__ import annotations
+
+from harness.plan.nics import MODELS
+from harness.scenario.document import Path
+from harness.scenario.dumps import Dumped, DumpServer, WaitDump
+from harness.scenario.errors import suggest
+from harness.scenario.messages import Message
+from harness.scenario.model import Scenario
+from harness.scenario.story import Found, Story
+
+LEAST = 512  # MiB: the crash region takes 192, and half of what the kernel has left holds its root while it boots
+
+
+def captures(scenario: Scenario) -> bool:
+    """A capture kernel is loaded."""
+    return scenario.guest.capture or scenario.dump is not None
+
+
+def check_capture(scenario: Scenario) -> Found:
+    """About the machine, and where the dump goes."""
+    guest = scenario.guest
+    if captures(scenario) and guest.memory < LEAST:
+        what = f"{guest.memory} MiB are too few for a guest with a capture kernel"
+        path: Path = ("guest", "memory") if "memory" in guest.model_fields_set else ("guest",)
+        yield Message(path, what, f"write memory: 768; {LEAST} at least")
+    if captures(scenario) and guest.disk is not None:
+        yield Message(
+            ("guest", "disk"),
+            "no capture kernel is loaded into a guest that we did not build",
+            "remove it",
+            on_key=True,
+        )
+    if scenario.dump is not None:
+        yield from _device(scenario, scenario.dump.device)
+
+
+def _device(scenario: Scenario, device: str) -> Found:
+    guest, path = scenario.guest, ("dump", "device")
+    if device not in guest.nics and device not in guest.bonds:
+        what = f"device {device!r} is no NIC or bond of the guest"
+        yield Message(path, what, suggest(device, [*guest.nics, *guest.bonds], "devices"))
+        return
+    for bond, its in guest.bonds.items():
+        if device in its.slaves:
+            yield Message(path, f"{device!r} is a slave of {bond!r}", f"write device: {bond}")
+    for nic in guest.bonds[device].slaves if device in guest.bonds else (device,):
+        model = MODELS.get(guest.nics[nic].model) if nic in guest.nics else None
+        if model is not None and model.controller is not None:
+            yield Message(path, f"{nic!r} is on USB, for which the capture kernel has no driver", "use a PCI model")
+
+
+def _needs_dump(scenario: Scenario, path: Path) -> Found:
+    if scenario.dump is None:
+        yield Message(path, "there is no dump in this testcase", "add `dump: {device: ...}`")
+
+
+def dump_server(story: Story, _index: int, path: Path, step: DumpServer) -> Found:
+    """A step: it runs from the set-up on."""
+    yield from _needs_dump(story.scenario, path)
+    if story.server == step.state:
+        yield Message((*path, "state"), f"the server is {step.state} already", "remove this step")
+    story.server = step.state
+
+
+def wait_dump(story: Story, _index: int, path: Path, wait: WaitDump) -> Found:
+    """A wait."""
+    yield from _needs_dump(story.scenario, path)
+    if story.crashed is None:
+        yield Message(path, "no dump begins before a crash", "move it behind the crash")
+    if wait.dump == "complete" and "mib" in wait.model_fields_set:
+        yield Message((*path, "mib"), "a complete dump has all its bytes", "remove it, or write dump: begun")
+
+
+def dumped(scenario: Scenario, path: Path, expect: Dumped) -> Found:
+    """An expectation."""
+    yield from _needs_dump(scenario, path)
+    if not any(step.crash for step in scenario.steps):
+        yield Message(path, "no step crashes the guest", "add a step `- crash: {how: sysrq-c}`")
+    if scenario.dump is not None and not expect.complete and scenario.dump.panics is None:
+        yield Message(
+            (*path, "complete"), "nothing keeps this dump from being complete", "write dump: {panics: 256, ...}"
+        )
