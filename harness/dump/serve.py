@@ -67,6 +67,12 @@ class ToldSink:
     def log(self, line: str) -> None:
         self._sink.log(line)
 
+    def keep(self, state: bytes) -> None:
+        self._sink.keep(state)
+
+    def kept(self) -> bytes:
+        return self._sink.kept()
+
     def finish(self, length: int, name: str, *, exact: bool) -> None:
         self._sink.finish(length, name, exact=exact)
         if name == "vmcore":
