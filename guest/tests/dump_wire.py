@@ -146,12 +146,23 @@ class Wire:
         """Everybody once, then a moment passes."""
         for datagram in self.client.poll(self.now):
             self._send(True, self.client.port or SERVER_PORT, datagram)
-        self.now += STEP
+        self._serve()
+
+    def _serve(self) -> None:
+        waits = [self.client.wait(self.now), *(dump.wait(self.now) for dump in self.server.dumps.values())]
+        waits += [self._air[0][0] - self.now] if self._air else []
+        self.now += max(STEP, min(*waits, 0.25))
         self._deliver()
         for port in list(self._ports):
             dump = self._dump(port)
             for answer in dump.flush(self.now) if dump is not None else []:
                 self._send(False, port, answer)
+
+    def run_server_until(self, when: float) -> None:
+        """The client says nothing."""
+        self._air.clear()
+        self.now = when - STEP
+        self._serve()
 
     def run(self, seconds: float = 3600, until: Callable[[], bool] | None = None) -> None:
         """Until the client has ended, or `until`. Fails when that takes too long."""

@@ -183,6 +183,7 @@ class Client:
             self._heard = now  # nothing is owed to us
         if now - self._heard > self.tuning.patience:
             self._end(State.FAILED, f"no word from the server for {self.tuning.patience:g} s")
+            return []
         if self.state is State.HERALD:
             return self._herald(now)
         if self.ours and now - self._heard > self.tuning.silence:
