@@ -217,16 +217,22 @@ class Pull:
         for first, data in runs(window.take(), self._pages, self._notes):
             sink.write(self._header + first * self._page, data)
             self.bytes += len(data)
-        for _, text in sorted(self._log):
-            sink.log("console: " + text.decode(errors="backslashreplace").rstrip("\n"))
-        self._log.clear()
         if self.stage is Stage.LAST_WORDS:
             if self._heard_out(now):
+                self._console(sink)
                 self._finish(sink, window)
         elif window.finished:
             self.stage, self._asked_at, self._left = Stage.LAST_WORDS, float("-inf"), LAST_TRIES
         elif now - self._saved >= SAVE_EVERY:
+            self._console(sink)
             self._save(sink, window, now)
+
+    def _console(self, sink: Sink) -> None:
+        """What it has printed, in its order: pieces may end in a line."""
+        text = b"".join(text for _, text in sorted(self._log))
+        self._log.clear()
+        if text:
+            sink.log("console: " + text.decode(errors="backslashreplace").rstrip("\n"))
 
     def _heard_out(self, now: float) -> bool:
         """It has shown its state and is quiet, or shows none."""
