@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 BRIDGE = "pb0"  # q35's bus of conventional PCI devices: harness.testbed.qemu
-POLL_MODE = ("e1000", "tg3")  # there is a driver of ours for these (guest.netpoll.drivers.pmd)
+POLL_MODE = (
+    "e1000",
+    "virtio-net",
+    "virtio-net-modern",
+    "tg3",
+    "our-e1000",
+    "our-virtio-net",
+)  # there is a driver of ours for these (guest.netpoll.drivers.pmd)
 NONE: Mapping[str, str | bool] = MappingProxyType({})
 
 

@@ -22,13 +22,14 @@ from harness.testbed.template import sealed_memory
 from harness.tests.test_vfio_user_session import VERSION, access, message
 from harness.vfio_user import example, wire
 from harness.vfio_user.config import BarKind, Capability, ConfigSpace, Identity, msi
+from harness.vfio_user.device import PciDevice
 from harness.vfio_user.dma import DmaMemory
 from harness.vfio_user.errors import DmaFault, Refused
 from harness.vfio_user.irq import Interrupts
 from harness.vfio_user.registers import Register, RegisterFile
 from harness.vfio_user.serve import BACKLOG, Listener, Loop
 from harness.vfio_user.session import IrqSet
-from harness.vfio_user.wire import HEADER, Command, Irq, SetIrqs
+from harness.vfio_user.wire import HEADER, Command, Irq, Region, SetIrqs
 
 PAGE = 4096
 
@@ -185,6 +186,24 @@ def test_intx_is_a_level_that_masks_itself() -> None:
     assert not heard(fd), "masked by the client"
     irqs.close()
     os.close(fd)
+
+
+def test_intx_that_config_space_disables_is_shown_and_not_told() -> None:
+    """As uio_pci_generic masks it: pci_check_and_mask_intx() looks for it in STATUS, and sets a bit of COMMAND."""
+    config = ConfigSpace(Identity(0x1234, 0x5678, 0x020000))
+    device = PciDevice(config, {}, {Irq.INTX: 1})
+    told = os.eventfd(0, os.EFD_NONBLOCK)
+    device.set_irqs(IrqSet(SetIrqs.DATA_EVENTFD | SetIrqs.ACTION_TRIGGER, Irq.INTX, 0, 1, b""), [os.dup(told)])
+    device.region_write(Region.CONFIG, 4, b"\x00\x04")
+    device.irqs.level(True)
+    assert device.region_read(Region.CONFIG, 6, 2) == b"\x08\x00"
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(told)
+    device.region_write(Region.CONFIG, 4, b"\x00\x00")
+    assert os.eventfd_read(told) == 1
+    device.irqs.level(False)
+    assert device.region_read(Region.CONFIG, 6, 2) == b"\x00\x00"
+    os.close(told)
 
 
 def test_msi_is_an_edge_for_whoever_is_bound() -> None:

@@ -15,7 +15,8 @@ from typing import Protocol
 SIZE = 256
 COMMAND, STATUS, CAPABILITIES, INTERRUPT_PIN = 0x04, 0x06, 0x34, 0x3D
 COMMAND_MASK = 0x0547  # io, memory, master, parity, serr, intx disable
-STATUS_CAPABILITIES = 0x10
+STATUS_INTERRUPT, STATUS_CAPABILITIES = 0x08, 0x10
+COMMAND_INTX_DISABLE = 0x0400
 CAP_PM, CAP_MSI, CAP_VPD, CAP_EXPRESS, CAP_MSIX = 0x01, 0x05, 0x03, 0x10, 0x11
 
 
@@ -91,6 +92,9 @@ class ConfigSpace:
         self.data = bytearray(SIZE)
         self.mask = bytearray(SIZE)
         self.written: Callable[[int, int], None] = lambda _offset, _length: None
+        self.interrupting: Callable[[], bool] = lambda: (
+            False
+        )  # what STATUS shows: the device wants INTx, disabled or not
         self._bars = bars
         self._identify(identity, interrupt_pin)
         for bar in bars:
@@ -132,6 +136,7 @@ class ConfigSpace:
             self.data[STATUS] |= STATUS_CAPABILITIES
 
     def read(self, offset: int, count: int) -> bytes:
+        self.data[STATUS] = self.data[STATUS] & ~STATUS_INTERRUPT | (STATUS_INTERRUPT if self.interrupting() else 0)
         shown = self._shown(offset, count)
         return shown.read(offset, count) if shown else bytes(self.data[offset : offset + count])
 
@@ -157,6 +162,11 @@ class ConfigSpace:
     def bus_master(self) -> bool:
         """Whether the guest lets the device use DMA."""
         return bool(self.data[COMMAND] & 0x4)
+
+    @property
+    def intx_disabled(self) -> bool:
+        """Whether the pin is to stay quiet, whatever the device wants (PCI 3.0, 6.2.2): how uio_pci_generic masks."""
+        return bool(self.word(COMMAND) & COMMAND_INTX_DISABLE)
 
     def reset(self) -> None:
         """A function-level reset; BARs come back as they were configured from QEMU's copy."""

@@ -45,6 +45,7 @@ class PciDevice:
         self.config = config
         self.dma = DmaMemory()
         self.irqs = Interrupts(irqs)
+        config.interrupting, self.irqs.disabled = lambda: self.irqs.asserted, lambda: config.intx_disabled
         self._bars: dict[int, Bar] = {index: bar for index, (_, bar) in bars.items()}
         self._regions = {index: (kind.size, int(_READ_WRITE)) for index, (kind, _) in bars.items()}
         self._regions[Region.CONFIG] = (SIZE, int(_READ_WRITE))
@@ -62,6 +63,8 @@ class PciDevice:
 
     def region_write(self, index: int, offset: int, data: bytes) -> None:
         self._bars[index].write(offset, data)
+        if index == Region.CONFIG:
+            self.irqs.tell_level()  # INTx may no longer be disabled
 
     def dma_map(self, flags: int, iova: int, size: int, fds: list[int], offset: int) -> None:
         self.dma.map(flags, iova, size, fds[0] if fds else None, offset)

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from harness.vfio_user.errors import Refused
 from harness.vfio_user.session import IrqSet
@@ -29,13 +29,14 @@ FLAGS: Mapping[int, int] = {
 
 
 class Interrupts:
-    """`counts`: how many interrupts of each kind there are."""
+    """`counts`: how many interrupts of each kind there are. `disabled`: whether config space says that INTx stays quiet."""
 
     def __init__(self, counts: Mapping[int, int]) -> None:
         self._counts = counts
         self._bound: dict[tuple[int, int], int] = {}
-        self._asserted = False
+        self.asserted = False
         self._masked = False
+        self.disabled: Callable[[], bool] = lambda: False
         self.triggered = 0  # interrupts that reached an eventfd
 
     def info(self, index: int) -> tuple[int, int]:
@@ -66,7 +67,7 @@ class Interrupts:
         fds.clear()
         if _INTX in vectors:
             self._masked = False
-            self._tell_level()
+            self.tell_level()
 
     def _act(self, action: SetIrqs, vectors: list[tuple[int, int]]) -> None:
         if action == SetIrqs.ACTION_TRIGGER:
@@ -77,7 +78,7 @@ class Interrupts:
             raise Refused(errno.EINVAL, "only INTx can be masked")
         if vectors:
             self._masked = action == SetIrqs.ACTION_MASK
-            self._tell_level()
+            self.tell_level()
 
     def trigger(self, index: int, vector: int = 0) -> bool:
         """Tell the client of one edge; False if nobody is bound."""
@@ -91,12 +92,12 @@ class Interrupts:
 
     def level(self, asserted: bool) -> None:
         """Drive INTx."""
-        self._asserted = asserted
-        if asserted:
-            self._tell_level()
+        self.asserted = asserted
+        self.tell_level()
 
-    def _tell_level(self) -> None:
-        if self._asserted and not self._masked and self.trigger(*_INTX):
+    def tell_level(self) -> None:
+        """Tell of INTx if the device asserts it and nobody has told it to be quiet."""
+        if self.asserted and not self._masked and not self.disabled() and self.trigger(*_INTX):
             self._masked = True
 
     def _unbind(self, keys: list[tuple[int, int]]) -> None:
@@ -107,7 +108,7 @@ class Interrupts:
     def close(self) -> None:
         """Forget all clients and levels: the connection is gone."""
         self._unbind(list(self._bound))
-        self._asserted = self._masked = False
+        self.asserted = self._masked = False
 
 
 def _check_eventfd(fd: int) -> None:

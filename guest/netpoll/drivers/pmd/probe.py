@@ -16,7 +16,8 @@ from guest.netpoll.drivers.pmd.claim import PCI, pci_address
 from guest.netpoll.drivers.pmd.device import PollModeDevice
 from guest.netpoll.drivers.pmd.e1000 import E1000
 from guest.netpoll.drivers.pmd.tg3 import Tg3
-from guest.netpoll.layout import bcm5787, e1000
+from guest.netpoll.drivers.pmd.virtio_net import VirtioNet
+from guest.netpoll.layout import bcm5787, e1000, virtio
 from guest.netpoll.netdevice import Net
 
 Driver = Callable[[Net, str, PciDevice], PollModeDevice]
@@ -24,6 +25,8 @@ Driver = Callable[[Net, str, PciDevice], PollModeDevice]
 DRIVERS: dict[tuple[int, int], Driver] = {
     (e1000.VENDOR, e1000.DEVICE): E1000,
     (bcm5787.VENDOR, bcm5787.DEVICE): Tg3,
+    (virtio.VENDOR, virtio.DEVICE_NET): VirtioNet,
+    (virtio.VENDOR, virtio.DEVICE_NET_TRANSITIONAL): VirtioNet,
 }
 
 
