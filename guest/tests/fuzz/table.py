@@ -47,6 +47,8 @@ TARGETS: dict[str, Entry] = {
     "lacp": _entry("lacp", "guest.netpoll.bonding"),
     "bond": _entry("bond", "guest.netpoll.bonding"),
     "pcapng": _entry("pcapng", "guest.netpoll.middleware"),
+    "gdb": _entry("gdb", "guest.netpoll.clients.gdb"),
+    "vmcore": _entry("vmcore", "guest.netpoll.clients.vmcore"),
     "sequence": _entry("sequence", "guest.netpoll.clients.sequence"),
     "agent_channel": _entry("agent_channel", "harness.testbed.agent", "harness.observe.events"),
     "judge": _entry("judge", "harness.judge"),
