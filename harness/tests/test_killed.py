@@ -257,6 +257,18 @@ def check_one(stand: Stand, kill: Kill) -> str:
     return hit
 
 
+def test_who_starts_the_cases_is_killed(stand: Stand) -> None:
+    """The oldest child that starts cases: its case and its QEMU go with it, the run says so and ends with 3."""
+    reset(stand.ground, "run")
+    run = stand.start(Kill(0, "run", "SIGKILL of a child", 0.0, 0))
+    assert await_stage(run, stand.ground, "run")
+    starters = [pid for pid, line in stand.ground.processes().items() if "harness.zygote" in line]
+    os.kill(min(starters), signal.SIGKILL)
+    assert run.wait(WITHIN) == 3
+    assert "the process that starts cases ended by itself" in stand.said()
+    assert stand.ground.wait_until_gone() == {}
+
+
 def chosen() -> list[object]:
     """Seeds as parameters: the first few always, the rest marked long."""
     first, _, last = os.environ.get("NETPOLL_HARNESS_KILLS", "0-99").partition("-")
