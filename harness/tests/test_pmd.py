@@ -13,7 +13,7 @@ import pytest
 from guest.netpoll import netpoll_poll, netpoll_send_udp, netpoll_send_udp_batch
 from guest.netpoll.netdevice import dev_close, dev_open
 from harness.nic.faults import Setting
-from harness.tests.pmd_rig import DRIVERS, MAC, Rig
+from harness.tests.pmd_rig import DRIVERS, MAC, Rig, frame_to
 
 
 @pytest.fixture(params=DRIVERS)
@@ -97,6 +97,14 @@ def test_down_and_up_again(rig: Rig) -> None:
         assert rig.arrive(b"%d" % round_)
         rig.serve()
     assert rig.payloads() == rig.got == [b"0", b"1", b"2"]
+
+
+def test_another_address_is_taken_as_a_bond_wants_it(rig: Rig) -> None:
+    other = bytes.fromhex("525400aabbff")
+    rig.dev.set_mac_address(other)  # type: ignore[attr-defined]
+    assert rig.arrive_frame(frame_to(other, b"to the new one"))
+    rig.serve()
+    assert rig.got == [b"to the new one"]
 
 
 def test_the_link_goes_and_comes_with_interrupts(rig: Rig) -> None:

@@ -464,3 +464,22 @@ def _connect(client: socket.socket, path: Path) -> None:
         except (FileNotFoundError, ConnectionRefusedError):
             assert time.monotonic() < deadline, "the example does not listen"
             time.sleep(0.02)
+
+
+def test_status_tells_of_the_pin_and_the_command_register_silences_it() -> None:
+    """What uio_pci_generic and vfio-pci live on: pci_check_and_mask_intx(), pci_check_and_unmask_intx()."""
+    device = example.CopyEngine().device
+    heard = os.eventfd(0, os.EFD_NONBLOCK)
+    device.set_irqs(IrqSet(SetIrqs.DATA_EVENTFD | SetIrqs.ACTION_TRIGGER, Irq.INTX, 0, 1, b""), [os.dup(heard)])
+    pending = 0x08
+    assert not device.region_read(wire.Region.CONFIG, 6, 1)[0] & pending
+    device.region_write(wire.Region.CONFIG, 4, b"\x00\x04")
+    device.irqs.level(True)
+    assert device.region_read(wire.Region.CONFIG, 4, 4)[2] & pending, "asserted, though nobody hears"
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(heard)
+    device.region_write(wire.Region.CONFIG, 4, b"\x00\x00")
+    assert os.eventfd_read(heard) == 1
+    device.irqs.level(False)
+    assert not device.region_read(wire.Region.CONFIG, 6, 2)[0] & pending
+    os.close(heard)

@@ -147,10 +147,9 @@ class Tg3(PollModeDevice):
 
     def _mac(self) -> None:
         """31 to 35: address, lengths, the receive rules, and what of it is counted."""
-        write, mac = self.regs.write32, self.dev_addr
-        write(Reg.MAC_ADDR_0_HIGH, int.from_bytes(mac[:2], "big"))
-        write(Reg.MAC_ADDR_0_LOW, int.from_bytes(mac[2:], "big"))
-        write(Reg.MAC_TX_BACKOFF_SEED, sum(mac) & 0x3FF)
+        write = self.regs.write32
+        self._write_address(self.dev_addr)
+        write(Reg.MAC_TX_BACKOFF_SEED, sum(self.dev_addr) & 0x3FF)
         write(Reg.MAC_RX_MTU_SIZE, self.mtu + 14 + 4 + hw.FCS)
         write(Reg.MAC_TX_LENGTHS, 0x2620)  # IPG 96 bit times, slot time 32
         write(Reg.MAC_RCV_RULE_CFG, 0x8)
@@ -161,6 +160,16 @@ class Tg3(PollModeDevice):
         write(Reg.RCVLPC_STATSCTRL, 1)
         write(Reg.SNDDATAI_STATSENAB, 0xFFFFFF)
         write(Reg.SNDDATAI_STATSCTRL, 1)
+
+    def set_mac_address(self, addr: bytes) -> None:
+        """ndo_set_mac_address: a bond gives its slaves its own."""
+        self.dev_addr = addr
+        if self.running:
+            self._write_address(addr)
+
+    def _write_address(self, address: bytes) -> None:
+        self.regs.write32(Reg.MAC_ADDR_0_HIGH, int.from_bytes(address[:2], "big"))
+        self.regs.write32(Reg.MAC_ADDR_0_LOW, int.from_bytes(address[2:], "big"))
 
     def _coalescing(self) -> None:
         """36 to 39: the status block, written after each burst of work."""

@@ -87,6 +87,10 @@ class VirtioNet(PollModeDevice):
         self._config_changed = True
         self.check_link()
 
+    def set_mac_address(self, addr: bytes) -> None:
+        """ndo_set_mac_address: the device filters nothing as long as CTRL_RX is not negotiated."""
+        self.dev_addr = addr
+
     def halt(self) -> None:
         self.pci.common.write8(Common.DEVICE_STATUS, 0)
         self.pci.common.read8(Common.DEVICE_STATUS)  # it has arrived
