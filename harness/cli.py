@@ -286,20 +286,13 @@ def _run(args: argparse.Namespace) -> int:
     """Everything that can be wrong before a guest starts is found first, then it is pytest's run."""
     paths, options = _paths(args), _options(args)
     plans = _chosen(load(paths, options, _say), args.paths)
-    forwarded = ["--results", str(options.results), "--accel", args.accel]
-    forwarded += ["--wires", args.wires]
-    forwarded += ["--qemu", str(args.qemu)] if args.qemu else []
-    forwarded += ["--kernel", args.kernel] if args.kernel else []
-    forwarded += ["--modules", str(args.modules)] if args.modules else []
-    forwarded += ["--nic", args.nic] if args.nic else []
-    forwarded += ["--mirror", args.mirror] if args.mirror else []
-    forwarded += ["--inconclusive-fails"] if args.strict else []
-    forwarded += ["--repeat", str(args.repeat)] if args.repeat > 1 else []
+    forwarded = _forwarded(args, options)
     named = [each for path in args.paths or [str(TESTCASES)] for each in _repeated(path, args.repeat)]
     named, spreading = away.spread(named, args.rest)
     arguments = [*WITHOUT, *named, *forwarded, *QUIETER, *args.rest, *spreading]
     if not away.elsewhere(args.rest):
-        _prepare(plans, arguments, options)
+        accel = _prepare(plans, arguments, options)
+        arguments += [f"--accel={accel}"] if accel else []  # found once, said once
     before = case_folders(options.results)
     with redirect_stdout(sys.stdout if args.format == "text" else sys.stderr):
         status = pytest.main(arguments)
@@ -321,8 +314,27 @@ def _repeated(path: str, times: int) -> list[str]:
     return [name_of(path, number, times) for number in range(1, times + 1)] if "::" in path else [path]
 
 
-def _prepare(plans: list[Plan], arguments: Sequence[str], options: Options) -> None:
-    """Images and templates for what pytest will run, so that what cannot be had is said before anything is started."""
+def _forwarded(args: argparse.Namespace, options: Options) -> list[str]:
+    """Our options in pytest's words, each one word with its value: a path by itself would move pytest's root folder."""
+    given = {
+        "results": options.results,
+        "accel": args.accel,
+        "wires": args.wires,
+        "qemu": args.qemu,
+        "kernel": args.kernel,
+        "modules": args.modules,
+        "nic": args.nic,
+        "mirror": args.mirror,
+        "repeat": args.repeat if args.repeat > 1 else None,
+    }
+    words = [f"--{name}={value}" for name, value in given.items() if value]
+    return [*words, "--inconclusive-fails"] if args.strict else words
+
+
+def _prepare(plans: list[Plan], arguments: Sequence[str], options: Options) -> str | None:
+    """Images and templates for what pytest will run, so that what cannot be had is said before anything is started. The accelerator
+    that was found; None when nothing was chosen."""
+    accel: str | None = None
     if (joined := choice(options)).wires != "tap":
         _say(f"wires: datagram sockets instead of taps ({joined.why})")
     wanted = {case_of(name) for name in selected(arguments)}
@@ -330,7 +342,8 @@ def _prepare(plans: list[Plan], arguments: Sequence[str], options: Options) -> N
         chosen = [plan for plan in plans if plan.case in wanted]
         ready.require(chosen)
         for plan in _one_per_machine(chosen):
-            ready.prepare(plan)
+            accel = ready.prepare(plan).ingredients.accel
+    return accel
 
 
 def _one_per_machine(plans: Sequence[Plan]) -> list[Plan]:

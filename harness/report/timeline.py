@@ -15,6 +15,7 @@ from harness.judge.seen import CRASH_BEGUN, PANIC, PANIC_END, Seen, look
 from harness.plan.model import Plan
 from harness.report.around import Loss, losses
 from harness.report.injections import label
+from harness.report.waiting import wait_words
 
 SHORTEST = 0.001  # seconds that a picture can show
 CLOSE = 0.25  # a close-up is worth its room where what it shows takes less than this part of the whole
@@ -214,6 +215,11 @@ def _bad(name: str, words: str) -> Callable[[dict[str, Lane], Event], None]:
     return draw
 
 
+def _vain(lanes: dict[str, Lane], event: Event) -> None:
+    words = wait_words(str(event.get("what")), str(event.get("of", "")), event.get("state"), event.get("count"))
+    _lane(lanes, "waited in vain").marks.append(Mark(event["t"], words, "bad"))
+
+
 def _endpoint(lanes: dict[str, Lane], event: Event) -> None:
     """What happened at an endpoint, counted; what its drop routine was given says that the queue was stopped."""
     kind, name = str(event["kind"]), str(event["endpoint"])
@@ -238,7 +244,7 @@ DRAWN: Mapping[tuple[str, str], Callable[[dict[str, Lane], Event], None]] = {
     ("run", "silent"): _bad("guest silent", "no answer"),
     ("run", "error"): _bad("testbed", "{what}"),
     ("run", "unable"): _bad("testbed", "{what}"),
-    ("await", "timeout"): _bad("waited in vain", "{what} {of}"),
+    ("await", "timeout"): _vain,
 }
 """Kinds with a lane of their own design; `inject` and endpoints have theirs, every other kind gets a plain one."""
 

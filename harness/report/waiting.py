@@ -11,7 +11,7 @@ WORDS = {
     "event": "QEMU's event {of}",
     "console": "the console to match `{of}`",
     "panic": "`{of}` on the console",
-    "text": "a certain text at {of}",
+    "text": "the last line of the panic at {of}",
     "received": "{of} to have received {count}",
     "sent": "{of} to be sent",
     "dropped": "the drop routine of {of} to be given {count}",

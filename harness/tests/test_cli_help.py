@@ -7,10 +7,12 @@ import importlib.metadata
 import re
 import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from harness.cli import EPILOG, main, make_parser
+from harness.cli import EPILOG, _forwarded, main, make_parser
+from harness.run import Options
 
 EXAMPLE = re.compile(r"^  (netpoll-harness .*?)(?:   .*)?$", re.MULTILINE)
 
@@ -55,3 +57,25 @@ def test_bash_takes_the_completion_and_it_knows_the_commands(capsys: pytest.Capt
 def test_the_other_shells(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0
     assert "netpoll-harness" in capsys.readouterr().out
+
+
+def test_no_option_that_is_handed_on_to_pytest_is_a_path_by_itself() -> None:
+    """pytest takes the folder above all paths among its words as its root, and leaves its cache there."""
+    words = [
+        "run",
+        "--kernel",
+        "/k/bzImage",
+        "--modules",
+        "/m",
+        "--results",
+        "/r",
+        "--qemu",
+        "/q",
+        "--nic",
+        "igb",
+        "--strict",
+    ]
+    args, _ = make_parser().parse_known_args(words)
+    handed_on = _forwarded(args, Options(results=Path("/r")))
+    assert {"--kernel=/k/bzImage", "--modules=/m", "--results=/r", "--qemu=/q", "--nic=igb"} <= set(handed_on)
+    assert all(word.startswith("--") for word in handed_on)

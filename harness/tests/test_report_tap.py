@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -61,7 +63,7 @@ def test_ktap_has_its_version_plan_and_a_level_for_the_checks() -> None:
 
 def test_tap_has_its_version_a_named_subtest_and_a_yaml_block() -> None:
     assert list(tap.lines([verdict("FAIL", check("parity", True, False))], tap.TAP)) == [
-        "TAP version 14",
+        "TAP version 13",
         "1..1",
         "    # Subtest: crash/FAIL[nic=e1000]",
         "    1..1",
@@ -98,3 +100,21 @@ def test_judge_prints_it(form: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert lines[1] == f"1..{len(KINDS)}"
     assert [int(found[3]) for found in top if found] == list(range(1, len(KINDS) + 1))
     assert sorted(found[2] for found in top if found) == ["not ok"] * 3 + ["ok"] * 3
+
+
+PROVE = shutil.which("prove")
+
+
+@pytest.mark.skipif(PROVE is None, reason="no prove here, the reader of TAP that comes with Perl")
+@pytest.mark.parametrize("form", tap.DIALECTS)
+def test_prove_reads_it(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in KINDS:
+        make(tmp_path / "runs", kind)
+    assert main(["judge", str(tmp_path / "runs"), "--format", form]) == 1
+    file = tmp_path / "results.tap"
+    file.write_text(capsys.readouterr().out)
+    done = subprocess.run([str(PROVE), "-e", "cat", str(file)], capture_output=True, text=True, timeout=60, check=False)
+    assert "Parse errors" not in done.stdout
+    failed = {"tap": "2-3", "ktap": "2-3, 5"}[form]  # XFAIL is the kernel's own word, which prove does not know
+    assert re.search(rf"Failed tests?:\s+{failed}$", done.stdout, re.MULTILINE), done.stdout
+    assert f"Files=1, Tests={len(KINDS)}," in done.stdout
