@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from html import escape
 
 from guest.netpoll.clients.gdb.description import REGISTERS, TARGET_XML, Register
 from guest.netpoll.clients.vmcore.core import Vmcore, number
@@ -100,7 +99,7 @@ class Target:
         return self._threads[int(argument, 16)].name.encode().hex().encode()
 
     def _threads_xml(self) -> bytes:
-        rows = (f'<thread id="{t.id:x}" core="{t.id - 1}">{escape(t.name)}</thread>' for t in self._threads.values())
+        rows = (f'<thread id="{t.id:x}" core="{t.id - 1}">{t.name}</thread>' for t in self._threads.values())
         return ('<?xml version="1.0"?>\n<threads>\n' + "\n".join(rows) + "\n</threads>\n").encode()
 
     def transfer(self, argument: str) -> bytes:
