@@ -45,6 +45,7 @@ ELSEWHERE = {
     "nics": "harness/tests/test_report_nics.py::test_a_page_from_folders",
     "git bisect": "harness/tests/test_bisect.py::test_git_bisect_run_finds_the_first_bad_commit",
     "make": "harness/tests/test_bisect.py::test_git_bisect_run_finds_the_first_bad_commit",  # what comes of it stands for it
+    "from guest.kexec.load import arm": "harness/tests/test_docs_capture.py::test_another_client_in_the_capture_kernel",
     "schema --refresh": "harness/tests/test_scenario_schema.py::test_the_tables_of_the_docs_are_what_the_models_say",
 }
 CHOOSING = ("-k", "-m", "--nic", "--kernel", "--modules")  # options that decide which cases there are

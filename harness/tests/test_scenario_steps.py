@@ -117,7 +117,7 @@ ROWS = [
         '"${nic}"',
         "tulip",
         "3:3: axis 'nic' changes nothing; use ${nic} somewhere, or remove the axis",
-        "20:21: the guest cannot see the link of 'n0': QEMU's tulip does not follow set_link; use one of virtio-net, virtio-net-legacy, virtio-net-modern, virtio-net-packed, e1000, e1000-82544gc, e1000-82545em, e1000e, igb, rtl8139, pcnet, vmxnet3, tg3",
+        "20:21: the guest cannot see the link of 'n0': QEMU's tulip does not follow set_link; use one of virtio-net, virtio-net-legacy, virtio-net-modern, virtio-net-packed, e1000, e1000-82544gc, e1000-82545em, e1000e, igb, rtl8139, pcnet, vmxnet3, tg3, our-e1000, our-virtio-net",
     ),
     row(
         "received at an unknown endpoint",
