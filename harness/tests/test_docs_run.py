@@ -62,7 +62,9 @@ def ours() -> list[str]:
 
 
 def elsewhere(command: str) -> str | None:
-    return next((test for part, test in ELSEWHERE.items() if re.search(rf"(^|\s){re.escape(part)}\b", command)), None)
+    return next(
+        (test for part, test in ELSEWHERE.items() if re.search(rf"(^|[\s'\"]){re.escape(part)}\b", command)), None
+    )
 
 
 def carried_out() -> Iterator[Any]:
