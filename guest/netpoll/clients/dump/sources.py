@@ -59,7 +59,8 @@ class FileSource:
         """Ascending, without pages of zeros. Raises SourceError when the file ends early."""
         for start in range(0, self.length, BLOCK):
             block = self._block(start, min(BLOCK, self.length - start))
-            for first, last in extents(block):
+            ends = start + BLOCK >= self.length  # the last byte goes out, whatever it is: by it a server knows the length
+            for first, last in extents(block, ends):
                 for at in range(first, last, size):
                     yield start + at, block[at : min(at + size, last)]
 
@@ -87,12 +88,13 @@ class FileSource:
             return bytes(step)
 
 
-def extents(block: bytes) -> Iterator[tuple[int, int]]:
-    """(first, last) of the runs of pages that are not all zero; `last` is excluded."""
+def extents(block: bytes, ends: bool = False) -> Iterator[tuple[int, int]]:
+    """(first, last) of the runs of pages that are not all zero, or (`ends`) are the last; `last` is excluded."""
     first = None
     size = len(block)
+    final = (size - 1) // PAGE * PAGE if ends else size
     for at in range(0, size, PAGE):
-        zero = block.startswith(ZERO, at) if at + PAGE <= size else not any(block[at:])
+        zero = at != final and (block.startswith(ZERO, at) or (at + PAGE > size and not any(block[at:])))
         if zero and first is not None:
             yield first, at
             first = None
