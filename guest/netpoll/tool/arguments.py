@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from guest.netpoll.clients.gdb.session import IDLE
 from guest.netpoll.clients.netconsole.sender import Sysdata
 from guest.netpoll.clients.sequence import HEADER_LENGTH, Stream
 from guest.netpoll.clients.sysrq import KEYS, TRIGGER
+from guest.netpoll.middleware.fault import Faults
 from guest.netpoll.tool.answer import answer
 from guest.netpoll.tool.gdbstub import gdbstub
 from guest.netpoll.tool.listen import listen
@@ -80,6 +81,12 @@ def _add_session(parser: argparse.ArgumentParser) -> None:
     where = "drive the NIC at this PCI address, or under this interface, with a driver of our own (docs/pmd.md)"
     parser.add_argument("--pmd", metavar="WHERE", help=where)
     parser.add_argument("--pcapng", type=Path, metavar="FILE", help="record every frame of our own device to FILE")
+    parser.add_argument(
+        "--faults",
+        type=_faults,
+        metavar="LIST",
+        help="misbehave, both ways: drop=P,duplicate=P,reorder=P,corrupt=P,delay=P (0 to 1), and seed=N",
+    )
     parser.add_argument("--require-carrier", action="store_true", help="fail when there is no link")
     parser.add_argument("--carrier-timeout", type=_seconds, default=4.0, metavar="S", help="wait so long for it (4)")
 
@@ -236,6 +243,19 @@ def _natural(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
     return int(text)
+
+
+def _faults(text: str) -> tuple[int, Faults]:
+    words = dict(word.partition("=")[::2] for word in text.split(","))
+    seed = words.pop("seed", "0")
+    unknown = sorted(words.keys() - {"drop", "duplicate", "reorder", "corrupt", "delay"})
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not among drop,duplicate,reorder,corrupt,delay,seed")
+    try:
+        rates: dict[str, Any] = {word: float(value) for word, value in words.items()}
+        return int(seed), Faults(**rates)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
 
 
 def _magic(text: str) -> int:

@@ -24,6 +24,7 @@ from guest.netpoll.drivers.pmd.claim import pci_address
 from guest.netpoll.drivers.pmd.probe import probe
 from guest.netpoll.errors import SetupError
 from guest.netpoll.loop import Loop
+from guest.netpoll.middleware.fault import FaultDevice
 from guest.netpoll.middleware.pcapng import Writer
 from guest.netpoll.middleware.trace import TraceDevice, pcapng_record
 from guest.netpoll.netdevice import Net, NetDevice, register_netdev, unregister_netdev
@@ -106,6 +107,9 @@ def session(
         np = Netpoll(net, name, rx_hook=rx_hook, drop=netpoll_queue, local_port=ports[0], remote_port=ports[1])
         netpoll_parse_options(np, arguments.options)
         dev = stack.enter_context(_device(net, np.dev_name, arguments.pmd))
+        if arguments.faults is not None:
+            seed, faults = arguments.faults
+            dev = FaultDevice(dev, seed=seed, tx=faults, rx=faults)
         if pcapng is not None:
             writer = stack.enter_context(Writer.create(pcapng, application="netpoll"))
             dev = TraceDevice(dev, pcapng_record(writer, dev), time.time_ns)

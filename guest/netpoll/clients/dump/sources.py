@@ -59,7 +59,9 @@ class FileSource:
         """Ascending, without pages of zeros. Raises SourceError when the file ends early."""
         for start in range(0, self.length, BLOCK):
             block = self._block(start, min(BLOCK, self.length - start))
-            ends = start + BLOCK >= self.length  # the last byte goes out, whatever it is: by it a server knows the length
+            ends = (
+                start + BLOCK >= self.length
+            )  # the last byte goes out, whatever it is: by it a server knows the length
             for first, last in extents(block, ends):
                 for at in range(first, last, size):
                     yield start + at, block[at : min(at + size, last)]
