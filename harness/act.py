@@ -175,6 +175,10 @@ async def _device(case: Case, action: Device) -> None:
     if action.op == "link" and not action.args.get("silent"):
         state = "up" if action.args["up"] else "down"
         case.evidence.add("inject", "link", nic=action.nic, state=state)
+    elif action.hold is not None:
+        case.evidence.add("inject", "hold", seconds=action.hold, nic=action.nic, by="filter", way=action.way)
+    elif action.state is not None:
+        case.evidence.add("inject", "link", state=action.state, nic=action.nic, by="filter", way=action.way)
     else:
         case.evidence.add("inject", "fault", nic=action.nic, op=action.op, args=action.args)
     for capture in case.captures.values():
@@ -247,7 +251,7 @@ async def _fired(case: Case, action: Qmp | Device | TapLink, answer: Awaitable[A
 
 
 async def _flap(case: Case, action: Flapping) -> None:
-    work = asyncio.ensure_future(links.flap(action, partial(_qmp, case)))
+    work = asyncio.ensure_future(links.flap(action, partial(_act, case)))
     if action.background:
         case.beside.append(work)
     else:

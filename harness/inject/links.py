@@ -1,6 +1,6 @@
 """What is done to links beyond one command: a tap's carrier, a tap that is deleted, a link that flaps.
 
-In: the action, and a function that does one QMP action. Out: `inject link` events. Rule: an event is written when the change has
+In: the action, and a function that does one. Out: `inject link` events. Rule: an event is written when the change has
 been made; the pace of a flapping link is the testcase's own.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from pyroute2 import IPRoute
 
 from harness.observe.events import Evidence
-from harness.plan.model import Flapping, Qmp, TapLink
+from harness.plan.model import Device, Flapping, Qmp, TapLink
 from harness.testbed.errors import TestbedError
 
 TUNSETCARRIER = 0x400454E2  # linux/if_tun.h, since Linux 5.0
@@ -44,10 +44,10 @@ async def tap_link(action: TapLink, fd: int, evidence: Evidence) -> None:
         evidence.add("inject", "link", nic=action.nic, state=action.state, by="tap", way="rx")
 
 
-async def flap(action: Flapping, qmp: Callable[[Qmp], Awaitable[None]]) -> None:
+async def flap(action: Flapping, act: Callable[[Qmp | Device], Awaitable[None]]) -> None:
     """All of it. Each wait is a part of the period that the testcase asks for."""
     for _ in range(action.times):
         await asyncio.sleep(action.up)
-        await qmp(action.out)
+        await act(action.out)
         await asyncio.sleep(action.down)
-        await qmp(action.back)
+        await act(action.back)

@@ -16,6 +16,7 @@ Events: `link`, `reset`, `remark`, and `activity` with what was counted (doorbel
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -137,12 +138,21 @@ class Model:
         for _ in range(BURST):
             try:
                 frame = bytes(self._space[: os.readv(self._tap, (self._space,))])
-            except (BlockingIOError, OSError):
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._tap_gone(error)
                 return
             if not self.chip.receive(frame):
                 self._waiting = frame
                 self._loop.remove(self._tap)
                 return
+
+    def _tap_gone(self, error: OSError) -> None:
+        """EBADFD of a tap that was deleted, and for good; one that is only down says EIO."""
+        if error.errno == errno.EBADFD:
+            self._loop.remove(self._tap)
+            self._control.tell("remark", text="the tap is gone")
 
     def command(self, command: dict[str, Any]) -> None:
         """Raises ValueError, KeyError or TypeError for nonsense."""

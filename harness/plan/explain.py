@@ -139,7 +139,7 @@ def _action(action: Action) -> str:
             return f"tap    {action.tap}: {action.state}"
         case Flapping():
             beside = ", beside the steps" if action.background else ""
-            return f"flap   {action.out.link} {action.times} times: {action.up:g} s up, {action.down:g} s down{beside}"
+            return f"flap   {action.nic} {action.times} times: {action.up:g} s up, {action.down:g} s down{beside}"
         case Arm():
             where = "the console" if action.seen == "console" else f"the wire of {action.nic}"
             return f"arm    after line {action.line} of the panic on {where}: {_action(action.action)}"

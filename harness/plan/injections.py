@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from harness.plan.burst import arm, place
-from harness.plan.device import device_add
+from harness.plan.device import device_add, device_add_served
 from harness.plan.model import Action, Ask, Await, Device, Flapping, Qmp, TapLink
 from harness.plan.nics import MODELS
 from harness.plan.setup import BIND, CARRIER, device_id
@@ -63,9 +63,13 @@ def _inject(inject: InjectLink, number: int, scenario: Scenario) -> Translated:
 
 def set_link(scenario: Scenario, nic: str, state: str) -> Qmp | Device:
     """The cable, pulled or put back."""
-    if MODELS[scenario.guest.nics[nic].model].served:
+    if _served(scenario, nic):
         return Device(nic=nic, op="link", args={"up": state == "up"})
     return _qmp_link(nic, state == "up")
+
+
+def _served(scenario: Scenario, nic: str) -> bool:
+    return MODELS[scenario.guest.nics[nic].model].served
 
 
 def _qmp_link(nic: str, up: bool) -> Qmp:
@@ -77,11 +81,12 @@ def _tap(scenario: Scenario, nic: str, state: str) -> TapLink:
     return TapLink.model_validate({"nic": nic, "tap": tap, "state": state})
 
 
-def _flap(flap: Flap, _number: int, _scenario: Scenario) -> Translated:
+def _flap(flap: Flap, _number: int, scenario: Scenario) -> Translated:
     up = flap.period * flap.duty
     action = Flapping(
-        out=_qmp_link(flap.link, False),
-        back=_qmp_link(flap.link, True),
+        nic=flap.link,
+        out=set_link(scenario, flap.link, "down"),
+        back=set_link(scenario, flap.link, "up"),
         up=round(up, 6),
         down=round(flap.period - up, 6),
         times=flap.times,
@@ -102,10 +107,11 @@ def _remove(remove: Remove, number: int, scenario: Scenario) -> Translated:
         path = {"path": f"/machine/peripheral/{device}", "property": "realized", "value": False}
         return title, (Qmp(execute="qom-set", arguments=path, link=nic, state="down", by="rip"),)
     before = sum(s.remove is not None and s.remove.nic == nic for s in scenario.steps[: number - 1])
+    backend = () if _served(scenario, nic) else (Qmp(execute="netdev_del", arguments={"id": f"net-{nic}"}),)
     return title, (
         Qmp(execute="device_del", arguments={"id": device}, link=nic, state="down", by="unplug"),
         Await(what="unplugged", of=device, count=before + 1, within=UNPLUGGED, required=True),
-        Qmp(execute="netdev_del", arguments={"id": f"net-{nic}"}),
+        *backend,
     )
 
 
@@ -131,12 +137,15 @@ def _restore(restore: Restore, number: int, scenario: Scenario) -> Translated:
 
 def _plug_again(scenario: Scenario, nic: str) -> tuple[Action, ...]:
     plan = next(plan for plan in nic_plans(scenario) if plan.id == nic)
-    netdev, fdname = f"net-{nic}", f"fd-{nic}"
+    netdev, fdname, properties = f"net-{nic}", f"fd-{nic}", scenario.guest.nics[nic].properties
+    bound = Ask(op="nic_wait", args={"id": nic, "mac": plan.mac, "driver": plan.driver}, within=BIND)
+    if _served(scenario, nic):  # by a process that waits for the next client
+        return (device_add_served(plan, device_id(nic), properties), bound)
     return (
         Qmp(execute="getfd", arguments={"fdname": fdname}, fd_of=plan.tap),
         Qmp(execute="netdev_add", arguments={"type": "tap", "id": netdev, "fd": fdname}),
-        *device_add(plan, device_id(nic), netdev, scenario.guest.nics[nic].properties),
-        Ask(op="nic_wait", args={"id": nic, "mac": plan.mac, "driver": plan.driver}, within=BIND),
+        *device_add(plan, device_id(nic), netdev, properties),
+        bound,
     )
 
 
@@ -150,6 +159,9 @@ def _alone(scenario: Scenario, nic: str) -> tuple[Action, ...]:
 
 
 def _filter(rule: Filter, number: int, scenario: Scenario) -> Translated:
+    """In a NIC's backend, or in the model that is one."""
+    if _served(scenario, rule.nic):
+        return _fault(rule, number, scenario)
     nic, name, hole = rule.nic, f"filter-{rule.nic}", f"hole-{rule.nic}"
     if rule.lose is not None:
         chardev = Qmp(execute="chardev-add", arguments={"id": hole, "backend": {"type": "null", "data": {}}})
@@ -169,8 +181,28 @@ def _filter(rule: Filter, number: int, scenario: Scenario) -> Translated:
     return _unfilter(nic, name, hole, number, scenario)
 
 
+def _fault(rule: Filter, number: int, scenario: Scenario) -> Translated:
+    begins = rule.lose is not None or rule.hold is not None
+    what = rule if begins else _begun(rule.nic, number, scenario)
+    if what.lose is not None:
+        args = {"name": "drop", "on": begins, "direction": what.lose}
+        action = Device(nic=rule.nic, op="fault", args=args, state="down" if begins else "up", way=what.lose)
+        return f"{what.lose} of {rule.nic} is {'' if begins else 'not '}lost from now on", (action,)
+    assert what.hold is not None
+    seconds = what.seconds if begins and what.seconds is not None else 0.0
+    args = {"name": "delay", "on": begins, "seconds": seconds, "direction": what.hold}
+    action = Device(nic=rule.nic, op="fault", args=args, way=what.hold, hold=seconds)
+    held = f"{seconds:g} s each" if begins else "no longer"
+    return f"{what.hold} of {rule.nic} is held, {held}", (action,)
+
+
+def _begun(nic: str, number: int, scenario: Scenario) -> Filter:
+    """The filter that this step takes away; the loader has seen that there is one."""
+    return next(s.filter for s in reversed(scenario.steps[: number - 1]) if s.filter and s.filter.nic == nic)
+
+
 def _unfilter(nic: str, name: str, hole: str, number: int, scenario: Scenario) -> Translated:
-    before = next(s.filter for s in reversed(scenario.steps[: number - 1]) if s.filter and s.filter.nic == nic)
+    before = _begun(nic, number, scenario)
     if before.hold is not None:
         taken = Qmp(execute="object-del", arguments={"id": name}, link=nic, by="filter", way=before.hold, hold=0)
         return f"nothing of {nic} is held from now on", (taken,)

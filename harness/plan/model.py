@@ -178,6 +178,9 @@ class Device(Frozen):
     nic: str
     op: Literal["link", "fault", "interrupt"]
     args: dict[str, Any] = {}
+    state: Literal["down", "up"] | None = None  # a fault that is a filter: what it does to the link
+    way: Way = "both"  # in which direction
+    hold: float | None = None  # seconds: it holds frames and loses none
 
 
 class Ask(Frozen):
@@ -206,8 +209,9 @@ class Flapping(Frozen):
     """`out` and `back`, `times` times: the link is up for `up` seconds, then down for `down` seconds, and up at the end."""
 
     do: Literal["flapping"] = "flapping"
-    out: Qmp
-    back: Qmp
+    nic: str
+    out: Qmp | Device
+    back: Qmp | Device
     up: float
     down: float
     times: int

@@ -14,7 +14,7 @@ from harness.scenario.document import Path
 from harness.scenario.injections import Filter, Flap, Remove, Restore
 from harness.scenario.messages import Message
 from harness.scenario.model import Scenario
-from harness.scenario.story import Found, Story, alive, is_served, unknown_nic
+from harness.scenario.story import Found, Story, alive, unknown_nic
 from harness.scenario.words import Way
 
 
@@ -53,10 +53,6 @@ def flap(story: Story, index: int, path: Path, step: Flap) -> Found:
         return
     yield from over(story, path)
     yield from present(story, (*path, "link"), step.link)
-    if is_served(story.scenario, step.link):
-        yield Message(
-            (*path, "link"), f"{step.link!r} is a model of ours, which flaps by `inject`", "write the steps out"
-        )
     if step.link in story.down:
         what = f"the link of {step.link!r} is down since step {story.down[step.link] + 1}"
         yield Message((*path, "link"), what, "put it up before")
@@ -78,11 +74,6 @@ def remove(story: Story, _index: int, path: Path, step: Remove) -> Found:
     bonds = [name for name, bond in story.scenario.guest.bonds.items() if step.nic in bond.slaves]
     if step.how == "release" and not bonds:
         yield Message((*path, "how"), f"{step.nic!r} is no slave of a bond", "name a slave, or write how: unplug")
-    if step.how in ("rip", "tap") and is_served(story.scenario, step.nic):
-        remedy = "write a step `- fault: {nic: ..., begin: gone}`"
-        yield Message((*path, "how"), f"{step.nic!r} is a model of ours, with faults of its own", remedy)
-    if step.how == "unplug" and is_served(story.scenario, step.nic):
-        yield Message((*path, "how"), f"{step.nic!r} is a model of ours, which is plugged in once", "use another model")
     story.away[step.nic] = step
 
 
@@ -116,9 +107,6 @@ def filtered(story: Story, index: int, path: Path, step: Filter) -> Found:
         return
     yield from over(story, path)
     yield from present(story, (*path, "nic"), step.nic)
-    if is_served(story.scenario, step.nic):
-        what = f"{step.nic!r} is a model of ours, whose frames pass no filter of QEMU's"
-        yield Message((*path, "nic"), what, "write a step `- fault: {nic: ..., begin: drop, direction: ...}`")
     if step.lose is not None and step.hold is not None:
         yield Message(path, "a filter loses frames or holds them", "give one of lose, hold")
     if (step.hold is None) != (step.seconds is None):

@@ -89,8 +89,4 @@ def test_the_catalogue_fits_tg3(testcases: Path) -> None:
         "it sets parameters of e100",
         "tg3 has no MTU of 9000",
         "tg3 is a model of ours, which loses what nobody reads",
-        "'n0' is a model of ours, which is plugged in once",
-        "'n0' is a model of ours, which flaps by `inject`",
-        "'n0' is a model of ours, with faults of its own",
-        "'n0' is a model of ours, whose frames pass no filter of QEMU's",
     }

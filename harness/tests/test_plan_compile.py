@@ -135,7 +135,7 @@ def _key(action: Action) -> tuple[str, ...]:
         case TapLink():
             return ("tap_link", action.nic)
         case Flapping():
-            return ("flapping", str(action.out.link))
+            return ("flapping", action.nic)
         case Arm():
             return ("arm", *_key(action.action))
 
