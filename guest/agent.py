@@ -101,10 +101,10 @@ class Agent:
         return {"monotonic": time.monotonic()}
 
     def op_kallsyms(self) -> dict[str, Any]:
-        """The kernel's and its modules' functions with their addresses: zlib, base64."""
+        """The kernel's and its modules' functions with their addresses, and init_net's, where the list of devices begins: zlib, base64."""
         Path("/proc/sys/kernel/kptr_restrict").write_text("0")
         lines = Path("/proc/kallsyms").read_text().splitlines(keepends=True)
-        text = "".join(line for line in lines if line.split(None, 2)[1] in "tTwW")
+        text = "".join(line for line in lines if line.split(None, 2)[1] in "tTwW" or line.endswith(" init_net\n"))
         return {"packed": base64.b64encode(zlib.compress(text.encode(), 1)).decode()}
 
     def op_run(self, argv: list[str], within: float = 15, may_fail: bool = False) -> dict[str, Any]:

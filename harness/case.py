@@ -82,6 +82,7 @@ class Case:
     acted: int = 0  # events there were when the last step began that did more than wait
     offset: Offset = field(default_factory=Offset)
     kallsyms: Path = Path()
+    vmlinux: Path | None = None  # None: a guest that boots its own kernel
     login: Login | None = None
     crash_module: CrashFile | None = None
     dump_tool: DumpTool | None = None
@@ -144,6 +145,7 @@ async def bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
             offset=offset,
             sockets=sockets,
             kallsyms=job.template.kallsyms,
+            vmlinux=job.ingredients.boot.kernel if job.ingredients.boot else None,
             login=job.ingredients.login,
             crash_module=job.crash_module,
             dump_tool=job.dump_tool,

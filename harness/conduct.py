@@ -16,6 +16,7 @@ from functools import partial
 from harness.act import run_stage
 from harness.case import Case, Job, Silent, bring_up
 from harness.dump.findings import FOLDER, tell_dumps
+from harness.lookout import look_out
 from harness.observe.events import Clock, Evidence
 from harness.plan.sockets import needs_tap
 from harness.testbed.errors import TestbedError, Unable
@@ -34,6 +35,8 @@ async def conduct(job: Job) -> None:
                 for stage in job.plan.stages:
                     where[0] = f"step {stage.step}: {stage.title}"
                     await run_stage(case, stage)
+                    if stage.step == 0:
+                        look_out(case)
             where[0] = "settle"
             await settle(case)
             evidence.add("run", "settled")

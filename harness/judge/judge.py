@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.judge import (
     arp_answered,
+    burst_failover,
     carrier_follows,
     counted,
     counters_agree,
@@ -30,6 +31,7 @@ from harness.judge import (
     parity,
     polled,
     pressed,
+    queue_stopped,
     queued_delivered,
     sequence,
     timed,
@@ -57,6 +59,8 @@ CHECKS: dict[str, Callable[[Any, Seen], CheckResult]] = {
     "echoed": echoed.check,
     "pressed": pressed.check,
     "flooded": flooded.check,
+    "queue_stopped": queue_stopped.check,
+    "burst_failover": burst_failover.check,
     "latency": latency.check,
     "counters_agree": counters_agree.check,
     "held_back": held_back.check,
@@ -131,7 +135,10 @@ def _guilty(word: Word, checks: Iterable[CheckResult]) -> set[str]:
     """The checks that make the word. Invariants want frames to look at, so which of them are not reached is chance."""
     if word == "FAIL":
         return {check.check for check in checks if check.reached and not check.held}
-    return {check.check for check in checks if not check.reached and (check.check in CHECKS or check.check == "timed")}
+    unreached = {
+        check.check for check in checks if not check.reached and (check.check in CHECKS or check.check == "timed")
+    }
+    return {"timed"} if "timed" in unreached else unreached  # as `_word` has it: the rest may be for want of that
 
 
 def _otherwise(bug: KnownBug, came: set[str]) -> str:

@@ -50,6 +50,17 @@ class Timed(NamedTuple):
     noticed: float
 
 
+class Queue(NamedTuple):
+    """A TX queue stopped or was woken. `by`: whose it is; `side`: of which machine; `why`: what stopped a kernel's."""
+
+    t: float
+    nic: str
+    stopped: bool
+    by: str
+    side: str
+    why: str = ""
+
+
 class Active(NamedTuple):
     t: float
     bond: str
@@ -164,6 +175,7 @@ class Records:
     cuts: list[Link] = field(default_factory=list)
     carriers: list[Link] = field(default_factory=list)
     timed: list[Timed] = field(default_factory=list)
+    queues: list[Queue] = field(default_factory=list)
     actives: list[Active] = field(default_factory=list)
     crashes: list[Name] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
@@ -348,6 +360,11 @@ def _kernel_records(item: _Item) -> list[KernelRecord]:
     return [KernelRecord(*each) for each in value]
 
 
+def _queue(item: _Item, side: str) -> Queue:
+    stopped = item.one_of("state", "stopped", "woken") == "stopped"
+    return Queue(item.t, item.word("nic"), stopped, item.word("by"), side, item.may("why") or "")
+
+
 def _start(records: Records, item: _Item) -> None:
     records.started = item.t
 
@@ -391,6 +408,7 @@ _PARSERS: dict[tuple[str, str], Parser] = {
     ("inject", "timed"): lambda r, e: r.timed.append(
         Timed(e.t, e.whole("step"), e.number("line_t"), e.number("noticed"))
     ),
+    ("qmp", "queue"): lambda r, e: r.queues.append(_queue(e, "guest")),
     ("device", "activity"): lambda r, e: r.counted.append(Counted(e.t, e.word("nic"), e.numbers("counts"))),
     ("inject", "crash"): lambda r, e: r.crashes.append(Name(e.t, e.word("how"))),
     ("guest", "carrier"): lambda r, e: r.carriers.append(Link(e.t, e.word("nic"), e.flag("up"))),
@@ -419,6 +437,7 @@ _EITHER_SIDE: dict[str, Parser] = {
     "frames": lambda r, e: r.strange.append(_strange(r, e)),
     "passed": lambda r, e: r.passed.append(Passed(e.t, e.word("endpoint"), e.word("label"), _seq(e), e.flag("ok"))),
     "arp": lambda r, e: r.answers.append(Answer(e.t, e.word("endpoint"), e.word("ip"), e.word("mac"), e.word("to"))),
+    "queue": lambda r, e: r.queues.append(_queue(e, e.word("src"))),
     "ifstats": lambda r, e: r.ifstats.append(IfStats(e.t, e.word("src"), e.word("nic"), e.numbers("values"))),
     "echo": lambda r, e: r.echoes.append(_echo(e)),
     "keys": lambda r, e: r.keys.append(Keys(e.t, e.word("endpoint"), e.word("keys"), e.may("forge"))),

@@ -40,7 +40,7 @@ from harness.scenario.model import (
     SawEvent,
     Scenario,
 )
-from harness.scenario.oracles import CountersAgree, Latency, Sequence
+from harness.scenario.oracles import BurstFailover, CountersAgree, Latency, QueueStopped, Sequence
 from harness.scenario.story import Found, given, served_nic, unknown_endpoint, unknown_nic, unseen_link
 
 
@@ -320,6 +320,38 @@ def _flooded(scenario: Scenario, path: Path, expect: Flooded) -> Found:
         yield Message((*path, "nic"), f"no step floods {expect.nic!r}", "add a step `- flood: ...`")
 
 
+def _burst_failover(scenario: Scenario, path: Path, expect: BurstFailover) -> Found:
+    bond = scenario.guest.bonds.get(expect.bond)
+    if bond is None:
+        bonds = list(scenario.guest.bonds)
+        yield Message((*path, "bond"), f"{expect.bond!r} is no bond", suggest(expect.bond, bonds, "bonds"))
+    elif expect.cut not in bond.slaves:
+        what = f"{expect.cut!r} is no slave of {expect.bond!r}"
+        yield Message((*path, "cut"), what, suggest(expect.cut, bond.slaves, "slaves"))
+    elif not any(step.inject and step.inject.link == expect.cut and step.inject.after for step in scenario.steps):
+        what = f"no step cuts {expect.cut!r} in the middle of a panic"
+        yield Message(
+            (*path, "cut"),
+            what,
+            f"add `- inject: {{link: {expect.cut}, state: down, after: {{line: 10, seen: wire}}}}`",
+        )
+    yield from unknown_endpoint(scenario, (*path, "to"), expect.to)
+
+
+def _queue_stopped(scenario: Scenario, path: Path, expect: QueueStopped) -> Found:
+    if expect.by == "kernel":
+        yield from unknown_nic(scenario, (*path, "nic"), expect.nic)
+        if scenario.guest.disk is not None:
+            yield Message(
+                (*path, "by"), "where a disk's own kernel keeps its queues is not known", "leave it out, or `disk`"
+            )
+        return
+    own = [end.device for end in scenario.endpoints.values() if (end.at, end.stack) == ("guest", "netpoll")]
+    if expect.nic not in own:
+        what = f"no endpoint of the guest with stack: netpoll is on {expect.nic!r}"
+        yield Message((*path, "nic"), what, suggest(expect.nic, own, "devices with one"))
+
+
 def _held_back(scenario: Scenario, path: Path, expect: HeldBack) -> Found:
     yield from _flow(scenario, path, expect.from_, expect.to, expect.at_least)
     yield from unknown_nic(scenario, (*path, "nic"), expect.nic)
@@ -401,6 +433,8 @@ _CHECKS: dict[type[Frozen], Callable[[Scenario, Path, Any], Found]] = {
     Echoed: _echoed,
     Pressed: _pressed,
     Flooded: _flooded,
+    QueueStopped: _queue_stopped,
+    BurstFailover: _burst_failover,
     Latency: _latency,
     HeldBack: _held_back,
     Sequence: _sequence,

@@ -13,7 +13,16 @@ from pydantic import Discriminator, Field, StringConstraints, Tag
 from harness.frozen import Frozen
 from harness.scenario.dumps import Dump, Dumped, DumpServer, WaitDump
 from harness.scenario.injections import Filter, Flap, InjectLink, Remove, Restore
-from harness.scenario.oracles import Allow, CountersAgree, Latency, ReadCounters, ReadRecords, Sequence
+from harness.scenario.oracles import (
+    Allow,
+    BurstFailover,
+    CountersAgree,
+    Latency,
+    QueueStopped,
+    ReadCounters,
+    ReadRecords,
+    Sequence,
+)
 from harness.scenario.words import Id, Seconds, Way
 
 Mac = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
@@ -448,6 +457,8 @@ class Expect(Frozen):
     held_back: HeldBack | None = None
     sequence: Sequence | None = None
     counters_agree: CountersAgree | None = None
+    queue_stopped: QueueStopped | None = None
+    burst_failover: BurstFailover | None = None
     dumped: Dumped | None = None
 
 

@@ -41,6 +41,26 @@ class CountersAgree(Frozen):
     at_least: Annotated[int, Field(ge=1)] = 1
 
 
+class BurstFailover(Frozen):
+    """The link of slave `cut` goes in the middle of a panic: within `within` seconds `bond` carries every line again to `to`. Not reached
+    unless lines of the panic left over `cut` before, and some were printed after."""
+
+    bond: Id
+    cut: Id
+    to: Id
+    within: Seconds = 1
+
+
+class QueueStopped(Frozen):
+    """The TX queue of NIC or bond `nic` stopped at least `at_least` times: the guest kernel's own queue, or that of our stack's device. It
+    is about what was provoked; with `woken` it must have been woken after the last stop."""
+
+    nic: Id
+    by: Literal["kernel", "netpoll"] = "kernel"
+    at_least: Annotated[int, Field(ge=1)] = 1
+    woken: bool = False
+
+
 class Sequence(Frozen):
     """Each record of /dev/kmsg from the first numbered message of `from` to the last that a `records` step has read is on the wire at
     `to`, once, in order, whole and with the same text, by the number in its extended header."""

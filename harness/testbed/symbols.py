@@ -49,6 +49,12 @@ def parse(lines: Iterable[str]) -> Symbols:
     return Symbols(tuple(address for address, _ in ordered), tuple(name for _, name in ordered))
 
 
+def address_of(path: Path, name: str) -> int | None:
+    """Of a symbol that is no function, too, where the table has it."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((int(line.split()[0], 16) for line in lines if line.split()[2:] == [name]), None)
+
+
 @lru_cache(maxsize=1)
 def load(path: Path) -> Symbols:
     """The table saved beside a template, some 50,000 names; empty if there is none."""
