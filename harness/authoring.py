@@ -30,7 +30,6 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "new",
         help="write a commented testcase to begin with",
         description="Write a commented testcase to begin with. At a terminal it asks for what is not given.",
-        epilog="example: netpoll-harness new testcases/mine/panic.yaml --kind panic --nic e1000e",
     )
     made.add_argument("file", type=Path, nargs="?", help="the testcase to write, best below a folder called testcases")
     made.add_argument("--kind", help=f"what it is about: {', '.join(KINDS)}")

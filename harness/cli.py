@@ -21,7 +21,7 @@ import shtab
 
 import images
 import images.cli
-from harness import authoring, away, doctor, shell
+from harness import authoring, away, doctor, manual, shell
 from harness.authoring import AuthoringError
 from harness.bench import commands as measuring
 from harness.bench import growth, stack, tg3, turnaround
@@ -61,11 +61,6 @@ INTERRUPTED = "interrupted: everything that was started has ended"
 
 QUIETER = ("-rN", "--show-capture=no", "-W", "ignore::pytest.PytestAssertRewriteWarning")
 """What pytest would add to our table and explanations; whoever wants it says so after these."""
-
-RUN_EXAMPLES = """netpoll-harness run testcases/crash -k "e1000 and nmi"
-  netpoll-harness run testcases/send/datagrams-out.yaml::send/datagrams-out[nic=virtio-net]
-  netpoll-harness run testcases -m "not long" -n auto --junitxml results.xml
-  netpoll-harness run testcases/crash --format ktap > results.ktap"""
 
 
 class Exit(IntEnum):
@@ -132,7 +127,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     about = "run testcases; further options go to pytest (-k, -x, --lf, -n, --junitxml ...)"
-    run = _add(commands, "run", _run, about, RUN_EXAMPLES)
+    run = _add(commands, "run", _run, about)
     _add_paths(run)
     _add_testbed_options(run)
     run.add_argument("--results", type=Path, help="folder for evidence (default: runs/<UTC time>)")
@@ -195,9 +190,11 @@ def make_parser() -> argparse.ArgumentParser:
 
     authoring.add_parsers(commands)
     about = "print shell completion"
-    words = _add(commands, "completion", _completion, about, 'eval "$(netpoll-harness completion bash)"')
+    words = _add(commands, "completion", _completion, about)
     words.add_argument("shell", choices=shtab.SUPPORTED_SHELLS)
     images.cli.add_parser(commands).set_defaults(command=_images)
+    for name, each in commands.choices.items():
+        manual.complete(name, each)
     return parser
 
 
@@ -206,13 +203,8 @@ def _add(
     name: str,
     command: Callable[[argparse.Namespace], int],
     about: str,
-    example: str = "",
 ) -> argparse.ArgumentParser:
-    """`example`: command lines that are worth showing, one a line."""
-    epilog = f"example:\n  {example}" if example else None
-    parser = commands.add_parser(
-        name, help=about, description=about, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = commands.add_parser(name, help=about, description=about)
     parser.set_defaults(command=command)
     return parser
 

@@ -16,21 +16,21 @@ from harness.report import compare, html, store, tap, terminal
 FORMATS = ("text", *tap.DIALECTS)
 HELD, FAILED, TESTBED = 0, 1, 3  # exit codes, as in docs/ci.md
 
-Add = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
+Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
 
 def add_parsers(add: Add) -> None:
-    """Adds the commands; `add` takes name, function, what it is about, and an example."""
-    again = add("judge", judge, "judge saved evidence again", "netpoll-harness judge runs/mine --format ktap")
+    """Adds the commands; `add` takes name, function and what it is about."""
+    again = add("judge", judge, "judge saved evidence again")
     again.add_argument("folder", type=Path, nargs="+", help="a case's folder, or a results folder")
     again.add_argument("--format", choices=FORMATS, default="text", help="of what is printed (default: text)")
     about = "write report.html: every case with its timeline, one file for a browser"
-    drawn = add("report", report, about, "netpoll-harness report runs/mine")
+    drawn = add("report", report, about)
     drawn.add_argument(
         "results", type=Path, metavar="RUN", help="results folder of a run; the report is written into it"
     )
     about = "say which verdicts changed between two runs; exit code 1 if one got worse"
-    both = add("compare", compared, about, "netpoll-harness compare runs/6.1 runs/6.12 --html changes.html")
+    both = add("compare", compared, about)
     both.add_argument("first", type=Path, metavar="RUN_A", help="results folder of the earlier run")
     both.add_argument("second", type=Path, metavar="RUN_B", help="results folder of the later one")
     both.add_argument("--html", type=Path, metavar="FILE", help="write a page, too")

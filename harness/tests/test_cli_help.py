@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import EPILOG, _forwarded, main, make_parser
+from harness.cli import EPILOG, Exit, _forwarded, main, make_parser
 from harness.run import Options
 
 EXAMPLE = re.compile(r"^  (netpoll-harness .*?)(?:   .*)?$", re.MULTILINE)
@@ -33,6 +33,20 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit, match=r"^0$"):
         main([name, "--help"])
     assert capsys.readouterr().out.startswith(f"usage: netpoll-harness {name}")
+
+
+@pytest.mark.parametrize("name", subcommands())
+def test_every_command_has_examples_and_says_what_its_exit_codes_mean(name: str) -> None:
+    said = subcommands()[name].format_help()
+    assert f"examples:\n  netpoll-harness {name}" in said
+    codes = {int(code) for code in re.findall(r"^  +(\d+)  \w", said.partition("exit codes:")[2], re.MULTILINE)}
+    assert {0, 2} <= codes | ({2} if name == "doctor" else set())
+    assert codes <= set(Exit)
+
+
+def test_an_exit_code_is_in_the_documents_table() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/ci.md").read_text()
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} >= set(Exit)
 
 
 def test_examples_of_the_help_parse() -> None:
