@@ -124,7 +124,8 @@ class Bar:
 
 
 class Slot:
-    """A model plugged in: the driver's PciDevice. `chip` and `wire` are the test's handles, `counts`, `told` and `faults` what happened."""
+    """A model plugged in: the driver's PciDevice. `chip` and `wire` are the test's handles, `counts`, `told` and `faults` what happened,
+    `allocated` what the device may reach."""
 
     def __init__(
         self, model: str, mac: bytes, wire: Wire, clock: Clock, seed: int = 0, bus_interrupts: bool = True
@@ -133,6 +134,7 @@ class Slot:
         self.counts: Counter[str] = Counter()
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.faults: list[DmaFault] = []
+        self.allocated: list[Buffer] = []
         self.pci: PciDevice
         self.chip: Chip
         self.chip, self.pci = make(model, clock, mac, wire, self._tell, self._count, seed)
@@ -188,7 +190,9 @@ class Slot:
             os.ftruncate(fd, size)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
             self.pci.dma_map(3, address, size, [fd], 0)
-            return Buffer(memoryview(mmap.mmap(fd, size)), address)
+            buffer = Buffer(memoryview(mmap.mmap(fd, size)), address)
+            self.allocated.append(buffer)
+            return buffer
         finally:
             os.close(fd)
 

@@ -32,6 +32,10 @@ DRIVERS: dict[str, Callable[[Net, str, PciDevice], PollModeDevice]] = {
 }
 
 
+class NotReached(AssertionError):
+    """What was awaited did not come."""
+
+
 class Rig:
     """`got`: payloads that came out at the rx_hook. `slot.wire.sent`: frames that left."""
 
@@ -68,7 +72,8 @@ class Rig:
         end = self.clock.now + within
         self.serve()
         while not condition():
-            assert self.clock.now < end, f"{what}: not within {within} s of the rig's clock"
+            if self.clock.now >= end:
+                raise NotReached(f"{what}: not within {within} s of the rig's clock")
             self.clock.advance(0.01)
             self.serve()
 

@@ -167,7 +167,7 @@ def _backed(flags: int, iova: int, size: int, fd: int | None, offset: int) -> Ra
     except (OSError, ValueError, OverflowError) as error:
         raise Refused(errno.EINVAL, f"the descriptor cannot be mapped: {error}") from error
     view = memoryview(memory)
-    return Range(iova, iova + size, flags, memory, view, view.cast("H"), view.cast("I"))
+    return Range(iova, iova + size, flags, memory, view, view[: size & ~1].cast("H"), view[: size & ~3].cast("I"))
 
 
 def _seals(fd: int) -> int:
