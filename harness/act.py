@@ -353,7 +353,7 @@ async def _await(case: Case, action: Await) -> None:
     began = time.monotonic()
     keys: dict[str, Any] = {"what": action.what, "of": action.of, "state": action.state, "count": action.count}
     progress, seen = await _reached(case, action, await _deadline(case, action, began))
-    if seen:
+    if seen and not progress.lost:
         case.evidence.add("await", "reached", **keys, seconds=round(time.monotonic() - began, 4))
         return
     case.evidence.add("await", "timeout", **keys, within=action.within, seen=progress.seen())

@@ -30,14 +30,14 @@ from images.store import manifest_of
 from images.userland import LIB, Userland, ensure_userland
 
 MAKERS = ("capture.py", "cpio.py", "elf.py", "guest.py", "modules.py", "rootfs.py", "userland.py")
-MODULES = (*NICS.split(), "virtio_pci", "af_packet", "uio_pci_generic")
+MODULES = (*NICS.split(), "virtio_pci", "af_packet", "bonding", "uio_pci_generic")
 PROGRAM = "usr/bin/makedumpfile"
 KERNEL, INITRD = "boot/vmlinux", "boot/capture.cpio"
 FOLDERS = ("dev", "etc", "proc", "run", "sys", "tmp", "usr/lib64")
 LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 # Of Python's library what a client of netpoll never imports; the guest's own root has more.
 LIBRARY_DROPPED = re.compile(
-    r"/(asyncio|concurrent|email|html|http|multiprocessing|xml|xmlrpc|zoneinfo|venv|tomllib|wsgiref)/"
+    r"/(asyncio|concurrent|email|http|multiprocessing|xml|xmlrpc|zoneinfo|venv|tomllib|wsgiref)/"
     r"|/encodings/(?!__init__|__pycache__/(__init__|aliases|utf_8|latin_1|ascii|idna)\.|aliases|utf_8|latin_1|ascii|idna)"
     r"|/lib-dynload/(_codecs_|_ssl|_decimal|_asyncio|_hashlib|_multi|audioop|_lsprof|_elementtree|_zoneinfo|_dbm|_xx)"
 )

@@ -271,9 +271,10 @@ class TestServerThatIsRestarted:
 
 
 class TestLinkThatIsCut:
+    @pytest.mark.parametrize("size", [1_000_000, pytest.param(3_000_000, id="more than an answer speaks of")])
     @pytest.mark.parametrize("name", [0, NAME])
-    def test_it_comes_back(self, name: int) -> None:
-        data = memory(1_000_000)
+    def test_it_comes_back(self, name: int, size: int) -> None:
+        data = memory(size)
         store = MemoryStore()
         wire = Wire(client_of(data, name), server_of(store)[0], 1, Weather(loss=0.01))
         wire.run(until=lambda: wire.client.sent > 300_000)

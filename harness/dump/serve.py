@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,6 +17,7 @@ from guest.netpoll.bonding import Bond, BondParams, Mode, partner_mode
 from guest.netpoll.bonding.params import LacpRate
 from guest.netpoll.clients.debugnet.server import Limits, Server
 from guest.netpoll.clients.dump.sink import Kept, Sink, Store
+from guest.netpoll.clients.netdump import server as redhat
 from guest.netpoll.core import Netpoll, netpoll_cleanup, netpoll_setup
 from guest.netpoll.drivers.af_packet import AfPacketDevice
 from guest.netpoll.loop import Loop
@@ -24,6 +26,7 @@ from guest.netpoll.netdevice import Net, NetDevice, register_netdev
 from guest.netpoll.options import netpoll_parse_options
 from guest.netpoll.poll import netpoll_set_trap
 from guest.netpoll.tool.dumpdir import DumpDir
+from guest.netpoll.tool.netdump_pull import PullCollector
 from guest.netpoll.tool.netdump_server import Collector, serve
 from guest.netpoll.tool.session import Session, signals
 from guest.netpoll.txq import netpoll_queue
@@ -83,31 +86,35 @@ class ToldSink:
         self._tell("partial", bytes=self._bytes, why=why)
 
 
-def device(net: Net, given: Mapping[str, Any]) -> NetDevice:
-    """The tap, or a bond of ours over several, with faults around each."""
-    slaves = [
-        _faulty(AfPacketDevice(net, tap, qdisc_bypass=False, rcvbuf=RCVBUF), given, n)
-        for n, tap in enumerate(given["taps"])
-    ]
-    for slave in slaves:
-        register_netdev(slave)
-    if given["bond_mode"] is None:
-        return slaves[0]
-    bond = Bond(net, "bond0", BondParams(mode=Mode(partner_mode(given["bond_mode"])), lacp_rate=LacpRate.FAST))
-    register_netdev(bond)
-    for slave in slaves:
-        bond.enslave(slave)
-    return bond
-
-
-def _faulty(dev: NetDevice, given: Mapping[str, Any], number: int) -> NetDevice:
+def _faulty(net: Net, tap: str, given: Mapping[str, Any], number: int) -> NetDevice:
+    """A tap, and what its wire does to frames, drawn anew for each."""
+    dev = AfPacketDevice(net, tap, qdisc_bypass=False, rcvbuf=RCVBUF)
     faults = Faults(**given["faults"])
     return FaultDevice(dev, seed=given["seed"] + number, tx=faults, rx=faults) if faults != Faults() else dev
 
 
-def counts(dev: NetDevice) -> dict[str, int]:
-    """What the wire has done to frames."""
-    return dict(dev.counts) if isinstance(dev, FaultDevice) else {}
+def _joined(net: Net, wires: Sequence[NetDevice], guest_mode: str | None) -> NetDevice:
+    """The one, or a bond of ours over all, as guest.endpoint has it."""
+    for wire in wires:
+        register_netdev(wire)
+    if guest_mode is None:
+        return wires[0]
+    bond = Bond(net, "bond0", BondParams(mode=Mode(partner_mode(guest_mode)), lacp_rate=LacpRate.FAST))
+    register_netdev(bond)
+    for wire in wires:
+        bond.enslave(wire)
+    return bond
+
+
+def counts(wires: Sequence[NetDevice]) -> dict[str, int]:
+    """What was done to frames on purpose."""
+    return dict(sum((Counter(wire.counts) for wire in wires if isinstance(wire, FaultDevice)), Counter()))
+
+
+def _collector(protocol: str, store: Store, say: Callable[[str], None]) -> Collector | PullCollector:
+    if protocol == "netdump":
+        return PullCollector(redhat.Server(store, say, redhat.Limits()))
+    return Collector(Server(store, say, Limits()))
 
 
 def main(given: Mapping[str, Any], tell: Tell) -> None:
@@ -119,10 +126,10 @@ def main(given: Mapping[str, Any], tell: Tell) -> None:
     with ExitStack() as stack:
         stop = stack.enter_context(signals())
         store = DumpDir(given["folder"], say)
-        server = Server(ToldStore(store, tell), say, Limits())
-        collector = Collector(server)
+        collector = _collector(given["protocol"], ToldStore(store, tell), say)
         net = Net()
-        dev = device(net, given)
+        wires = [_faulty(net, tap, given, number) for number, tap in enumerate(given["taps"])]
+        dev = _joined(net, wires, given["bond_mode"])
         loop = stack.enter_context(Loop(net))
         stop.wake.append(loop.wake)
         np = Netpoll(net, "netdump-server", rx_hook=collector.rx_hook, drop=netpoll_queue)
@@ -133,8 +140,8 @@ def main(given: Mapping[str, Any], tell: Tell) -> None:
         netpoll_set_trap(net, 1)
         tell("ready")
         serve(Session(np, loop, stop), collector, None, None)
-        server.close("the server was stopped")
-        tell("ended", counts=dict(server.counts), wire=counts(dev))
+        collector.server.close("the server was stopped")
+        tell("ended", counts=dict(collector.server.counts), wire=counts(wires))
 
 
 def told(what: str, **keys: Any) -> None:

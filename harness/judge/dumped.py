@@ -47,6 +47,8 @@ def _missing(expect: Dumped, seen: Seen, numbers: dict[str, float | int]) -> str
         if _second_panic(seen) is None:
             return "the capture kernel did not panic"
         return None if numbers["bytes"] else "nothing of the dump had come when the capture kernel panicked"
+    if numbers["struck"] < expect.struck:
+        return f"{many(int(numbers['struck']), 'frame')} were struck, at least {expect.struck} were wanted"
     if numbers["resent"] < expect.resent and _complete(seen) is not None:
         return f"{many(int(numbers['resent']), 'datagram')} sent again, at least {expect.resent} were wanted"
     if (file := _complete(seen)) is not None and file.error is None and file.pages < expect.at_least:
@@ -141,6 +143,7 @@ def _numbers(seen: Seen) -> dict[str, float | int]:
     found: dict[str, float | int] = {
         "bytes": max((event.bytes for event in records.dump_events), default=0),
         "resent": _resent(seen),
+        "struck": sum(event.struck for event in records.dump_events),
     }
     if (file := _complete(seen)) is not None:
         found |= {

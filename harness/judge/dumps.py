@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+STRUCK = ("drop", "reorder", "duplicate")  # of guest.netpoll.middleware.fault's counts, behind tx_ and rx_
+
 
 class Item(Protocol):
     """An event under the parser's hands: harness.judge.records."""
@@ -17,17 +19,19 @@ class Item(Protocol):
     def whole(self, key: str) -> int: ...
     def word(self, key: str) -> str: ...
     def flag(self, key: str) -> bool: ...
+    def numbers(self, key: str) -> dict[str, int]: ...
     def may(self, key: str) -> str | None: ...
     def wrong(self, key: str, wanted: str) -> ValueError: ...
 
 
 class DumpEvent(NamedTuple):
-    """`what`: as the catalogue says. `bytes`: of this dump written so far."""
+    """`what`: as the catalogue says. `bytes`: of this dump written so far. `struck`: frames that the wire lost, swapped or doubled."""
 
     t: float
     what: str
     bytes: int
     why: str | None
+    struck: int = 0
 
 
 class DumpFile(NamedTuple):
@@ -51,7 +55,9 @@ class DumpFile(NamedTuple):
 def dump_event(item: Item) -> DumpEvent:
     """Raises EvidenceError."""
     size = item.whole("bytes") if "bytes" in item.event else 0
-    return DumpEvent(item.t, item.word("what"), size, item.may("why"))
+    wire = item.numbers("wire") if "wire" in item.event else {}
+    struck = sum(count for what, count in wire.items() if what.partition("_")[2] in STRUCK)
+    return DumpEvent(item.t, item.word("what"), size, item.may("why"), struck)
 
 
 def dump_file(item: Item) -> DumpFile:

@@ -13,6 +13,9 @@ from harness.plan.model import Await
 
 SEEN = frozenset({"console", "event", "panic", "text"})  # waits for something seen; the others count or follow a state
 
+CAPTURE_OVER = re.compile(r"^capture: [\d.]+ (failed: |ended with [1-9])|end Kernel panic")
+"""A capture kernel's last words when it could not send the dump. With a crash kernel, only a second panic comes to its end."""
+
 
 class Progress:
     """Whether the evidence so far satisfies an `Await`: one small state per kind of wait."""
@@ -24,6 +27,7 @@ class Progress:
         self._count = 0  # matching events
         self._carrier: str | None = None  # as last told
         self._done = False  # a dump
+        self.lost = ""  # why it can no longer come: then there is nothing to wait for
         self._regex = re.compile(action.of) if action.what == "console" else None
 
     def take(self, event: Event) -> bool:
@@ -39,6 +43,8 @@ class Progress:
         return self._count >= self._action.count
 
     def seen(self) -> str:
+        if self.lost:
+            return self.lost
         return f"carrier {self._carrier}" if self._action.what == "carrier" else f"count {self._count}"
 
     def _follow_carrier(self, event: Event) -> bool:
@@ -50,7 +56,10 @@ class Progress:
         if (event["src"], event["kind"]) == ("host", "dump"):
             self._count = max(self._count, int(event.get("bytes", 0)))
             self._done = self._done or event["what"] == "complete"
-        return self._done if self._action.of == "complete" else self._count >= self._action.count
+        held = self._done if self._action.of == "complete" else self._count >= self._action.count
+        if not held and event["src"] == "console" and CAPTURE_OVER.search(event["text"]):
+            self.lost = event["text"]
+        return held or bool(self.lost)
 
     def _matches(self, event: Event) -> bool:
         of, src, kind = self._action.of, event["src"], event["kind"]

@@ -72,13 +72,18 @@ def _network(scenario: Scenario, device: str) -> Iterator[str]:
 
 def _client(scenario: Scenario, dump: Dump) -> Iterator[str]:
     ours, theirs = PORTS[dump.protocol]
-    if dump.pages == "kernel":
+    if filtered(dump):
         yield f"--filter={LEVEL}"
     if dump.panics is not None:
         yield f"--crash={dump.panics}"
     yield from ("netdump", f"{ours}@{CLIENT_IP}/DEV,{theirs}@{SERVER_IP}/{host_mac(scenario, dump.device)}")
     yield f"--protocol={dump.protocol}"
-    yield f"--vmcore={'-' if dump.pages == 'kernel' else '/proc/vmcore'}"
+    yield f"--vmcore={'-' if filtered(dump) else '/proc/vmcore'}"
+
+
+def filtered(dump: Dump) -> bool:
+    """Through makedumpfile. Red Hat's server asks for each page by its number."""
+    return dump.protocol == "debugnet" and dump.pages != "all"
 
 
 def server(scenario: Scenario, state: str) -> Host:
@@ -99,7 +104,7 @@ def server(scenario: Scenario, state: str) -> Host:
         "client_ip": CLIENT_IP,
         "server_ip": SERVER_IP,
         "port": PORTS[dump.protocol][1],
-        "faults": {"drop": dump.lose, "reorder": dump.reorder, "duplicate": dump.duplicate},
+        "faults": {"drop": dump.lose / 100, "reorder": dump.reorder / 100, "duplicate": dump.duplicate / 100},
         "seed": dump.seed,
         "within": READY,
     }

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from harness.plan.nics import MODELS
 from harness.scenario.document import Path
-from harness.scenario.dumps import Dumped, DumpServer, WaitDump
+from harness.scenario.dumps import Dump, Dumped, DumpServer, WaitDump
 from harness.scenario.errors import suggest
 from harness.scenario.messages import Message
 from harness.scenario.model import Scenario
 from harness.scenario.story import Found, Story
 
-LEAST = 512  # MiB: the crash region takes 192, and half of what the kernel has left holds its root while it boots
+LEAST, MOST = (
+    512,
+    2048,
+)  # MiB: the crash region takes 192, and half of what the kernel has left holds its root while it boots
 
 
 def captures(scenario: Scenario) -> bool:
@@ -38,6 +41,23 @@ def check_capture(scenario: Scenario) -> Found:
         )
     if scenario.dump is not None:
         yield from _device(scenario, scenario.dump.device)
+        yield from _pages(scenario.dump)
+        if guest.memory > MOST:
+            yield Message(
+                ("guest", "memory"),
+                f"{guest.memory} MiB: a dump is compared with RAM that has no hole",
+                f"write {MOST} at most",
+            )
+
+
+def _pages(dump: Dump) -> Found:
+    if dump.protocol == "netdump" and dump.pages == "kernel":
+        what = "Red Hat's server asks for each page by its number, and knows nothing of makedumpfile"
+        yield Message(("dump", "pages"), what, "write pages: all, or protocol: debugnet")
+    if dump.panics is not None and (dump.protocol == "netdump" or dump.pages == "all"):
+        yield Message(
+            ("dump", "panics"), "it counts what makedumpfile has put out", "write pages: kernel, or remove it"
+        )
 
 
 def _device(scenario: Scenario, device: str) -> Found:

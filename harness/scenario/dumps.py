@@ -12,7 +12,7 @@ from pydantic import Field
 from harness.frozen import Frozen
 from harness.scenario.words import Id, Seconds
 
-Chance = Annotated[float, Field(ge=0, le=1)]
+Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class Dump(Frozen):
@@ -22,10 +22,10 @@ class Dump(Frozen):
 
     device: Id
     protocol: Literal["debugnet", "netdump"] = "debugnet"
-    pages: Literal["kernel", "all"] = "kernel"
-    lose: Chance = 0
-    reorder: Chance = 0
-    duplicate: Chance = 0
+    pages: Literal["kernel", "all"] | None = None  # None: what the protocol can do
+    lose: Percent = 0
+    reorder: Percent = 0
+    duplicate: Percent = 0
     seed: int = 1
     panics: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
 
@@ -46,10 +46,11 @@ class WaitDump(Frozen):
 
 class Dumped(Frozen):
     """The dump is on the host, opens, shows the panic, and each page that is in it is the page that the guest's RAM holds; of what it leaves
-    out nothing is checked. Not reached unless the console shows a panic, and with `complete: false` the capture kernel's own. `resent`, `duplicates`: so many at least, else not reached."""
+    out nothing is checked. Not reached unless the console shows a panic, and with `complete: false` the capture kernel's own. `resent`, `struck`: so many at least, else not reached."""
 
     complete: bool = True
     within: Seconds | None = None
     first_packet: Seconds | None = None
     at_least: Annotated[int, Field(ge=1)] = 256
     resent: Annotated[int, Field(ge=0)] = 0
+    struck: Annotated[int, Field(ge=0)] = 0

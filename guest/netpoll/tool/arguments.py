@@ -6,24 +6,15 @@ In: argv. Out: an argparse.Namespace. The rule it keeps: what can be checked wit
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from guest.netpoll.clients.gdb.session import IDLE
 from guest.netpoll.clients.netconsole.sender import Sysdata
 from guest.netpoll.clients.sequence import HEADER_LENGTH, Stream
 from guest.netpoll.clients.sysrq import KEYS, TRIGGER
 from guest.netpoll.middleware.fault import Faults
-from guest.netpoll.tool.answer import answer
-from guest.netpoll.tool.gdbstub import gdbstub
-from guest.netpoll.tool.listen import listen
-from guest.netpoll.tool.netdump import netdump
-from guest.netpoll.tool.netdump_server import netdump_server
-from guest.netpoll.tool.pmd import pmd
-from guest.netpoll.tool.send import send
-from guest.netpoll.tool.sysrq import sysrq
-from guest.netpoll.tool.trace import trace
 
 EPILOG = """OPTIONS: [srcport]@[srcip]/[dev],[tgtport]@<tgtip>/[tgtmac], for instance
   6665@10.0.0.2/eth0,6666@10.0.0.1/52:54:00:12:34:56   or, with the defaults   @/eth0,@10.0.0.1/
@@ -55,7 +46,7 @@ def _take_lines(parser: argparse.ArgumentParser, arguments: argparse.Namespace, 
     lines = rest[1:] if rest[:1] == ["--"] else rest
     if lines is rest and (unknown := [word for word in rest if word.startswith("-")]):
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    if lines and arguments.command is not send:
+    if lines and "lines" not in arguments:
         parser.error(f"unrecognized arguments: {' '.join(lines)}")
     if lines:
         arguments.lines = arguments.lines + lines
@@ -64,13 +55,22 @@ def _take_lines(parser: argparse.ArgumentParser, arguments: argparse.Namespace, 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-def _command(
-    commands: Commands, name: str, function: Callable[[argparse.Namespace], bool], summary: str
-) -> argparse.ArgumentParser:
+def _late(name: str) -> Callable[[argparse.Namespace], bool]:
+    """The function `name` of the module of that name, imported when it runs: a capture kernel has no time for those that it does
+    not run."""
+
+    def command(arguments: argparse.Namespace) -> bool:
+        done: bool = getattr(importlib.import_module(f"guest.netpoll.tool.{name}"), name)(arguments)
+        return done
+
+    return command
+
+
+def _command(commands: Commands, name: str, summary: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name, help=summary, description=summary, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.set_defaults(command=function, stream=None)
+    parser.set_defaults(command=_late(name.replace("-", "_")), stream=None)
     parser.add_argument("options", metavar="OPTIONS", help="netpoll option string")
     parser.add_argument("--timeout", type=_seconds, metavar="S", help="give up after so many seconds")
     parser.add_argument("-q", "--quiet", action="store_true", help="no summary on standard error")
@@ -101,7 +101,7 @@ def _add_stream(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_send(commands: Commands) -> None:
-    parser = _command(commands, "send", send, "send lines, given or from standard input")
+    parser = _command(commands, "send", "send lines, given or from standard input")
     parser.add_argument("lines", nargs="*", metavar="LINE", help="what to send; standard input when there is none")
     parser.add_argument("--count", type=_natural, metavar="N", help="stop after N messages; given LINEs are repeated")
     parser.add_argument("--interval", type=_seconds, default=0.0, metavar="S", help="pause between messages")
@@ -124,7 +124,7 @@ def _add_send(commands: Commands) -> None:
 
 
 def _add_listen(commands: Commands) -> None:
-    parser = _command(commands, "listen", listen, "print what arrives, and what is missing of it")
+    parser = _command(commands, "listen", "print what arrives, and what is missing of it")
     parser.add_argument(
         "--as",
         dest="form",
@@ -142,13 +142,13 @@ def _add_listen(commands: Commands) -> None:
 
 
 def _add_answer(commands: Commands) -> None:
-    parser = _command(commands, "answer", answer, "answer ARP for our address, and echo each datagram to its sender")
+    parser = _command(commands, "answer", "answer ARP for our address, and echo each datagram to its sender")
     parser.add_argument("--count", type=_natural, metavar="N", help="end after N echoes")
     _add_session(parser)
 
 
 def _add_sysrq(commands: Commands) -> None:
-    parser = _command(commands, "sysrq", sysrq, "pass the target's letters to this machine's sysrq trigger")
+    parser = _command(commands, "sysrq", "pass the target's letters to this machine's sysrq trigger")
     parser.add_argument("--trigger", type=Path, default=TRIGGER, metavar="FILE", help=str(TRIGGER))
     parser.add_argument("--allow", default="".join(sorted(KEYS)), metavar="KEYS", help="only these of 0-9 and a-z")
     parser.add_argument("--count", type=_natural, metavar="N", help="end after N keys")
@@ -157,7 +157,7 @@ def _add_sysrq(commands: Commands) -> None:
 
 
 def _add_trace(commands: Commands) -> None:
-    parser = _command(commands, "trace", trace, "record an interface's frames, both ways, as pcapng")
+    parser = _command(commands, "trace", "record an interface's frames, both ways, as pcapng")
     parser.add_argument("file", type=Path, metavar="FILE", help="the capture; replaced")
     parser.add_argument("--count", type=_natural, metavar="N", help="end after N frames")
     parser.epilog = (
@@ -167,7 +167,7 @@ def _add_trace(commands: Commands) -> None:
 
 
 def _add_netdump(commands: Commands) -> None:
-    parser = _command(commands, "netdump", netdump, "send a dump, this machine's /proc/vmcore, to a netdump server")
+    parser = _command(commands, "netdump", "send a dump, this machine's /proc/vmcore, to a netdump server")
     parser.add_argument(
         "--vmcore", default="/proc/vmcore", metavar="FILE", help="what to send (/proc/vmcore); - for a stream"
     )
@@ -187,7 +187,7 @@ def _add_netdump(commands: Commands) -> None:
 
 
 def _add_netdump_server(commands: Commands) -> None:
-    parser = _command(commands, "netdump-server", netdump_server, "take dumps of crashed machines into a folder")
+    parser = _command(commands, "netdump-server", "take dumps of crashed machines into a folder")
     parser.add_argument("--dir", type=Path, required=True, metavar="FOLDER", help="where they go; it must be there")
     parser.add_argument(
         "--protocol", choices=("debugnet", "netdump"), default="debugnet", help="FreeBSD's (default), Red Hat's"
@@ -203,18 +203,16 @@ def _add_netdump_server(commands: Commands) -> None:
 def _add_pmd(commands: Commands) -> None:
     summary = "NICs that drivers of our own can take from the kernel: list them, give them back"
     parser = commands.add_parser("pmd", help=summary, description=summary)
-    parser.set_defaults(command=pmd, stream=None)
+    parser.set_defaults(command=_late("pmd"), stream=None)
     parser.add_argument("what", choices=("list", "release"), help="release: those whose taker was killed")
     parser.add_argument("addresses", nargs="*", metavar="ADDRESS", help="PCI addresses; all that are left, if none")
 
 
 def _add_gdbstub(commands: Commands) -> None:
-    parser = _command(
-        commands, "gdbstub", gdbstub, "serve a crashed kernel's vmcore to gdb: target remote udp:ADDRESS:6443"
-    )
+    parser = _command(commands, "gdbstub", "serve a crashed kernel's vmcore to gdb: target remote udp:ADDRESS:6443")
     parser.add_argument("--vmcore", type=Path, default=Path("/proc/vmcore"), metavar="FILE", help="/proc/vmcore")
     parser.add_argument(
-        "--idle", type=_seconds, default=IDLE, metavar="S", help="a silent debugger may be replaced (60)"
+        "--idle", type=_seconds, default=60.0, metavar="S", help="a silent debugger may be replaced (60)"
     )
     parser.add_argument("--once", action="store_true", help="end when a debugger has detached")
     parser.add_argument("--trap", action="store_true", help="answer ARP for our address (an interface without one)")

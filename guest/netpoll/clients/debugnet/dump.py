@@ -76,7 +76,14 @@ class Dump:
         self.why = ""
 
     def heralded(self, seqno: int, status: Status) -> None:
-        """Answer a HERALD, once a flush."""
+        """Answer a HERALD, once a flush. A client of ours that heralds again gives what is under way new numbers: those before will
+        not come, and waiting for them would leave no room to answer about the others."""
+        if self.name and 0 < (ahead := seqno + 1 - self._low & 0xFFFFFFFF) < 1 << 31:
+            self._low = self._low + ahead & 0xFFFFFFFF
+            self._above = {n for n in self._above if 0 < (n - self._low & 0xFFFFFFFF) < 1 << 31}
+            while self._low in self._above:
+                self._above.remove(self._low)
+                self._low = self._low + 1 & 0xFFFFFFFF
         answer = emit_answer(Answer(seqno, self.name, status))
         if answer not in self._answers:
             self._answers.append(answer)
