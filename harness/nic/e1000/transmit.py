@@ -1,7 +1,7 @@
 """The transmit engine: descriptors to frames (manual, 3.3 to 3.5).
 
 In: TDT. Out: frames, TDH, DD in descriptors that asked for it, causes. Rule: a frame whose memory is not there is lost with its
-descriptors; a frame that grows beyond `LONGEST` is thrown away, since a driver could build one without end.
+descriptors, a ring that is not there with all that it holds; a frame that grows beyond `LONGEST` is thrown away, since a driver could build one without end.
 """
 
 from __future__ import annotations
@@ -98,9 +98,11 @@ class Transmit:
                 break
             try:
                 completed += self._descriptor(base + head * TX_SIZE)
-            except DmaFault:
+            except DmaFault:  # a ring that is not there: all of it is passed over
                 self._tell("dma_faults", 1)
                 self._lost = True
+                head = tail
+                break
             head = (head + 1) % count
         values[Reg.TDH >> 2] = head
         self._tell("tx_completed", completed)

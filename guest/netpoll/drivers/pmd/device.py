@@ -223,6 +223,8 @@ class PollModeDevice(NetDevice):
 
     def broken(self, why: str) -> None:
         """The device is gone or writes nonsense: nothing more runs on it. Any context."""
+        if not self.present:
+            return
         log.error("%s: %s; the device is not used any more", self.name, why)
         self.stats["broken"] += 1
         netif_carrier_off(self)
