@@ -33,6 +33,7 @@ from harness.testbed.errors import GuestSilent, TestbedError
 from harness.testbed.machine import Machine, Observers
 from harness.testbed.own_guest import OwnGuest
 from harness.testbed.qemu import Accel, Boot, Channels, Disk, Memory, machine_argv
+from harness.testbed.ticking import ticking
 
 VERSION = 3  # of what this module makes; a change makes every older template stale
 INITRD, COPY = "initrd", 1 << 24  # joined from several, while the template boots; bytes
@@ -170,14 +171,17 @@ async def _make(work: Path, ingredients: Ingredients, say: Callable[[str], None]
         ram.truncate(machine.memory << 20)
     panicked: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
+    last = [""]
+
     def console_line(_t: float, text: str) -> None:
+        last[0] = "".join(each for each in text if each.isprintable())
         if "Kernel panic" in text and not panicked.done():
             panicked.set_result(text)
 
     quiet = Observers(lambda *_: None, console_line, lambda *_: None)
     with _to_boot(work, ingredients) as (argv_of, inherit):
         start = Machine.start(argv_of, quiet, Clock.start(), work / "console.log", inherit)
-        async with start as guest:
+        async with start as guest, ticking(lambda: last[0]):
             hello = await _moved_in(guest, ingredients, inherit, panicked)
             if machine.capture:
                 await load_capture(guest)

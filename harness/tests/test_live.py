@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,12 +17,14 @@ from typing import Any, get_args
 
 import pytest
 
+import images
 from harness.plan.compile import compile_plan
 from harness.plan.model import Await
 from harness.report import store
 from harness.report.running import Watch
 from harness.report.waiting import WORDS, wait_words
 from harness.scenario.load import load
+from harness.testbed.ticking import GONE, ticking
 
 ROOT = Path(__file__).resolve().parents[2]
 LINK_CUT = ROOT / "testcases/drop/netconsole-link-cut.yaml"
@@ -86,9 +91,30 @@ def test_talk_is_qmp_and_the_agents_words_not_every_frame(tmp_path: Path) -> Non
 
 def test_every_kind_of_wait_has_words_that_use_what_it_says() -> None:
     kinds = get_args(Await.model_fields["what"].annotation)
-    assert set(WORDS) == set(kinds)
+    assert set(WORDS) == set(kinds), "say in harness/report/waiting.py what is waited for"
     assert wait_words("received", "log", None, 40) == "log to have received 40"
     assert wait_words("telepathy", "log") == "telepathy log"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("out", [Terminal(), io.StringIO()], ids=["terminal", "pipe"])
+def test_what_takes_a_while_has_a_line_on_a_terminal_alone_and_leaves_none(out: io.StringIO) -> None:
+    async def work() -> None:
+        async with ticking(lambda: "x" * 500, out):
+            await asyncio.sleep(0.3)
+
+    asyncio.run(work())
+    said = out.getvalue()
+    assert bool(said) == out.isatty()
+    if said:
+        shown = said.split(GONE)
+        assert shown[-1] == "", "it is gone"
+        assert re.fullmatch(r"   0\.\d s  x+", shown[1])
+        assert max(map(len, shown)) < shutil.get_terminal_size().columns
 
 
 CASE = "crash/panic[nic=virtio-net,crash=sysrq-c]"
@@ -136,6 +162,22 @@ def test_on_a_terminal_a_running_case_has_a_line_that_goes(tmp_path: Path) -> No
     assert "\x1b[2K" in said, "the line is taken away"
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", said), "NO_COLOR"
     assert said.rindex("1 case: 1 PASS") > said.rindex("cases over")
+
+
+@pytest.mark.guest
+def test_on_a_terminal_one_sees_the_template_boot_and_what_is_waited_for(tmp_path: Path) -> None:
+    """In a cache of its own that has the images, but no template."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for part in ("store", "current"):
+        (cache / part).symlink_to(images.cache_root() / part)
+    case = "drop/netconsole-link-cut[nic=virtio-net]"
+    words = [word.replace("crash/panic.yaml", "drop/netconsole-link-cut.yaml") for word in argv(tmp_path / "r")]
+    words = [word.replace(CASE, case) for word in words]
+    said = on_a_terminal(words, NETPOLL_HARNESS_CACHE=str(cache), NO_COLOR="1")
+    begun, ready = said.index("booting debian-6.1 once"), said.index("template ready in")
+    assert re.search(r"\r\x1b\[K +\d+\.\d s +\[ +\d+\.\d+\] ", said[begun:ready]), "the console's last line"
+    assert re.search(r"waits for .{5,60}, up to \d+ s", said[ready:])
 
 
 @pytest.mark.guest
