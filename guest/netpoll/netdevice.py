@@ -38,6 +38,7 @@ IFNAMSIZ = 16
 CLOSE_PATIENCE = 0.1  # seconds
 
 NETIF_F_GSO_UDP_L4 = 1 << 17  # skb.gso_size is honoured: one frame in, many datagrams out
+NETIF_F_XMIT_MANY = 1 << 63  # no bit of the kernel's: xmit_many() is there
 
 NET_RX_SUCCESS = 0
 NET_RX_DROP = 1
@@ -197,6 +198,10 @@ class NetDevice:
 
     def hard_start_xmit(self, skb: SkBuff) -> NetdevTx:
         """Hand one frame to the hardware; see NetdevTx for who owns it afterwards."""
+        raise NotImplementedError
+
+    def xmit_many(self, frames: Sequence[bytes]) -> int:
+        """hard_start_xmit() for several frames and one doorbell: as many as there is room for; how many these are. Same rules."""
         raise NotImplementedError
 
     def doorbell(self) -> None:

@@ -42,6 +42,7 @@ from guest.netpoll.netdevice import (
     NETDEV_TX_BUSY,
     NETDEV_TX_OK,
     NETIF_F_GSO_UDP_L4,
+    NETIF_F_XMIT_MANY,
     NetDevice,
     NetdevTx,
     netif_tx_lock,
@@ -136,12 +137,15 @@ def _find_skb(np: Netpoll, dev: NetDevice, msg: bytes | bytearray | memoryview) 
 def netpoll_send_udp_batch(np: Netpoll, messages: Iterable[bytes]) -> int:
     """Send each message as netpoll_send_udp() would; returns how many were not dropped.
 
-    The driver's doorbell rings once, at the end. A device with NETIF_F_GSO_UDP_L4 gets runs of messages of
+    The driver's doorbell rings once, at the end. A device with NETIF_F_XMIT_MANY gets the frames together, under one xmit_lock, and without
+    an skb each; what it has no room for is sent message by message. A device with NETIF_F_GSO_UDP_L4 gets runs of messages of
     one length as one frame each; what it refuses is sent message by message.
     """
     dev = np.dev
     if dev is None:
         return sum(netpoll_send_udp(np, msg) == NET_XMIT_SUCCESS for msg in messages)
+    if dev.features & NETIF_F_XMIT_MANY and np.frame is not None:
+        return _send_many(np, dev, list(messages))
     dev.xmit_more = True
     try:
         if dev.features & NETIF_F_GSO_UDP_L4:
@@ -150,6 +154,45 @@ def netpoll_send_udp_batch(np: Netpoll, messages: Iterable[bytes]) -> int:
     finally:
         dev.xmit_more = False
         dev.doorbell()
+
+
+def _send_many(np: Netpoll, dev: NetDevice, messages: list[bytes]) -> int:
+    """What is queued goes first, and what the driver does not take at once goes the way of every other message."""
+    build, limit = np.frame, np.max_payload
+    assert build is not None
+    fit = next((n for n, msg in enumerate(messages) if len(msg) > limit), len(messages))
+    frames = [build(msg) for msg in messages[:fit]]
+    taken = _hand_over(dev, frames)
+    np.stats.sent += taken
+    done = taken + sum(_send_frame(np, dev, frame) == NET_XMIT_SUCCESS for frame in frames[taken:])
+    if fit < len(messages):
+        raise MessageTooLong(len(messages[fit]), limit, dev.name)
+    return done
+
+
+def _hand_over(dev: NetDevice, frames: list[bytes]) -> int:
+    """xmit_many() where hard_start_xmit() could be called; how many frames the driver has."""
+    npinfo: NetpollInfo = dev.npinfo  # type: ignore[assignment]  # see poll_napi()
+    recursion = npinfo is not None and dev.net.era_recursion and npinfo.polled_by(smp_processor_id())
+    if npinfo is None or npinfo.txq or recursion or not dev.running or not netif_tx_lock(dev, 0):
+        return 0
+    try:
+        if dev.xoff:
+            return 0
+        taken = dev.xmit_many(frames)
+        if taken:
+            npinfo.tries = npinfo.max_retries
+        if npinfo.txq:
+            flush(npinfo)
+        return taken
+    finally:
+        netif_tx_unlock(dev)
+
+
+def _send_frame(np: Netpoll, dev: NetDevice, frame: bytes) -> int:
+    skb = SkBuff(frame, dev, np.protocol)
+    skb.np = np
+    return netpoll_send_skb(np, skb)
 
 
 def _runs(messages: Iterable[bytes], limit: int) -> Iterator[list[bytes]]:

@@ -90,7 +90,7 @@ class Rig:
 
 async def transmit(rig: Rig, nic: Nic, *argv: str | int) -> float:
     """Microseconds per frame of something that sends. AssertionError if more than one in a hundred did not reach the tap."""
-    before = await asyncio.to_thread(_arrived, nic.tap)
+    before = await asyncio.to_thread(arrived, nic.tap)
     done = await rig.speed(*argv)
     wanted = before + done["frames"] * 0.99
     if not await asyncio.to_thread(_arrives, nic.tap, wanted):
@@ -101,7 +101,7 @@ async def transmit(rig: Rig, nic: Nic, *argv: str | int) -> float:
 def _arrives(tap: str, wanted: float) -> bool:
     """Wait until the tap has seen so many frames: what was in the device's ring when its sender ended follows."""
     deadline = time.monotonic() + LATE
-    while _arrived(tap) < wanted:
+    while arrived(tap) < wanted:
         if time.monotonic() > deadline:
             return False
     return True
@@ -183,7 +183,7 @@ BOUND: Mapping[str, Callable[[Rig, Nic], Awaitable[float]]] = {
 UNBOUND: Mapping[str, Callable[[Rig, Nic], Awaitable[float]]] = {"register read": register_read}
 
 
-def _arrived(tap: str) -> int:
+def arrived(tap: str) -> int:
     """Frames that the guest has put on the tap; by netlink, since sysfs shows the namespace that it was mounted in."""
     with IPRoute() as netlink:
         (link,) = netlink.link("get", ifname=tap)
@@ -199,8 +199,8 @@ def _addressed(nic: Nic) -> int:
 
 
 @contextlib.asynccontextmanager
-async def plugged(machine: Machine, nic: Nic) -> AsyncIterator[None]:
-    """The NIC in the machine, as a testcase would have it."""
+async def plugged(machine: Machine, nic: Nic, netdev: str = "net") -> AsyncIterator[None]:
+    """The NIC in the machine, as a testcase would have it. `netdev`: what QEMU calls its backend."""
     tap = await asyncio.to_thread(_addressed, nic)
     served: ServedNic | None = None
     try:
@@ -210,8 +210,8 @@ async def plugged(machine: Machine, nic: Nic) -> AsyncIterator[None]:
             await machine.qmp.execute("device_add", {"driver": "vfio-user-pci", "id": nic.tap, "socket": path})
         else:
             await machine.qmp.execute("getfd", {"fdname": nic.tap}, tap)
-            await machine.qmp.execute("netdev_add", {"type": "tap", "id": "net", "fd": nic.tap})
-            device = {"driver": nic.model, "id": nic.tap, "netdev": "net", "mac": nic.mac, "romfile": ""}
+            await machine.qmp.execute("netdev_add", {"type": "tap", "id": netdev, "fd": nic.tap})
+            device = {"driver": nic.model, "id": nic.tap, "netdev": netdev, "mac": nic.mac, "romfile": ""}
             await machine.qmp.execute("device_add", device)
         yield
     finally:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from guest.netpoll import netpoll_poll, netpoll_send_udp, netpoll_send_udp_batch
+from guest.netpoll import MessageTooLong, netpoll_poll, netpoll_send_udp, netpoll_send_udp_batch
 from guest.netpoll.netdevice import dev_close, dev_open
 from harness.nic.faults import Setting
 from harness.tests.pmd_rig import DRIVERS, MAC, Rig, frame_to
@@ -53,6 +53,22 @@ def test_thousands_each_way_with_lengths_from_a_seed(rig: Rig) -> None:
     assert rig.payloads() == sent
     assert rig.got == [payload[::-1] for payload in sent]
     assert rig.dropped == []
+
+
+def test_batches_larger_than_the_ring_leave_whole_and_in_order(rig: Rig) -> None:
+    rng = random.Random(11)
+    messages = [rng.randbytes(rng.randint(0, 1472)) for _ in range(3 * rig.dev.tx.count + 7)]
+    for first in range(0, len(messages), 600):
+        some = messages[first : first + 600]
+        assert netpoll_send_udp_batch(rig.np, some) == len(some)
+    assert rig.payloads() == messages
+    assert rig.np.stats.sent == len(messages)
+
+
+def test_a_message_too_long_ends_a_batch_after_those_before_it(rig: Rig) -> None:
+    with pytest.raises(MessageTooLong):
+        netpoll_send_udp_batch(rig.np, [b"one", b"two", bytes(1473), b"four"])
+    assert rig.payloads() == [b"one", b"two"]
 
 
 def test_a_batch_rings_the_bell_once(rig: Rig) -> None:

@@ -23,6 +23,7 @@ from guest.netpoll.napi import disable_irq, enable_irq, netif_receive_skb, netif
 from guest.netpoll.netdevice import (
     NETDEV_TX_BUSY,
     NETDEV_TX_OK,
+    NETIF_F_XMIT_MANY,
     Net,
     NetdevError,
     NetDevice,
@@ -53,6 +54,7 @@ class PollModeDevice(NetDevice):
         super().__init__(net, name, mtu=mtu)
         self.bus = bus
         self.wake_at = 0  # free descriptors from which a stopped queue goes on
+        self.features = NETIF_F_XMIT_MANY
         self.frame_limit = mtu + ETH_HLEN + VLAN_HLEN
         self._stuck = self._cleaned = 0
         self._watching = 0  # which open() the watchdog belongs to
@@ -155,6 +157,26 @@ class PollModeDevice(NetDevice):
             self.doorbell()
         skb.users = 0
         return NETDEV_TX_OK
+
+    def xmit_many(self, frames: Sequence[bytes]) -> int:
+        """As many frames as there is room for, with one doorbell; a ring that is full stops the queue."""
+        ring = self.tx
+        use, buffers, mask, fill, limit = ring.next_to_use, ring.buffers, ring.mask, self.fill, self.frame_limit
+        taken = 0
+        for data in frames[: ring.free()]:
+            size = len(data)
+            if size > limit:
+                break
+            slot = use + taken & mask
+            buffers[slot][:size] = data
+            fill(slot, size)
+            taken += 1
+        ring.next_to_use = use + taken
+        if not ring.free():
+            self._stop_full()
+        if taken:
+            self.doorbell()
+        return taken
 
     def _stop_full(self) -> None:
         """Stop the queue, then look once more: another CPU may have cleaned the ring meanwhile and not come back."""

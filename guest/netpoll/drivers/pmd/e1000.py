@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from guest.netpoll.drivers.pmd.bus import BusError, PciDevice
 from guest.netpoll.drivers.pmd.device import PollModeDevice
@@ -279,6 +279,27 @@ class E1000(PollModeDevice):
     def fill(self, slot: int, size: int) -> None:
         """Length, command and a status of 0 in one store; the address is there since `start`."""
         self._tx_words[2 * slot + 1] = _COMMAND | size
+
+    def xmit_many(self, frames: Sequence[bytes]) -> int:
+        """As the base's, without a call for each frame: buffers first, then all their descriptors, up to the ring's end and from its start."""
+        ring = self.tx
+        fit = next((n for n, data in enumerate(frames) if len(data) > self.frame_limit), len(frames))
+        taken = min(fit, ring.free())
+        done = 0
+        while done < taken:
+            slot = ring.next_to_use & ring.mask
+            run = frames[done : min(taken, done + RING - slot)]
+            for data, buffer in zip(run, ring.buffers[slot : slot + len(run)], strict=True):
+                buffer[: len(data)] = data
+            commands = array("Q", [_COMMAND | len(data) for data in run])
+            self._tx_words[2 * slot + 1 : 2 * (slot + len(run)) : 2] = memoryview(commands)
+            ring.next_to_use += len(run)
+            done += len(run)
+        if not ring.free():
+            self._stop_full()
+        if taken:
+            self.doorbell()
+        return taken
 
     def doorbell(self) -> None:
         """TDT; and if this frame took the last descriptor, the interrupt that tells of the first that is free again."""

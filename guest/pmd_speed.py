@@ -1,0 +1,195 @@
+"""How fast a NIC is under a driver of our own, beside the kernel's sockets on the same NIC: `python3 -m guest.pmd_speed WHAT ...`.
+
+In: what to measure, addresses, how many frames; for our driver an interface, whose NIC is taken and given back. Out: one JSON object, seconds
+a frame by what was measured, and how many frames left. Rule: both sides are measured in slices, and of these the quickest counts: whoever
+else uses the machine makes a slice longer and none shorter. The clock is the guest's.
+
+A frame has 60 octets, 18 of payload. `send_udp` rings the doorbell for each frame, `batch` for BATCH of them; `driver` is hard_start_xmit
+alone, the doorbell for each BATCH; `device` is what the NIC takes for a ring that is full: one doorbell, and the wait for the last frame.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from guest.netpoll import Netpoll, netpoll_send_udp, netpoll_send_udp_batch, netpoll_setup
+from guest.netpoll.drivers.pmd.device import PollModeDevice
+from guest.netpoll.drivers.pmd.probe import probe_interface
+from guest.netpoll.loop import Loop
+from guest.netpoll.netdevice import Net, dev_close, register_netdev
+from guest.netpoll.skbuff import SkBuff
+
+PAYLOAD = bytes(18)
+BATCH, SLICE = 64, 256  # frames; a slice is a ring, so that it has its share of cleaning
+RINGS = 8  # that the device is measured with
+HERE, GO, DONE = b"here", b"go", b"done"  # what a sender asks with until it is answered; the answers to its bursts
+DISCARD, LOCAL, PEER = 9, 6665, 5002  # UDP ports
+PATIENCE = 60.0  # seconds
+
+
+def quickest(frames: int, what: Callable[[], object], each: int = 1) -> float:
+    """Seconds a frame, in the quickest slice; one call of `what` is `each` frames."""
+    slices = []
+    for _ in range(max(2, frames // SLICE)):
+        began = time.monotonic()
+        for _ in range(SLICE // each):
+            what()
+        slices.append(time.monotonic() - began)
+    return min(slices) / (SLICE // each * each)
+
+
+def sendto(address: str, count: str) -> dict[str, float]:
+    """The kernel's UDP, from Python."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        peer = (address, DISCARD)
+        return {"sendto": quickest(int(count), lambda: sock.sendto(PAYLOAD, peer))}
+
+
+def recvfrom(port: str, count: str, burst: str) -> dict[str, float]:
+    """The kernel's UDP, to Python."""
+    bursts = Bursts(int(count), int(burst))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("", int(port)))
+        sock.settimeout(PATIENCE)
+        while not bursts.over:
+            data, peer = sock.recvfrom(2048)
+            if answer := bursts.take(data):
+                sock.sendto(answer, peer)
+    return bursts.result()
+
+
+class Bursts:
+    """What has come: the first HERE is answered, and the last datagram of each burst."""
+
+    def __init__(self, count: int, burst: int) -> None:
+        self._count, self._burst = count, burst
+        self._got, self._began = 0, 0.0
+        self._took: list[float] = []
+        self.over = False
+
+    def take(self, data: bytes) -> bytes:
+        """The answer, if there is one."""
+        if data == HERE:
+            if self._began:
+                return b""
+        else:
+            self._got += 1
+            if self._got % self._burst:
+                return b""
+            self._took.append(time.monotonic() - self._began)
+        self.over = self._got >= self._count
+        self._began = time.monotonic()
+        return DONE if self.over else GO
+
+    def result(self) -> dict[str, float]:
+        return {"receive": min(self._took) / self._burst, "frames": self._got}
+
+
+@contextmanager
+def taken(
+    interface: str,
+    local: str,
+    remote: str,
+    mac: str,
+    hook: Callable[[Netpoll, int, bytes], None],
+    ports: tuple[int, int],
+) -> Iterator[tuple[PollModeDevice, Netpoll]]:
+    """The NIC under our driver, and a client on it."""
+    net = Net()
+    dev = probe_interface(net, interface)
+    try:
+        register_netdev(dev)
+        client = Netpoll(net, "speed", dev_name=dev.name, rx_hook=hook, remote_mac=bytes.fromhex(mac.replace(":", "")),
+                         local_ip=ipaddress.ip_address(local), remote_ip=ipaddress.ip_address(remote),
+                         local_port=ports[0], remote_port=ports[1])  # fmt: skip
+        netpoll_setup(client, require_carrier=True)
+        yield dev, client
+        dev_close(dev)
+    finally:
+        dev.release()
+
+
+def transmit(interface: str, local: str, remote: str, mac: str, count: str) -> dict[str, float]:
+    """Our stack on our driver, layer by layer."""
+    with taken(interface, local, remote, mac, lambda *_: None, (LOCAL, DISCARD)) as (dev, client):
+        frames, build = int(count), client.frame
+        assert build is not None
+        skb, messages = SkBuff(build(PAYLOAD), dev), [PAYLOAD] * BATCH
+        return {
+            "send_udp": quickest(frames, lambda: netpoll_send_udp(client, PAYLOAD)),
+            "batch": quickest(frames, lambda: netpoll_send_udp_batch(client, messages), BATCH),
+            "driver": quickest(frames, lambda: _batch(dev, skb), BATCH),
+            "device": _device(dev, skb),
+            "headers and checksums": quickest(frames, lambda: build(PAYLOAD)),
+            "an empty call": quickest(frames, lambda: None),
+            "frames": client.stats.sent,
+        }
+
+
+def _batch(dev: PollModeDevice, skb: SkBuff) -> None:
+    """BATCH times hard_start_xmit, then the doorbell; poll, when the ring has no room for that."""
+    if dev.tx.free() < BATCH:
+        _empty(dev)
+    dev.xmit_more = True
+    for _ in range(BATCH):
+        skb.users = 1
+        dev.hard_start_xmit(skb)
+    dev.xmit_more = False
+    dev.doorbell()
+
+
+def _empty(dev: PollModeDevice) -> None:
+    """Poll until every descriptor is back."""
+    deadline = time.monotonic() + PATIENCE
+    while dev.tx.in_flight() or dev.xoff:
+        dev.poll(BATCH)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{dev.name}: {dev.tx.in_flight()} descriptors did not come back within {PATIENCE:g} s")
+
+
+def _device(dev: PollModeDevice, skb: SkBuff) -> float:
+    """A ring filled without a doorbell; then the doorbell, until the last descriptor is back: what bounds every driver."""
+    took = []
+    for _ in range(RINGS):
+        _empty(dev)
+        dev.xmit_more = True
+        for _ in range(dev.tx.usable - 1):
+            skb.users = 1
+            dev.hard_start_xmit(skb)
+        began = time.monotonic()
+        dev.doorbell()
+        while dev.tx.in_flight():
+            dev.clean_tx()
+        took.append(time.monotonic() - began)
+    dev.xmit_more = False
+    return min(took) / (dev.tx.usable - 1)
+
+
+def receive(interface: str, local: str, remote: str, mac: str, port: str, count: str, burst: str) -> dict[str, float]:
+    """Our stack on our driver: an rx_hook, by interrupt and NAPI's poll."""
+    bursts = Bursts(int(count), int(burst))
+
+    def hook(client: Netpoll, _port: int, data: bytes) -> None:
+        if answer := bursts.take(data):
+            netpoll_send_udp(client, answer)
+
+    with taken(interface, local, remote, mac, hook, (int(port), PEER)) as (_, client), Loop(client.net) as loop:
+        loop.run_until(lambda: bursts.over, PATIENCE, f"{count} datagrams")
+    return bursts.result()
+
+
+MEASURES: dict[str, Callable[..., dict[str, float]]] = {
+    "sendto": sendto,
+    "recvfrom": recvfrom,
+    "transmit": transmit,
+    "receive": receive,
+}
+
+if __name__ == "__main__":
+    print(json.dumps(MEASURES[sys.argv[1]](*sys.argv[2:])))
