@@ -26,6 +26,7 @@ from typing import Any
 from guest import crashes, modules, watchdog
 from guest.bond_steps import NAMES_A_SLAVE, steps
 from guest.endpoint import Endpoints
+from guest.ethtool import driver_counters
 from guest.ifstats import interface_counters
 from guest.kexec import load as kexec
 from guest.links import Link, LinkMonitor, driver_of, set_mtu, set_up
@@ -312,10 +313,13 @@ class Agent:
             self._channel.emit("records", records=every[first : first + 100])
 
     def op_ifstats(self) -> None:
-        """Tell what the kernel has counted on each known NIC and bond."""
+        """Tell what the kernel has counted on each known NIC and bond, what its driver has, and what our stack has. The driver comes
+        first: asking it makes e1000 read its chip, as its watchdog does every two seconds."""
         for id_, name in list(self._names.items()):
             if Path(f"/sys/class/net/{name}").exists():
-                self._channel.emit("ifstats", nic=id_, values=interface_counters(name))
+                own = {f"ethtool_{key}": value for key, value in driver_counters(name).items()}
+                self._channel.emit("ifstats", nic=id_, values=interface_counters(name) | own)
+        self.endpoints.counters()
 
     # -- our own stack
 

@@ -199,7 +199,7 @@ MEANINGS: dict[str, dict[str, str]] = {
     },
     "Expect": {
         "dumped": "the dump is on the host, opens, shows the panic, and each page in it is what the guest's RAM holds at the end, byte for byte",
-        "counters_agree": "the guest's kernel has counted as many frames out of this device as the captures saw, and each tap as many as its capture, when they were last read",
+        "counters_agree": "the guest's kernel has counted as many frames out of this device as the captures saw, each driver behind it (`ethtool -S`) and each tap as many as its capture, and each endpoint of our stack on it as many as its flow has, when they were last read",
         "sequence": "each record of /dev/kmsg from the first numbered message of `from` to the last that was read is on the wire, once, in order, whole, with the same text, by the number in its extended header",
         "latency": "no message that came took longer than this; what never came is for `delivered` and `parity`",
         "delivered": "every message arrived once, byte for byte, in order, with right checksums",
