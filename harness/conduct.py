@@ -102,4 +102,4 @@ async def _dumps(case: Case) -> None:
         await case.dump_server.end()
     if case.dump_tool is not None:
         tell = partial(case.evidence.add, "host", "vmcore")
-        await asyncio.to_thread(tell_dumps, case.folder / FOLDER, case.ram, case.dump_tool, tell)
+        await asyncio.to_thread(tell_dumps, case.folder / FOLDER, case.ram, case.dump_tool, case.vmlinux, tell)

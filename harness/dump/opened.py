@@ -1,6 +1,6 @@
-"""What the tools that people open dumps with find in one: makedumpfile the kernel's log; drgn, where it is installed, what VMCOREINFO says.
+"""What makedumpfile, which people open dumps with, finds in one: the kernel's log.
 
-In: a dump's file. Out: words for evidence. Rule: a tool's own refusal is the finding; a tool that is not there is said to be absent and proves nothing.
+In: a dump's file. Out: words for evidence. Rule: a tool's own refusal is the finding.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ BEGAN = re.compile(r"^capture: [\d.]+ began")
 CLIENT = re.compile(r"^netdump: ")
 RESENT = re.compile(r"(\d+) resent")
 STAMP = re.compile(r"^(<\d>)?\[ *\d+\.\d+\]( *\[ *[CT]\d+\])? ")
+RUNNING = re.compile(r"CPU: \d+ (?:UID: \d+ )?PID: (\d+) Comm: (.+?) (?:Not tainted|Tainted|Kdump)")  # lib/dump_stack.c
 MIB = 1 << 20
 
 
@@ -90,7 +91,21 @@ def _wrong(expect: Dumped, seen: Seen, numbers: dict[str, float | int]) -> Itera
         yield file.refused
     elif (panic := _text(seen.panic)) not in [_bare(line) for line in file.panics]:
         yield f"the log in the dump does not show the panic: {short(panic)}"
+    yield from _tasks(seen, file)
     yield from _late(expect, numbers)
+
+
+def _tasks(seen: Seen, file: DumpFile) -> Iterator[str]:
+    """The task that the console says was running when the kernel panicked is one of the dump's; a thread by its name, since the list
+    has leaders of thread groups alone."""
+    if file.no_tasks is not None:
+        yield f"the dump's tasks cannot be read: {file.no_tasks}"
+    if file.tasks is None or seen.panic is None:
+        return
+    after = (RUNNING.search(line.text) for line in seen.records.console if line.t >= seen.panic.t)
+    running = next((match for match in after if match), None)
+    if running is not None and running[2] not in [name for _, name in file.tasks]:
+        yield f"the task that was running, {running[1]} {running[2]}, is not among the {len(file.tasks)} of the dump"
 
 
 def _late(expect: Dumped, numbers: dict[str, float | int]) -> Iterator[str]:
@@ -133,7 +148,8 @@ def _kept(seen: Seen) -> str:
 def _right(seen: Seen, numbers: dict[str, float | int]) -> str:
     file = _complete(seen)
     assert file is not None  # nothing was wrong
-    what = f"{file.pages} pages equal RAM ({file.format}, {file.size / MIB:.1f} MiB)"
+    names = "" if file.tasks is None else f", {many(len(file.tasks), 'task')}"
+    what = f"{file.pages} pages equal RAM ({file.format}, {file.size / MIB:.1f} MiB{names})"
     when = f"first datagram {numbers.get('first_packet', 0):.2f} s and whole {numbers.get('seconds', 0):.2f} s after the panic"
     return f"{what}; {when}, {many(int(numbers['resent']), 'datagram')} sent again"
 

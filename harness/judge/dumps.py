@@ -50,6 +50,8 @@ class DumpFile(NamedTuple):
     named: tuple[int, ...] = ()
     panics: tuple[str, ...] = ()  # lines of the log in the dump
     refused: str | None = None
+    tasks: tuple[tuple[int, str], ...] | None = None  # pid and name; None: nobody looked
+    no_tasks: str | None = None  # why not, where somebody did look
 
 
 def dump_event(item: Item) -> DumpEvent:
@@ -71,8 +73,27 @@ def dump_file(item: Item) -> DumpFile:
         raise item.wrong("named", "page frame numbers")
     if not isinstance(log, dict) or not isinstance(log.get("panics"), list):
         raise item.wrong("log", "lines, panics, refused")
-    panics = tuple(str(line) for line in log["panics"])
-    refused = log.get("refused")
     return DumpFile(
-        name, complete, size, error, item.word("format"), **counts, named=tuple(named), panics=panics, refused=refused
+        name,
+        complete,
+        size,
+        error,
+        item.word("format"),
+        **counts,
+        named=tuple(named),
+        panics=tuple(str(line) for line in log["panics"]),
+        refused=log.get("refused"),
+        tasks=_tasks(item),
+        no_tasks=item.event.get("tasks", {}).get("refused"),
     )
+
+
+def _tasks(item: Item) -> tuple[tuple[int, str], ...] | None:
+    every = item.event.get("tasks", {}).get("list")
+    if every is None:
+        return None
+    if not isinstance(every, list) or not all(
+        isinstance(each, list) and [type(part) for part in each] == [int, str] for each in every
+    ):
+        raise item.wrong("tasks", "[pid, name] each")
+    return tuple((pid, name) for pid, name in every)

@@ -56,7 +56,7 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | guest, host | queue | nic (id of NIC or bond), state (stopped, woken), by (netpoll): the TX queue of our stack's device; at most 200 changes of each device |
 | qmp     | queue     | nic, state (stopped, woken), by (kernel), queue (its number), why (driver, stack: BQL, frozen): the guest kernel's own TX queue, as a look into its memory found it changed since the last look at `since` |
 | host    | dump      | what: ready, begun, data (the first), progress, complete, partial, said, killed, ended, failed; bytes: so many of one dump have been written |
-| host    | vmcore    | file, complete, size; of a complete one format, pages, equal, zero, different, outside, named (page frame numbers), log {lines, panics, refused}, seconds, error |
+| host    | vmcore    | file, complete, size; of a complete one format, pages, equal, zero, different, outside, named (page frame numbers), log {lines, panics, refused}, tasks {list of [pid, comm]; or absent, or refused: why not}, seconds, error |
 | host    | flood     | count: frames of a flood in all, written at its end |
 | host    | keys      | endpoint, keys, forge: sysrq keys were sent, with somebody else's ip, port or mac where `forge` says so |
 | guest, host | ifstats | nic, values {name: int}: what the kernel has counted on a NIC or bond in the guest, on a NIC's tap on the host (rx came from the guest) |

@@ -35,6 +35,8 @@ WHOLE = [*SENT, line(8.9, "netdump: sent, 25.1 MiB in 4.1 s, 6.12 MiB/s, 39 rese
 SECOND_PANIC = [*SENT, line(7.0, SECOND), line(7.1, "[    2.6] ---[ end Kernel panic - not syncing: sysrq ]---")]
 PARTIAL = event(9.5, "host", "vmcore", file="a/vmcore-incomplete", complete=False, size=9 << 20)
 
+CPU = line(1.2, "[   48.106] CPU: 0 PID: 121 Comm: python3 Not tainted 6.1.0-50-amd64 #1  Debian 6.1.176-1")
+
 CASES: dict[str, tuple[dict[str, Any], list[Event], bool, bool | None, str]] = {
     "held": ({}, [*WHOLE, file()], True, True, "20000 pages equal RAM (kdump-compressed, 26.0 MiB); first datagram 2.90 s and whole 7.90 s after the panic, 39 datagrams sent again"),
     "no-crash": ({}, [], False, None, "the console shows no panic"),
@@ -47,6 +49,10 @@ CASES: dict[str, tuple[dict[str, Any], list[Event], bool, bool | None, str]] = {
     "pages-of-no-memory": ({}, [*WHOLE, file(outside=1)], True, False, "memory that the machine does not have"),
     "log-refused": ({}, [*WHOLE, file(log={"lines": 0, "panics": [], "refused": "makedumpfile --dump-dmesg ended with 1: no"})], True, False, "ended with 1: no"),
     "another-panic": ({}, [*WHOLE, file(log={"lines": 9, "panics": [SECOND.replace("sysrq", "other")], "refused": None})], True, False, "does not show the panic"),
+    "tasks": ({}, [*WHOLE, CPU, file(tasks={"list": [[0, "swapper/0"], [121, "python3"]]})], True, True, "26.0 MiB, 2 tasks)"),
+    "not-the-task-that-ran": ({}, [*WHOLE, CPU, file(tasks={"list": [[0, "swapper/0"], [121, "sh"]]})], True, False, "121 python3, is not among the 2 of the dump"),
+    "tasks-nobody-looked-for": ({}, [*WHOLE, CPU, file(tasks={"absent": "drgn is not installed"})], True, True, "26.0 MiB); first"),
+    "tasks-refused": ({}, [*WHOLE, CPU, file(tasks={"refused": "drgn ended with 1: no"})], True, False, "tasks cannot be read: drgn ended with 1"),
     "too-few-pages": ({"at_least": 20001}, [*WHOLE, file()], False, None, "the dump has 20000 pages, at least 20001"),
     "nothing-struck": ({"struck": 35}, [*WHOLE, file()], False, None, "34 frames were struck, at least 35"),
     "struck": ({"struck": 34}, [*WHOLE, file()], True, True, "pages equal RAM"),
