@@ -129,7 +129,7 @@ TABLE = (
           "a message is lost while the link is up"),
     Blind("a gap in the numbers is hidden", "harness.judge.sequence._wrong", _gaps_hidden, SEQUENCE, "sequence", "a record is missing among the numbers"),
     Blind("any difference of counters is taken for pending", "harness.judge.counters_agree.PENDING", _a_thousand, COUNTERS, "counters_agree",
-          "a bond counts frames that its slaves never sent"),
+          "a driver does not count what it sent"),
     Blind("wrong checksums are not looked at", "harness.judge.invariants._bad", _always(""), PANIC, "checksums", "a frame of a panic has a wrong UDP checksum"),
     Blind("unknown MACs are not looked at", "harness.judge.invariants._macs", lambda sound: lambda seen: _held(sound(seen)), PANIC, "macs",
           "a frame leaves with a MAC of nobody's", also=("harness.judge.invariants._sources",)),

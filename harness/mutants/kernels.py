@@ -270,6 +270,7 @@ TABLE = (
     Flaw("a NIC counts frames that never left", counted("guest", "n0", "tx_packets", 10), COUNTERS, "counters_agree"),
     Flaw("a bond counts frames that its slaves never sent", counted("guest", "bond0", "tx_packets", 10), COUNTERS, "counters_agree"),
     Flaw("a driver counts frames that never left", counted("guest", "n0", "ethtool_tx_queue_0_packets", 10), COUNTERS, "counters_agree"),
+    Flaw("a driver does not count what it sent", counted("guest", "n1", "ethtool_tx_queue_0_packets", -10), COUNTERS, "counters_agree"),
     Flaw("our stack counts frames that never left", stack_counted("sender", "sent", 5), COUNTERS, "counters_agree"),
     Flaw("a tap has lost a frame that was captured", counted("host", "n0", "rx_packets", -1), COUNTERS, "counters_agree"),
 )  # fmt: skip
