@@ -59,7 +59,7 @@ WITHOUT = ("-p", "no:tmpdir")
 INTERRUPTED = "interrupted: everything that was started has ended"
 
 
-QUIETER = ("-rN", "--show-capture=no", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+QUIETER = ("-rN", "--no-header", "--show-capture=no", "-W", "ignore::pytest.PytestAssertRewriteWarning")
 """What pytest would add to our table and explanations; whoever wants it says so after these."""
 
 

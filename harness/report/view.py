@@ -71,8 +71,11 @@ class CaseView:
 
 
 def view(folder: Path, root: Path) -> CaseView:
-    """A case's folder below `root`, where the report will stand. Raises StoreError for one without a readable plan."""
-    plan = store.read_plan(folder)
+    """A case's folder below `root`, where the report will stand."""
+    try:
+        plan = store.read_plan(folder)
+    except store.StoreError as error:
+        return _unreadable(folder, root, str(error))
     verdict = _verdict(folder, plan)
     plain = CaseView(
         name=plan.case,
@@ -94,6 +97,23 @@ def view(folder: Path, root: Path) -> CaseView:
         return _with_evidence(plain, plan, events, verdict)
     except store.StoreError as error:
         return replace(plain, errors=(*plain.errors, str(error)))
+
+
+def _unreadable(folder: Path, root: Path, why: str) -> CaseView:
+    """A case whose plan was damaged, or written by another version: its files are there all the same."""
+    return CaseView(
+        name=folder.name,
+        word="ERROR",
+        why=why[:WHY],
+        seconds=0.0,
+        about="a case whose plan cannot be read",
+        nic="?",
+        kernel="?",
+        testcase=folder.name,
+        again="",
+        links=_links(folder, root),
+        errors=(why,),
+    )
 
 
 def _verdict(folder: Path, plan: Plan) -> Verdict:

@@ -207,6 +207,15 @@ def test_a_folder_that_was_cut_short_is_a_case_with_an_error(tmp_path: Path) -> 
     assert "was never run" in html.write(tmp_path).read_text()
 
 
+def test_a_plan_of_another_version_is_a_case_with_an_error_and_the_others_are_shown(tmp_path: Path) -> None:
+    make(tmp_path, "pass")
+    other = make(tmp_path, "fail")
+    (other / store.PLAN).write_text((other / store.PLAN).read_text().replace('"stages"', '"acts"', 1))
+    text = Tags(html.write(tmp_path).read_text()).text
+    assert "2 cases: 1 ERROR, 1 PASS" in " ".join(text.split())
+    assert "damaged, or written by another version" in text
+
+
 def test_500_cases_weigh_less_than_5_mb(tmp_path: Path) -> None:
     views = [view(make(tmp_path, kind), tmp_path) for kind in KINDS]
     many = [
