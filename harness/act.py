@@ -7,13 +7,17 @@ decision in any of them; what the testbed could not do raises TestbedError.
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
 from collections.abc import Awaitable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
 from harness.case import Case, Silent
+from harness.debugger.attach import attach, give_address, prepare
+from harness.debugger.errors import SymbolsError
 from harness.dump import findings
 from harness.dump.server import DumpServer
 from harness.inject import links
@@ -321,6 +325,8 @@ async def _host(case: Case, action: Host) -> None:
         _reader(case, action.args["nic"], action.args["state"])
     elif action.op == "dump_server":
         await _dump_server(case, action.args)
+    elif action.op == "debug":
+        await _debug(case, action.args)
     elif action.op == "flood":
         flood = Flood(Target.of(action.args["target"]), action.args["kind"], action.args["rate"], action.args["seed"])
         case.stack.callback(flood.stop)
@@ -346,6 +352,24 @@ async def _dump_server(case: Case, args: Mapping[str, Any]) -> None:
 
     case.dump_server = await DumpServer.start(args, case.folder / findings.FOLDER, tell)
     case.stack.callback(case.dump_server.kill)
+
+
+async def _debug(case: Case, args: Mapping[str, Any]) -> None:
+    """One session of gdb's; its symbols, some 75 MB that the kernel image has itself, do not stay."""
+    assert case.gdb is not None  # Bench.prepare(), and the checks of the scenario: no disk with a debugger
+    assert case.vmlinux is not None
+    await asyncio.to_thread(give_address, args["tap"], args["address"])
+    with tempfile.NamedTemporaryFile(prefix="vmlinux-") as symbols:
+        try:
+            compared = await asyncio.to_thread(prepare, case.vmlinux, case.kallsyms, Path(symbols.name))
+        except SymbolsError as error:
+            raise Unable(f"no symbols for gdb: {error}", "use a kernel that the harness fetches") from error
+        within = float(args["within"])
+        work = asyncio.to_thread(attach, case.gdb.argv(), Path(symbols.name), args["target"], compared, within)
+        session = await case.machine.alive(work, within + 30, "gdb's end")
+    threads = [asdict(thread) for thread in session.threads]
+    keys = {"rc": session.rc, "seconds": session.seconds, "memory": session.memory, "said": session.said}
+    case.evidence.add("host", "debugger", threads=threads, **keys)
 
 
 async def _await(case: Case, action: Await) -> None:

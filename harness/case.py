@@ -44,7 +44,7 @@ from harness.testbed.template import (
     load_capture,
     restore,
 )
-from images import DumpTool
+from images import DumpTool, Gdb
 
 GARBAGE_LIMIT = 100  # remarks about an ill-behaved guest that are worth keeping
 
@@ -60,6 +60,7 @@ class Job:
     versions: Mapping[str, str]
     crash_module: CrashFile | None = None  # where the plan loads it
     dump_tool: DumpTool | None = None  # where the plan has a dump
+    gdb: Gdb | None = None  # where it has a debugger
     cold: bool = False  # boot instead of restoring: what every peer does; for the bench and for suspicion
 
 
@@ -86,6 +87,7 @@ class Case:
     login: Login | None = None
     crash_module: CrashFile | None = None
     dump_tool: DumpTool | None = None
+    gdb: Gdb | None = None
     dump_server: DumpServer | None = None
     ram: int = -1  # the guest's memory, where it is shared with us
     floods: list[Flood] = field(default_factory=list)
@@ -149,6 +151,7 @@ async def bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
             login=job.ingredients.login,
             crash_module=job.crash_module,
             dump_tool=job.dump_tool,
+            gdb=job.gdb,
             ram=inherit[0] if inherit else -1,
         )
 

@@ -198,7 +198,8 @@ class Bench:
             "wires": plan.wires if plan.wires == "tap" else f"{plan.wires}: {choice(self.options).why}",
         }
         tool = images.ensure_makedumpfile(self._builder) if plan.scenario.dump is not None else None
-        return Job(plan, ingredients, template, Path(), versions, self.crash_module(plan), tool)
+        gdb = images.ensure_gdb(self._builder) if plan.scenario.debugger is not None else None
+        return Job(plan, ingredients, template, Path(), versions, self.crash_module(plan), tool, gdb)
 
     def crash_module(self, plan: Plan) -> CrashFile | None:
         """The module that the plan loads into its guest; what it lacks makes the case inconclusive and is no error."""

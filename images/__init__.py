@@ -30,6 +30,7 @@ from images.errors import (
     UnknownKernel,
 )
 from images.fetch import Builder
+from images.gdb import Gdb, ensure_gdb
 from images.guest import READY_LINE, GuestImage, ensure_guest
 from images.kernel import Kernel, ensure_kernel, kernel_at, kernel_names
 from images.progress import PlainText, Progress, Silent
@@ -53,6 +54,7 @@ __all__ = [
     "DiskFull",
     "DumpTool",
     "FetchFailed",
+    "Gdb",
     "GuestImage",
     "Image",
     "ImageError",
@@ -72,6 +74,7 @@ __all__ = [
     "ensure_browser",
     "ensure_capture",
     "ensure_crash_module",
+    "ensure_gdb",
     "ensure_guest",
     "ensure_kernel",
     "ensure_makedumpfile",

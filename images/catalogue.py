@@ -15,7 +15,7 @@ from typing import Any
 
 from images.errors import CacheUnusable
 from images.fetch import size_of
-from images.recipes import BROWSER, KERNELS, MAKEDUMPFILE, QEMU, TOOLS, USERLAND
+from images.recipes import BROWSER, GDB, KERNELS, MAKEDUMPFILE, QEMU, TOOLS, USERLAND
 from images.store import Store, manifest_of
 
 KEPT_GUESTS = 3  # guest images of one base that stay when a newer one is made from edited sources
@@ -108,7 +108,7 @@ def _manifests(store: Store) -> dict[Path, dict[str, Any]]:
 
 def known_keys() -> frozenset[str]:
     """The keys of this version's recipes."""
-    return frozenset(recipe.key for recipe in (BROWSER, MAKEDUMPFILE, QEMU, TOOLS, USERLAND, *KERNELS.values()))
+    return frozenset(recipe.key for recipe in (BROWSER, GDB, MAKEDUMPFILE, QEMU, TOOLS, USERLAND, *KERNELS.values()))
 
 
 def _current(store: Store, manifests: Mapping[Path, Mapping[str, Any]], guests: int) -> set[Path]:

@@ -102,9 +102,12 @@ MAKEDUMPFILE = Recipe(
 TOOLS = Recipe(
     "tools",
     ("bookworm",),
-    ("cpio", "gdb-minimal", "rsyslog", "sqop", "tshark"),
+    ("cpio", "rsyslog", "sqop", "tshark"),
     drop=PAPERS + r"|usr/share/(perl|perl5|zoneinfo)/|usr/lib/x86_64-linux-gnu/(perl|gconv)",
 )
+
+# Attaches to the stub that serves a crashed kernel. Without Python, which would be the larger part of it.
+GDB = Recipe("gdb", ("bookworm",), ("gdb-minimal",), drop=PAPERS)
 
 # A browser that tests open the HTML report in; needed for nothing else. It draws without a graphics card's libraries.
 BROWSER = Recipe(

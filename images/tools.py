@@ -1,5 +1,4 @@
-"""Programs that tests ask for a second opinion: Wireshark on frames, rsyslog on messages, cpio on archives, gdb on a stub,
-an OpenPGP signer.
+"""Programs that tests ask for a second opinion: Wireshark on frames, rsyslog on messages, cpio on archives, an OpenPGP signer.
 
 In: the recipe in images.recipes. Out: the words that run each of them. Rule: nothing of the host's steers them: they run
 with their tree's own C library, modules and data, and without the user's own configuration.
@@ -36,7 +35,6 @@ class Tool:
 
 PROGRAMS: Mapping[str, Tool] = {
     "cpio": Tool("usr/bin/cpio"),
-    "gdb": Tool("usr/bin/gdb", options=(("--data-directory", "usr/share/gdb"),)),  # without Python; give it -nx
     "rsyslogd": Tool("usr/sbin/rsyslogd", "-v", options=(("-M", f"{LIB}/rsyslog"),)),
     "sqop": Tool("usr/bin/sqop", "version"),  # signs as `sop` does: no agent, no home, keys are files
     "tshark": Tool(
@@ -53,7 +51,7 @@ PROGRAMS: Mapping[str, Tool] = {
 
 @dataclass(frozen=True)
 class Tools:
-    """Programs that have been seen to run: cpio, gdb, rsyslogd, sqop, tshark."""
+    """Programs that have been seen to run: cpio, rsyslogd, sqop, tshark."""
 
     tree: Path
     digest: str

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-import images
 from guest.netpoll.clients.gdb.server import LOCAL_PORT, GdbServer
 from guest.netpoll.clients.gdb.session import Session
 from guest.netpoll.clients.vmcore.core import Vmcore
@@ -44,7 +43,7 @@ SMALL = 0.03
         pytest.param(Faults(drop=SMALL, duplicate=SMALL, reorder=SMALL, corrupt=SMALL), id="3 % of each"),
     ],
 )
-def test_what_gdb_reads_is_right(netns: KernelEnd, tools: images.Tools, tmp_path: Path, faults: Faults) -> None:
+def test_what_gdb_reads_is_right(netns: KernelEnd, gdb_argv: tuple[str, ...], tmp_path: Path, faults: Faults) -> None:
     netns.neighbour(OUR_IP)
     netns.compute_checksums(THEIRS)
     net = Net()
@@ -62,7 +61,7 @@ def test_what_gdb_reads_is_right(netns: KernelEnd, tools: images.Tools, tmp_path
         netpoll_setup(np)
         for attempt in range(3):
             path = tmp_path / f"memory{attempt}"
-            said = debug(loop, tools, path)
+            said = debug(loop, gdb_argv, path)
             assert not path.exists() or path.read_bytes() == MEMORY, said
             right += path.exists()
             if right:
@@ -74,12 +73,12 @@ def test_what_gdb_reads_is_right(netns: KernelEnd, tools: images.Tools, tmp_path
             assert dev.counts[f"tx_{name}"] + dev.counts[f"rx_{name}"], f"{name} was not provoked"
 
 
-def debug(loop: Loop, tools: images.Tools, path: Path) -> str:
+def debug(loop: Loop, gdb_argv: tuple[str, ...], path: Path) -> str:
     """One session of gdb's, while the loop serves the stub."""
     dump = f"dump binary memory {path} {TEXT:#x} {TEXT + SIZE:#x}"
     commands = ["set remotetimeout 1", f"target remote udp:{OUR_IP}:{LOCAL_PORT}", "info threads", dump]
     words = [word for command in commands for word in ("-ex", command)]
-    argv = [*tools.argv("gdb"), "-nx", "-batch", *words]
+    argv = [*gdb_argv, "-batch", *words]
     deadline = time.monotonic() + 50
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         while process.poll() is None:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-import images
 from guest.tests.core_files import TEXT, core, prstatus, small_kernel
 from guest.tests.own_namespace import OUR_IP, Namespace, own_namespace
 
@@ -55,10 +54,10 @@ def stub(ns: Namespace, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def gdb(ns: Namespace, tools: images.Tools, *commands: str) -> str:
+def gdb(ns: Namespace, gdb_argv: tuple[str, ...], *commands: str) -> str:
     """What gdb says, errors among it."""
     words = [word for command in commands for word in ("-ex", command)]
-    done = ns.run([*tools.argv("gdb"), "-nx", "-batch", *words], timeout=90)
+    done = ns.run([*gdb_argv, "-batch", *words], timeout=90)
     return (done.stdout + done.stderr).decode()
 
 
@@ -70,10 +69,10 @@ def ended(process: subprocess.Popen[bytes]) -> str:
     return said
 
 
-def test_threads_registers_and_memory(ns: Namespace, tools: images.Tools, vmcore: Path) -> None:
+def test_threads_registers_and_memory(ns: Namespace, gdb_argv: tuple[str, ...], vmcore: Path) -> None:
     with stub(ns, "--vmcore", str(vmcore)) as process:
         said = gdb(
-            ns, tools, ATTACH, "info threads", f"x/s {TEXT:#x}", f"x/8cb {VMALLOC + 4092:#x}", "p/x $rip", "p $eflags",
+            ns, gdb_argv, ATTACH, "info threads", f"x/s {TEXT:#x}", f"x/8cb {VMALLOC + 4092:#x}", "p/x $rip", "p $eflags",
             "p/x $gs_base", "thread 2", "p/x $rip", "p $st0", "info registers eflags", "monitor OSRELEASE",
         )  # fmt: skip
         ours = ended(process)
@@ -90,10 +89,10 @@ def test_threads_registers_and_memory(ns: Namespace, tools: images.Tools, vmcore
 
 
 def test_what_cannot_be_done_is_refused_and_the_session_goes_on(
-    ns: Namespace, tools: images.Tools, vmcore: Path
+    ns: Namespace, gdb_argv: tuple[str, ...], vmcore: Path
 ) -> None:
     with stub(ns, "--vmcore", str(vmcore)):
-        said = gdb(ns, tools, ATTACH, "x/2bx 0", f"set *(char*){TEXT:#x} = 1", "set $rax = 3", "stepi", "p/x $rip")
+        said = gdb(ns, gdb_argv, ATTACH, "x/2bx 0", f"set *(char*){TEXT:#x} = 1", "set $rax = 3", "stepi", "p/x $rip")
     assert "Cannot access memory at address 0x0" in said
     assert f"Cannot access memory at address {TEXT:#x}" in said
     assert 'Could not write register "rax"; remote failure reply' in said
@@ -101,22 +100,22 @@ def test_what_cannot_be_done_is_refused_and_the_session_goes_on(
     assert f"$1 = {TEXT:#x}" in said
 
 
-def test_one_after_another(ns: Namespace, tools: images.Tools, vmcore: Path) -> None:
+def test_one_after_another(ns: Namespace, gdb_argv: tuple[str, ...], vmcore: Path) -> None:
     with stub(ns, "--vmcore", str(vmcore)) as process:
         for _ in range(2):
-            assert f"$1 = {TEXT:#x}" in gdb(ns, tools, ATTACH, "p/x $rip", "detach")
+            assert f"$1 = {TEXT:#x}" in gdb(ns, gdb_argv, ATTACH, "p/x $rip", "detach")
         assert "'attached': 2, 'detached': 2" in ended(process)
 
 
-def test_a_second_debugger_is_refused(ns: Namespace, tools: images.Tools, vmcore: Path) -> None:
+def test_a_second_debugger_is_refused(ns: Namespace, gdb_argv: tuple[str, ...], vmcore: Path) -> None:
     """The first waits in a shell of its own until the second has given up."""
     with stub(ns, "--vmcore", str(vmcore)) as process:
-        words = [*tools.argv("gdb"), "-nx", "-batch", "-ex", ATTACH, "-ex", "shell echo attached; read line"]
+        words = [*gdb_argv, "-batch", "-ex", ATTACH, "-ex", "shell echo attached; read line"]
         first = ns.popen([*words, "-ex", "p/x $rip"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert first.stdout is not None
         while b"attached" not in (line := first.stdout.readline()):
             assert line, "the first gdb ended"
-        second = gdb(ns, tools, "set remotetimeout 1", ATTACH, "p/x $rip")
+        second = gdb(ns, gdb_argv, "set remotetimeout 1", ATTACH, "p/x $rip")
         out, _ = first.communicate(b"\n", timeout=30)
         ours = ended(process)
     assert "Remote replied unexpectedly to 'vMustReplyEmpty': timeout" in second
@@ -126,9 +125,9 @@ def test_a_second_debugger_is_refused(ns: Namespace, tools: images.Tools, vmcore
     assert "'attached': 1, 'refused': " in ours
 
 
-def test_once(ns: Namespace, tools: images.Tools, vmcore: Path) -> None:
+def test_once(ns: Namespace, gdb_argv: tuple[str, ...], vmcore: Path) -> None:
     with stub(ns, "--vmcore", str(vmcore), "--once", "--timeout", "60") as process:
-        gdb(ns, tools, ATTACH, "detach")
+        gdb(ns, gdb_argv, ATTACH, "detach")
         assert process.wait(20) == 0
 
 

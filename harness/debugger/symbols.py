@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from harness.debugger.cfi import debug_frame
 from harness.debugger.errors import SymbolsError
 from harness.debugger.orc import entries
+from harness.debugger.prologue import NON_STANDARD, mend
 
 SHDR = struct.Struct("<IIQQQQIIQQ")
 SYM = struct.Struct("<IBBHQQ")
@@ -25,6 +26,7 @@ SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_NOBITS = 1, 2, 3, 8
 SHF_ALLOC, SHF_EXECINSTR = 2, 4
 STB_GLOBAL, STT_OBJECT, STT_FUNC, SHN_ABS = 1, 1, 2, 0xFFF1
 _E_SHOFF, _E_SHNUM = 40, 60
+LONGEST = 64  # bytes of a prologue
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def symbol_file(vmlinux: bytes, kallsyms: Iterable[str]) -> bytes:
     table, strings = _symbol_table([*sections, *added], symbols)
     strings_at = len(sections) + len(added) + 2
     added += [
-        Section(".debug_frame", SHT_PROGBITS, data=_frames(vmlinux, sections), align=8),
+        Section(".debug_frame", SHT_PROGBITS, data=_frames(vmlinux, sections, symbols), align=8),
         Section(".symtab", SHT_SYMTAB, data=table, link=strings_at, info=1, align=8, entsize=SYM.size),
         Section(".strtab", SHT_STRTAB, data=strings),
     ]
@@ -113,13 +115,16 @@ def _check(sections: list[Section], symbols: list[Symbol]) -> None:
         )
 
 
-def _frames(vmlinux: bytes, sections: list[Section]) -> bytes:
+def _frames(vmlinux: bytes, sections: list[Section], symbols: list[Symbol]) -> bytes:
     named = {section.name: section for section in sections}
     ips, table = named.get(".orc_unwind_ip"), named.get(".orc_unwind")
     if ips is None or table is None:
         raise SymbolsError("vmlinux has no ORC tables: it was built without CONFIG_UNWINDER_ORC")
     bodies = [vmlinux[each.offset : each.offset + each.size] for each in (ips, table)]
-    return debug_frame(entries(ips.address, bodies[0], bodies[1], new_layout=".orc_header" in named))
+    orc = entries(ips.address, bodies[0], bodies[1], new_layout=".orc_header" in named)
+    text, odd = named[".text"], [symbol.address for symbol in symbols if symbol.name in NON_STANDARD]
+    starts = {address: text.offset + address - text.address for address in odd if address >= text.address}
+    return debug_frame(mend(orc, {address: vmlinux[at : at + LONGEST] for address, at in starts.items()}))
 
 
 def _modules(symbols: list[Symbol]) -> Section:

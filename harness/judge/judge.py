@@ -16,6 +16,7 @@ from harness.judge import (
     carrier_follows,
     counted,
     counters_agree,
+    debugged,
     delivered,
     dropped,
     dumped,
@@ -66,6 +67,7 @@ CHECKS: dict[str, Callable[[Any, Seen], CheckResult]] = {
     "held_back": held_back.check,
     "sequence": sequence.check,
     "dumped": dumped.check,
+    "debugged": debugged.check,
 }
 """Each key of `Expect` and the function that checks it."""
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
+from harness.judge.debugging import DebugSession, debug_session
 from harness.judge.dumps import DumpEvent, DumpFile, dump_event, dump_file
 from harness.judge.told import Answer, Counters, Echo, IfStats, KernelRecord, Key, Keys, Passed, Strange
 from harness.scenario.model import FrameKind
@@ -204,6 +205,7 @@ class Records:
     pressed: list[Key] = field(default_factory=list)
     dump_events: list[DumpEvent] = field(default_factory=list)
     dump_files: list[DumpFile] = field(default_factory=list)
+    debug_sessions: list[DebugSession] = field(default_factory=list)
     guest_events: int = 0
     numbers: int = 0  # messages that ranges and totals speak of
 
@@ -420,6 +422,7 @@ _PARSERS: dict[tuple[str, str], Parser] = {
         Look(e.t, e.whole("cpu"), e.word("rip"), e.may("where"), e.words("stack"), e.flag("halted"))
     ),
     ("host", "dump"): _dump,
+    ("host", "debugger"): lambda r, e: r.debug_sessions.append(debug_session(e)),
     ("host", "vmcore"): lambda r, e: r.dump_files.append(dump_file(e)),
     ("await", "timeout"): lambda r, e: r.timeouts.append(
         Timeout(e.t, e.word("what"), e.word("of"), e.number("within"))

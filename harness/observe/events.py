@@ -57,6 +57,7 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | qmp     | queue     | nic, state (stopped, woken), by (kernel), queue (its number), why (driver, stack: BQL, frozen): the guest kernel's own TX queue, as a look into its memory found it changed since the last look at `since` |
 | host    | dump      | what: ready, begun, data (the first), progress, complete, partial, said, killed, ended, failed; bytes: so many of one dump have been written |
 | host    | vmcore    | file, complete, size; of a complete one format, pages, equal, zero, different, outside, named (page frame numbers), log {lines, panics, refused}, tasks {list of [pid, comm]; or absent, or refused: why not}, seconds, error |
+| host    | debugger  | rc (null: killed), seconds, threads [{id, name, rip, frames [function]}], memory {section: as in the kernel's image}, said: one session of gdb's with the crashed kernel |
 | host    | flood     | count: frames of a flood in all, written at its end |
 | host    | keys      | endpoint, keys, forge: sysrq keys were sent, with somebody else's ip, port or mac where `forge` says so |
 | guest, host | ifstats | nic, values {name: int}: what the kernel has counted on a NIC or bond in the guest, on a NIC's tap on the host (rx came from the guest) |

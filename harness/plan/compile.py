@@ -51,7 +51,7 @@ def compile_plan(scenario: Scenario, source: str) -> Plan:
 
 
 def _with_capture(scenario: Scenario) -> Guest:
-    return scenario.guest.model_copy(update={"capture": captures(scenario.guest, scenario.dump)})
+    return scenario.guest.model_copy(update={"capture": captures(scenario)})
 
 
 def machine_plan(guest: Guest, folder: PurePath | None = None) -> MachinePlan:

@@ -6,13 +6,13 @@ depends on the case is only its command line, which `guest.kexec.load.arm` repla
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from harness.plan.addresses import guest_mac, host_mac, nic_mac, nics_behind, tap_name
 from harness.plan.model import Action, Ask, Await, Host
 from harness.plan.nics import MODELS
 from harness.scenario.dumps import Dump, DumpServer
-from harness.scenario.model import Guest, Scenario
+from harness.scenario.model import Scenario
 
 CRASHKERNEL = "crashkernel=192M"
 KERNEL = (
@@ -40,8 +40,8 @@ LEVEL = 31  # makedumpfile -d: zero pages, caches, user's data and free pages ar
 READY = 20.0  # seconds until the server listens
 
 
-def captures(guest: Guest, dump: Dump | None) -> bool:
-    return guest.capture or dump is not None
+def captures(scenario: Scenario) -> bool:
+    return scenario.guest.capture or scenario.dump is not None or scenario.debugger is not None
 
 
 def set_up(scenario: Scenario) -> Iterator[Action]:
@@ -49,12 +49,12 @@ def set_up(scenario: Scenario) -> Iterator[Action]:
     if (dump := scenario.dump) is None:
         return
     yield server(scenario, "running")
-    yield Ask(op="capture_arm", args={"cmdline": command_line(scenario, dump)})
+    yield Ask(op="capture_arm", args={"cmdline": command_line(scenario, dump.device, _client(scenario, dump))})
 
 
-def command_line(scenario: Scenario, dump: Dump) -> str:
+def command_line(scenario: Scenario, device: str, client: Iterable[str]) -> str:
     """Everything that the capture kernel, its first process and the client are told."""
-    return " ".join((*KERNEL, INIT, *_network(scenario, dump.device), *_client(scenario, dump)))
+    return " ".join((*KERNEL, INIT, *_network(scenario, device), *client))
 
 
 def _network(scenario: Scenario, device: str) -> Iterator[str]:

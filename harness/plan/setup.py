@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from harness.plan import dump
+from harness.plan import debugger, dump
 from harness.plan.addresses import nic_mac, nics_behind, poll_mode_nics
 from harness.plan.crashes import crash_module, crash_sysctl
 from harness.plan.device import device_add, device_add_served
@@ -52,6 +52,7 @@ def setup_stage(scenario: Scenario, nics: Sequence[NicPlan], endpoints: Sequence
         *_open(scenario, nics, endpoints),
         *(_carrier(name) for name in (*scenario.guest.nics, *scenario.guest.bonds) if _poll_mode(name, scenario)),
         *dump.set_up(scenario),
+        *debugger.set_up(scenario),
     )
     return Stage(step=0, title="set-up", actions=actions)
 

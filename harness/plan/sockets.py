@@ -71,6 +71,8 @@ def needs_tap(plan: Plan) -> str | None:
 def _dumps(plan: Plan) -> Iterator[str]:
     if plan.scenario.dump is not None:
         yield "the server of a dump is a process of its own, which needs an interface"
+    if plan.scenario.debugger is not None:
+        yield "gdb speaks through the host's kernel, which needs an interface"
 
 
 def _floods(plan: Plan) -> Iterator[str]:

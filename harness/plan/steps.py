@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from harness.plan import dump, injections
+from harness.plan import debugger, dump, injections
 from harness.plan.addresses import ip_of, mac_of, nics_behind, nobody, port_of, tap_name
 from harness.plan.crashes import CRASH_KEY, trigger
 from harness.plan.machine import aftermath, machine_step
@@ -70,6 +70,8 @@ def _translate(number: int, step: Step, scenario: Scenario) -> tuple[str, tuple[
         return _crash(step.crash, scenario)
     if step.dump_server is not None:
         return dump.server_step(scenario, step.dump_server)
+    if step.debug is not None:
+        return debugger.debug_step(scenario, step.debug)
     if step.machine is not None:
         return machine_step(step.machine)
     if step.run is not None:
@@ -197,7 +199,7 @@ def _crash(crash: Crash, scenario: Scenario) -> tuple[str, tuple[Action, ...]]:
     title = f"crash by {crash.how}"
     if after := aftermath(scenario, crash):
         return title, (*begin, *after)
-    if dump.captures(scenario.guest, scenario.dump):
+    if dump.captures(scenario):
         return title, (*begin, dump.panic(crash.within))
     panic = Await(what="panic", of=until, within=crash.within)
     return title, (*begin, panic, *_last_words(scenario, until))

@@ -12,6 +12,7 @@ from itertools import combinations
 
 from harness.plan.addresses import ip_of, nic_mac, port_of
 from harness.plan.nics import MODELS
+from harness.scenario.checks_debugger import check_debugger
 from harness.scenario.checks_dump import check_capture
 from harness.scenario.checks_expect import check_expect
 from harness.scenario.checks_pmd import check_poll_mode
@@ -42,6 +43,7 @@ def check(scenario: Scenario, known_kernels: Collection[str] | None = None) -> I
         yield from _ours(name, endpoint)
         yield from _hooks(scenario, name, endpoint)
     yield from check_capture(scenario)
+    yield from check_debugger(scenario)
     yield from _drivers(scenario)
     yield from check_poll_mode(scenario)
     yield from _addresses(scenario)

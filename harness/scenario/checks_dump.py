@@ -22,7 +22,7 @@ LEAST, MOST = (
 
 def captures(scenario: Scenario) -> bool:
     """A capture kernel is loaded."""
-    return scenario.guest.capture or scenario.dump is not None
+    return scenario.guest.capture or scenario.dump is not None or scenario.debugger is not None
 
 
 def check_capture(scenario: Scenario) -> Found:

@@ -11,10 +11,12 @@ from typing import Any
 
 from harness.frozen import Frozen
 from harness.plan.addresses import nics_behind
+from harness.scenario.checks_debugger import debugged
 from harness.scenario.checks_dump import dumped
 from harness.scenario.checks_links import changes
 from harness.scenario.checks_steps import has_drop_routine
 from harness.scenario.crashes import ends
+from harness.scenario.debuggers import Debugged
 from harness.scenario.document import Path
 from harness.scenario.dumps import Dumped
 from harness.scenario.errors import suggest
@@ -440,4 +442,5 @@ _CHECKS: dict[type[Frozen], Callable[[Scenario, Path, Any], Found]] = {
     Sequence: _sequence,
     CountersAgree: _counters_agree,
     Dumped: dumped,
+    Debugged: debugged,
 }

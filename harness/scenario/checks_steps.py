@@ -11,11 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.frozen import Frozen
+from harness.scenario.checks_debugger import debug
 from harness.scenario.checks_dump import dump_server, wait_dump
 from harness.scenario.checks_inject import armed, inject
 from harness.scenario.checks_links import filtered, flap, remove, restore
 from harness.scenario.checks_machine import outlives, processors, starves
 from harness.scenario.crashes import needed_sysctl
+from harness.scenario.debuggers import Debug
 from harness.scenario.document import Path
 from harness.scenario.dumps import DumpServer, WaitDump
 from harness.scenario.errors import suggest
@@ -363,6 +365,7 @@ _CHECKS: dict[type[Frozen], Callable[[Story, int, Path, Any], Found]] = {
     WaitStopped: _wait_dropped,
     WaitDump: wait_dump,
     DumpServer: dump_server,
+    Debug: debug,
     Frames: _frames,
     Reader: _reader,
     FloodStep: _flood,

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from harness.frozen import Frozen
+from harness.scenario.debuggers import Debug, Debugged, Debugger
 from harness.scenario.dumps import Dump, Dumped, DumpServer, WaitDump
 from harness.scenario.injections import Filter, Flap, InjectLink, Remove, Restore
 from harness.scenario.oracles import (
@@ -83,7 +84,7 @@ class Guest(Frozen):
         None  # a qcow2 or raw image that boots by itself, instead of `kernel` and the guest that we build
     )
     ssh: GuestSsh | None = None  # with `disk`, and only there
-    capture: bool = False  # a capture kernel is loaded, which a panic starts; `dump` implies it
+    capture: bool = False  # a capture kernel is loaded, which a panic starts; `dump` and `debugger` imply it
     watchdog: WatchdogAction | None = None  # an i6300esb that our agent feeds, and what QEMU does when it starves
     sysctl: dict[str, str | int] = {}  # e.g. kernel.unknown_nmi_panic: 1
     modules: dict[
@@ -281,6 +282,7 @@ class Step(Frozen):
     crash: Crash | None = None
     machine: MachineStep | None = None
     dump_server: DumpServer | None = None
+    debug: Debug | None = None
     run: Run | None = None
     records: ReadRecords | None = None
     counters: ReadCounters | None = None
@@ -460,6 +462,7 @@ class Expect(Frozen):
     queue_stopped: QueueStopped | None = None
     burst_failover: BurstFailover | None = None
     dumped: Dumped | None = None
+    debugged: Debugged | None = None
 
 
 class KnownBug(Frozen):
@@ -488,6 +491,7 @@ class Scenario(Frozen):
     guest: Guest
     endpoints: dict[Id, Endpoint] = {}
     dump: Dump | None = None
+    debugger: Debugger | None = None
     steps: Annotated[tuple[Step, ...], Field(min_length=1, strict=False)]
     expect: Annotated[tuple[Expect, ...], Field(min_length=1, strict=False)]
     known_bugs: Annotated[tuple[KnownBug, ...], Field(strict=False)] = ()

@@ -103,6 +103,7 @@ TABLES: dict[str, Callable[[Schema], str]] = {
     "guest": _table("Guest", "Nic:nics.NAME.", "Bond:bonds.NAME.", "GuestSsh:ssh."),
     "endpoint": _table("Endpoint"),
     "dump": _table("Dump"),
+    "debugger": _table("Debugger"),
     "steps": _choices("Step"),
     "after": _table("Burst:after."),
     "waits": _waits,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.run import Bench, Options
-from images.tests.tools import tools
+from images.tests.tools import gdb_argv, tools
 
-__all__ = ["bench", "testcases", "tools"]
+__all__ = ["bench", "gdb_argv", "testcases", "tools"]
 
 
 @pytest.fixture(scope="session")

@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pytest
 
-import images
 from guest.tests.own_namespace import Namespace, own_namespace
 from guest.tests.test_tool_gdbstub import ATTACH, gdb, stub
 from harness.tests.crashed_guest import Crashed, crashed
 
 pytestmark = [pytest.mark.guest, pytest.mark.netns]
 
-FRAME = re.compile(r"^#\d+ +(?:0x[0-9a-f]+ in )?([\w.]+|<signal handler called>)", re.MULTILINE)
+FRAME = re.compile(r"^#\d+ +(?:0x[0-9a-f]+ in )?([A-Za-z_][\w.]*|<signal handler called>)", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +40,9 @@ def traces(said: str) -> dict[int, list[str]]:
     return {int(number): FRAME.findall(text) for number, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
-def test_both_cpus_with_backtraces_that_the_console_confirms(dead: Crashed, tools: images.Tools) -> None:
+def test_both_cpus_with_backtraces_that_the_console_confirms(dead: Crashed, gdb_argv: tuple[str, ...]) -> None:
     with served(dead) as ns:
-        said = gdb(ns, tools, f"file {dead.symbols}", ATTACH, "info threads", "thread apply all bt")
+        said = gdb(ns, gdb_argv, f"file {dead.symbols}", ATTACH, "info threads", "thread apply all bt")
     assert re.search(r"Thread 1 \(CPU 0, pid \d+\)", said), said
     assert re.search(r"Thread 2 \(CPU 1, pid \d+\)", said), said
     frames = traces(said)
@@ -67,7 +66,7 @@ def _call_trace(console: str) -> list[str]:
     return re.findall(r"^\[ *[\d.]+\]  (\w[\w.]*\+0x[0-9a-f/x]+)", trace, re.MULTILINE)
 
 
-def test_memory_is_what_the_mmu_sees(dead: Crashed, tools: images.Tools, tmp_path: Path) -> None:
+def test_memory_is_what_the_mmu_sees(dead: Crashed, gdb_argv: tuple[str, ...], tmp_path: Path) -> None:
     """Kernel text, and a module's, which lies in vmalloc space: pages that are no neighbours."""
     module = min(symbol.address for symbol in dead.kallsyms.values() if symbol.module == "e1000")
     places = [dead.kallsyms["_stext"].address, module]
@@ -75,16 +74,16 @@ def test_memory_is_what_the_mmu_sees(dead: Crashed, tools: images.Tools, tmp_pat
     for at, place in enumerate(places):
         commands.append(f"dump binary memory {tmp_path}/gdb{at} {place:#x} {place + size:#x}")
     with served(dead) as ns:
-        said = gdb(ns, tools, ATTACH, *commands, f"x/s {dead.kallsyms['linux_banner'].address:#x}")
+        said = gdb(ns, gdb_argv, ATTACH, *commands, f"x/s {dead.kallsyms['linux_banner'].address:#x}")
     assert '"Linux version 6.1.' in said
     for at, place in enumerate(places):
         assert (tmp_path / f"gdb{at}").read_bytes() == dead.memory(place, size, tmp_path), f"{place:#x}"
 
 
-def test_a_kernel_that_kaslr_has_moved(dead: Crashed, tools: images.Tools, tmp_path: Path) -> None:
+def test_a_kernel_that_kaslr_has_moved(dead: Crashed, gdb_argv: tuple[str, ...], tmp_path: Path) -> None:
     """The same symbol file: gdb asks where the text is (qOffsets), and the stub knows by VMCOREINFO."""
     with crashed(tmp_path, kaslr=True) as moved, served(moved) as ns:
-        said = gdb(ns, tools, f"file {dead.symbols}", ATTACH, "thread apply all bt", "monitor KERNELOFFSET")
+        said = gdb(ns, gdb_argv, f"file {dead.symbols}", ATTACH, "thread apply all bt", "monitor KERNELOFFSET")
         offset = moved.kallsyms["_stext"].address - dead.kallsyms["_stext"].address
     assert offset != 0, "this kernel was not moved: there is nothing to test"
     assert f"\n{offset:x}\n" in said

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import images
 from guest.tests.core_files import TEXT, Load, core, prstatus
 from harness.debugger.cfi import PER_FDE, debug_frame
 from harness.debugger.errors import SymbolsError
 from harness.debugger.orc import Base, Entry, Kind, entries
+from harness.debugger.prologue import frame, mend
 from harness.debugger.symbols import parse_kallsyms, read_sections, symbol_file
 
 SP_CALL = (8, 0, Base.SP, 2)  # sp_offset, bp_offset, registers, type: what a function begins with
@@ -116,7 +116,7 @@ IRET = {0: CALLER, 24: STACK + 0x400}
 )  # fmt: skip
 @pytest.mark.parametrize("new", [False, True], ids=["until 6.3", "from 6.4"])
 def test_gdb_walks_the_stack(
-    tools: images.Tools, tmp_path: Path, row: tuple[int, int, int, int], stack: dict[int, int], sp: int, new: bool
+    gdb_argv: tuple[str, ...], tmp_path: Path, row: tuple[int, int, int, int], stack: dict[int, int], sp: int, new: bool
 ) -> None:
     kind = row[3] + 2 if new else row[3]
     (tmp_path / "symbols").write_bytes(symbol_file(vmlinux((*row[:3], kind), new=new), KALLSYMS))
@@ -126,17 +126,47 @@ def test_gdb_walks_the_stack(
     registers = prstatus(1, rip=LEAF + 4, rsp=STACK + 0x200, rbp=STACK + 0x300, r10=STACK + 0x500)
     loads = [Load(0, bytes(0x400), vaddr=TEXT), Load(0x1000, bytes(memory), vaddr=STACK)]
     (tmp_path / "core").write_bytes(core(loads, registers))
-    said = _gdb(tools, tmp_path, "bt", "up", "p/x $sp")
+    said = _gdb(gdb_argv, tmp_path, "bt", "up", "p/x $sp")
     assert re.findall(r"^#([12]) .*in (\w+) \(\)$", said, re.MULTILINE)[:2] == [("1", "caller"), ("2", "outer")], said
     assert "#3 " not in said, "outer is the end"
     assert f"$1 = {STACK + sp:#x}" in said
 
 
-def _gdb(tools: images.Tools, folder: Path, *commands: str) -> str:
-    argv = [*tools.argv("gdb"), "-nx", "-batch", "-ex", f"file {folder}/symbols", "-ex", f"core-file {folder}/core"]
+def _gdb(gdb_argv: tuple[str, ...], folder: Path, *commands: str) -> str:
+    argv = [*gdb_argv, "-batch", "-ex", f"file {folder}/symbols", "-ex", f"core-file {folder}/core"]
     words = [word for command in commands for word in ("-ex", command)]
     done = subprocess.run([*argv, *words], capture_output=True, text=True, check=True, timeout=60)
     return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        pytest.param("e83b2bf0ff 53 ba01000000 4881ecb0000000 65488b04", (18, 0xC0), id="Linux 6.1's __crash_kexec"),
+        pytest.param("f30f1efa 0f1f440000 4154 55 53 4883ec18", (17, 0x38), id="endbr64, no tracer, three pushes"),
+        pytest.param("4883ec08", (4, 0x10), id="nothing else"),
+        pytest.param("53 31c0 4889fb 4883ec10", (10, 0x20), id="moves between"),
+        pytest.param("53 48c7c000000000 4883ec10", None, id="something else between"),
+        pytest.param("53 5b c3", None, id="no frame"),
+        pytest.param("4883ecf8", None, id="a frame below zero"),
+        pytest.param("", None, id="nothing"),
+        pytest.param("4881ecb000", None, id="cut off"),
+    ],
+)
+def test_prologues(code: str, found: tuple[int, int] | None) -> None:
+    assert frame(bytes.fromhex(code)) == found
+
+
+def test_a_function_that_the_kernel_does_not_unwind() -> None:
+    """Up to its body nothing is known, as before; from there on what the prologue says."""
+    unknown = Entry(0x1000, 0x1100, Kind.END, Base.UNDEFINED, 0, Base.UNDEFINED, 0)
+    known = Entry(0x1100, 0x1200, Kind.CALL, Base.SP, 8, Base.UNDEFINED, 0)
+    code = bytes.fromhex("53 4883ec10")
+    assert list(mend([unknown, known], {0x1010: code, 0x1110: code, 0x3000: code})) == [
+        Entry(0x1000, 0x1015, Kind.END, Base.UNDEFINED, 0, Base.UNDEFINED, 0),
+        Entry(0x1015, 0x1100, Kind.CALL, Base.SP, 0x20, Base.UNDEFINED, 0),
+        known,
+    ]
 
 
 def test_the_image_stays_as_it_is() -> None:

@@ -17,7 +17,7 @@ from images.tests.repository import SUITE, make_deb, make_repository
 from images.tools import LIB, PROGRAMS
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = {"rsyslogd": "rsyslog", "gdb": "gdb-minimal"}
+PACKAGE = {"rsyslogd": "rsyslog"}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

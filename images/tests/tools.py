@@ -13,5 +13,11 @@ import images
 
 @pytest.fixture(scope="session")
 def tools() -> images.Tools:
-    """argv of tshark, rsyslogd, cpio, gdb and sqop. Raises ImageError."""
+    """argv of tshark, rsyslogd, cpio and sqop. Raises ImageError."""
     return images.ensure_tools(images.Builder())
+
+
+@pytest.fixture(scope="session")
+def gdb_argv() -> tuple[str, ...]:
+    """argv of gdb, likewise. Raises ImageError."""
+    return images.ensure_gdb(images.Builder()).argv()
