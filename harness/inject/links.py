@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable
 
 from pyroute2 import IPRoute
@@ -17,6 +19,8 @@ from harness.observe.events import Evidence
 from harness.plan.model import Device, Flapping, Qmp, TapLink
 from harness.testbed.errors import TestbedError
 
+SIOCGIFFLAGS, IFF_RUNNING = 0x8913, 0x40  # linux/sockios.h, linux/if.h
+LINK_WATCH = 5.0  # seconds; linkwatch_event() runs at most once a second
 TUNSETCARRIER = 0x400454E2  # linux/if_tun.h, since Linux 5.0
 
 
@@ -41,7 +45,23 @@ async def tap_link(action: TapLink, fd: int, evidence: Evidence) -> None:
         evidence.add("inject", "link", nic=action.nic, state="down", by="tap-gone", way="both")
     else:
         tap_carrier(fd, action.state == "up")
+        if action.state == "up":
+            await _until_it_sends(action.tap)
         evidence.add("inject", "link", nic=action.nic, state=action.state, by="tap", way="rx")
+
+
+async def _until_it_sends(tap: str) -> None:
+    """The host's kernel throws away what is sent to a tap until its link watch has run (linkwatch_do_dev(), dev_activate()), which sets
+    IFF_RUNNING first. Raises TestbedError when that does not come."""
+    request = struct.pack("16si12x", tap.encode(), 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        deadline = time.monotonic() + LINK_WATCH
+        while not struct.unpack("16sH14x", fcntl.ioctl(sock, SIOCGIFFLAGS, request))[1] & IFF_RUNNING:
+            if time.monotonic() > deadline:
+                raise TestbedError(
+                    f"the tap {tap} does not run {LINK_WATCH:g} s after its carrier came", "is the host very busy?"
+                )
+            await asyncio.sleep(0.001)
 
 
 async def flap(action: Flapping, act: Callable[[Qmp | Device], Awaitable[None]]) -> None:
