@@ -222,13 +222,17 @@ def test_a_transmitter_that_hangs_is_reset_by_the_watchdog(rig: Rig) -> None:
     assert rig.payloads() == [b"again"]
 
 
-def test_a_device_that_is_gone_is_found_out(model: str) -> None:
-    rig = Rig(model)
+def test_a_device_that_is_gone_is_found_out_and_taken_back(rig: Rig) -> None:
     rig.slot.chip.fault("gone", Setting())
-    rig.until(lambda: not rig.dev.present, "the end of the device", within=3)
+    rig.until(lambda: not rig.dev.carrier, "the watchdog", within=3)
     assert netpoll_send_udp(rig.np, b"into nothing") != 0
-    assert rig.dev.stats["broken"] == 1
-    rig.close()
+    assert rig.dev.stats["vanished"] == 1
+    rig.slot.chip.fault("gone", None)
+    rig.until(lambda: rig.dev.carrier and not rig.dev.xoff, "the device")
+    assert netpoll_send_udp(rig.np, b"and back") == 0
+    assert rig.arrive(b"and back")
+    rig.serve()
+    assert rig.payloads()[-1:] == rig.got == [b"and back"]
 
 
 def test_without_an_interrupt_polling_is_enough(model: str) -> None:
@@ -249,3 +253,19 @@ def fill(rig: Rig) -> list[bytes]:
         assert netpoll_send_udp(rig.np, taken[-1]) == 0
         assert len(taken) <= rig.dev.tx.count
     return taken
+
+
+@pytest.mark.parametrize("crashed", [False, True], ids=["alive", "crashed"])
+@pytest.mark.parametrize("model", ["virtio-net"], indirect=True)
+def test_a_virtio_device_that_needs_a_reset_gets_it(rig: Rig, crashed: bool) -> None:
+    if crashed:
+        rig.crash()
+    queue = rig.dev._tx  # type: ignore[attr-defined]
+    queue.desc[0:2] = memoryview(bytes.fromhex("0000adde00000000")).cast("I")  # the first buffer points nowhere
+    assert netpoll_send_udp(rig.np, b"lost") == 0
+    netpoll_poll(rig.np)
+    if not crashed:
+        rig.until(lambda: rig.dev.carrier, "the device")
+    assert netpoll_send_udp(rig.np, b"and back") == 0
+    assert rig.payloads() == [b"and back"]
+    rig.slot.faults.clear()

@@ -58,6 +58,7 @@ class PollModeDevice(NetDevice):
         self.frame_limit = mtu + ETH_HLEN + VLAN_HLEN
         self._stuck = self._cleaned = 0
         self._watching = 0  # which open() the watchdog belongs to
+        self._away = False  # its registers read as ones
 
     # What a chip's driver gives
 
@@ -115,7 +116,7 @@ class PollModeDevice(NetDevice):
             self.start()
         except BusError as error:
             raise NetdevError(error.errno or errno.EIO, f"{self.name}: {error.strerror}") from error
-        self._stuck = 0
+        self._stuck, self._away = 0, False
         self._watching += 1
         if not self.ctx.crashed:
             self._irq_on()
@@ -243,8 +244,18 @@ class PollModeDevice(NetDevice):
             netif_carrier_off(self)
             netif_stop_queue(self)
 
+    def vanished(self) -> None:
+        """Its registers read as ones: a bus error, or the end. Whoever is left after a crash goes on trying; else the watchdog waits
+        for it to answer, and resets it then, as error recovery does (pci_error_handlers: slot_reset, resume). Any context."""
+        if self.ctx.crashed or self._away:
+            return
+        log.error("%s: its registers read as ones", self.name)
+        self.stats["vanished"] += 1
+        self._away = True
+        self.link(False)
+
     def broken(self, why: str) -> None:
-        """The device is gone or writes nonsense: nothing more runs on it. Any context."""
+        """The device writes nonsense, or does not come back from a reset: nothing more runs on it. Any context."""
         if not self.present:
             return
         log.error("%s: %s; the device is not used any more", self.name, why)
@@ -261,21 +272,24 @@ class PollModeDevice(NetDevice):
         if mine != self._watching or not self.running:
             return
         if not self.alive():
-            self.broken("its registers read as ones")
+            self.vanished()
+            self._watch_later(mine)
             return
+        if self._away:
+            self.bring_back("answers again, resetting")
         hung = self.xoff and self.carrier and self.tx.next_to_clean == self._cleaned and self.tx.in_flight() > 0
         self._stuck = self._stuck + 1 if hung else 0
         self._cleaned = self.tx.next_to_clean
         if self._stuck >= TX_TIMEOUT:
-            self._tx_timeout()
+            self.stats["tx_timeouts"] += 1
+            self.bring_back("transmit timed out, resetting")
         self._watch_later(mine)
 
-    def _tx_timeout(self) -> None:
-        """ndo_tx_timeout: reset the chip; frames that were in flight are lost."""
-        log.warning("%s: transmit timed out, resetting", self.name)
-        self.stats["tx_timeouts"] += 1
+    def bring_back(self, why: str) -> None:
+        """ndo_tx_timeout, slot_reset: set the chip up anew; frames that were in flight are lost."""
+        log.warning("%s: %s", self.name, why)
         self.stats["tx_lost"] += self.tx.in_flight()
-        self._stuck = 0
+        self._stuck, self._away = 0, False
         self.halt()
         try:
             self.start()
@@ -283,4 +297,5 @@ class PollModeDevice(NetDevice):
             self.broken(f"it does not come back from a reset: {error.strerror}")
             return
         self._wake()
-        self._irq_on()
+        if not self.ctx.crashed:
+            self._irq_on()

@@ -245,7 +245,7 @@ class E1000(PollModeDevice):
         """Reading ICR acknowledges. Work that is in memory counts without a cause: nobody may have been told of it."""
         cause = self.regs.read32(_ICR)
         if cause == GONE:
-            self.broken("its registers read as ones")
+            self.vanished()
             return False
         if cause & _LSC:
             self._news = True
@@ -270,7 +270,7 @@ class E1000(PollModeDevice):
         self._news = False
         status = self.regs.read32(Reg.STATUS)
         if status == GONE:
-            self.broken("its registers read as ones")
+            self.vanished()
         else:
             self.link(bool(status & Status.LU))
 

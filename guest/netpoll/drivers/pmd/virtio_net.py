@@ -39,7 +39,7 @@ WANTED = bits(
 HEADER = NET_HDR.size
 RESET = 1.0  # seconds until device_status must read 0
 _RX_LENGTH = 2048
-_NEEDS_RESET = int(Status.NEEDS_RESET)
+_NEEDS_RESET, _GONE = int(Status.NEEDS_RESET), 0xFF
 
 
 class VirtioNet(PollModeDevice):
@@ -97,7 +97,7 @@ class VirtioNet(PollModeDevice):
         self.bus.set_master(False)
 
     def alive(self) -> bool:
-        return self.pci.status != 0xFF
+        return self.pci.status != _GONE
 
     # Interrupts
 
@@ -137,13 +137,29 @@ class VirtioNet(PollModeDevice):
         if not self._config_changed:
             return
         self._config_changed = False
-        if self.pci.status & _NEEDS_RESET:
-            self.broken("it says that it needs a reset")
+        status = self.pci.status
+        if status == _GONE:
+            self.vanished()
+            return
+        if status & _NEEDS_RESET:
+            self._needs_reset()
             return
         if self.pci.has(Feature.STATUS):
             self.link(bool(self.pci.config.read16(NetConfig.STATUS) & S_LINK_UP))
         else:
             self.link(True)
+
+    def _needs_reset(self) -> None:
+        """2.1.2: in process context, where there is one; what is in flight is lost."""
+        self.link(False)
+        if self.ctx.crashed:
+            self._reset_as_asked()
+        else:
+            self.ctx.schedule_work(self._reset_as_asked)
+
+    def _reset_as_asked(self) -> None:
+        if self.running:
+            self.bring_back("it says that it needs a reset")
 
     # The rings
 
