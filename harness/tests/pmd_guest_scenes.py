@@ -10,20 +10,26 @@ import ipaddress
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from guest.bond_steps import steps
 from guest.netpoll import Netpoll, netpoll_poll, netpoll_send_udp, netpoll_setup
+from guest.netpoll.bonding import Bond
+from guest.netpoll.bonding.params import parse_options
 from guest.netpoll.drivers.pmd import claim, hugepages, uio
 from guest.netpoll.drivers.pmd.bus import BusError
 from guest.netpoll.drivers.pmd.device import PollModeDevice
 from guest.netpoll.drivers.pmd.e1000 import E1000
-from guest.netpoll.drivers.pmd.probe import probe
+from guest.netpoll.drivers.pmd.probe import probe, probe_interface
+from guest.netpoll.loop import Loop
 from guest.netpoll.netdevice import Net, dev_open, register_netdev
 
 HERE, THERE = ipaddress.ip_address("198.51.100.10"), ipaddress.ip_address("198.51.100.100")
@@ -210,5 +216,86 @@ def after() -> dict[str, Any]:
     return state()
 
 
+def linux_bond(mode: str, slaves: list[str]) -> None:
+    """By sysfs, as our agent does; with an address, and a neighbour that it need not ask for."""
+    Path("/sys/class/net/bonding_masters").write_text("+bond0")
+    knobs = Path("/sys/class/net/bond0/bonding")
+    for step in steps("bond0", mode, slaves, 100, {"lacp_rate": "fast"} if mode == "802.3ad" else {}):
+        if step.knob:
+            (knobs / step.knob).write_text(step.value)
+        else:
+            run("ip", "link", "set", step.value, "up" if step.up else "down")
+    run("ip", "addr", "add", f"{THERE}/24", "dev", "bond0")
+
+
+def echoes() -> None:
+    """What comes to Linux' UDP goes back."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((str(THERE), 6666))
+
+    def serve() -> None:
+        while True:
+            data, peer = sock.recvfrom(2048)
+            sock.sendto(data, peer)
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
+def bonded(ours: str, theirs: str) -> dict[str, Any]:
+    """A bond of ours over eth0 and eth1, which our drivers drive; at the other ends of their cables Linux' bond over eth2 and eth3."""
+    for name in ("eth0", "eth1"):
+        run("ip", "link", "set", name, "down")
+    linux_bond(theirs, ["eth2", "eth3"])
+    echoes()
+    net = Net()
+    bond = Bond(net, "ours", parse_options({"mode": ours, **({"lacp_rate": "fast"} if ours == "802.3ad" else {})}))
+    register_netdev(bond)
+    with Loop(net) as loop:
+        slaves = [probe_interface(net, name) for name in ("eth0", "eth1")]
+        for slave in slaves:
+            register_netdev(slave)
+            bond.enslave(slave)
+        got: list[bytes] = []
+        mac = bytes.fromhex(Path("/sys/class/net/bond0/address").read_text().strip().replace(":", ""))
+        client = Netpoll(net, dev_name="ours", local_ip=HERE, remote_ip=THERE, remote_mac=mac,
+                         rx_hook=lambda _np, _port, data: got.append(data))  # fmt: skip
+        netpoll_setup(client, require_carrier=True)
+        run("ip", "neigh", "replace", str(HERE), "lladdr", bond.dev_addr.hex(":"), "dev", "bond0")
+        _settled(loop, client, got, ours)
+        before = [slave.tx.next_to_use for slave in slaves]
+        wanted = [b"%d of %s" % (number, ours.encode()) for number in range(200)]
+        for number, message in enumerate(wanted):
+            netpoll_send_udp(client, message)
+            loop.run_until(lambda number=number: len(got) > number, PATIENCE, f"the echo of {message!r}")  # type: ignore[misc]
+        sent = [slave.tx.next_to_use - first for slave, first in zip(slaves, before, strict=True)]
+        seen = Path("/proc/net/bonding/bond0").read_text()
+        for slave in slaves:
+            slave.release()
+    return {
+        "echoed": got == wanted,
+        "twice": len(got) - len(set(got)),
+        "sent": sent,
+        "linux": seen,
+        "mac": bond.dev_addr.hex(":"),
+    }
+
+
+def _settled(loop: Loop, client: Netpoll, got: list[bytes], mode: str) -> None:
+    """Both bonds have found each other: an echo comes, and in 802.3ad Linux has both ports in one aggregator."""
+    deadline = time.monotonic() + PATIENCE
+
+    def joined() -> bool:
+        return mode != "802.3ad" or Path("/proc/net/bonding/bond0").read_text().count("port state: 63\n") == 4
+
+    while not (got and joined()):
+        assert time.monotonic() < deadline, (
+            f"no echo within {PATIENCE} s: {Path('/proc/net/bonding/bond0').read_text()}"
+        )
+        netpoll_send_udp(client, b"settled?")
+        loop.run_for(0.2)
+    loop.run_for(0.5)  # what is still on its way
+    got.clear()
+
+
 if __name__ == "__main__":
-    print(json.dumps(globals()[sys.argv[1]]()), flush=True)
+    print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])), flush=True)
