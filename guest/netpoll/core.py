@@ -22,7 +22,7 @@ from collections.abc import Callable
 from guest.netpoll import rx
 from guest.netpoll.context import smp_processor_id
 from guest.netpoll.errors import CarrierTimeout, SetupError
-from guest.netpoll.frame import Builder, Endpoints, GsoBuilder, make_frame
+from guest.netpoll.frame import Builder, Endpoints, GsoBuilder, ManyBuilder, make_frame
 from guest.netpoll.napi import do_irq
 from guest.netpoll.netdevice import (
     IPAddress,
@@ -57,7 +57,7 @@ class Netpoll:
     """
 
     __slots__ = (
-        "dev", "dev_name", "drop", "frame", "gso_frame", "header_len", "late", "local_ip", "local_mac", "local_port", "mac_given",
+        "dev", "dev_name", "drop", "frame", "frames", "gso_frame", "header_len", "late", "local_ip", "local_mac", "local_port", "mac_given",
         "max_payload", "name", "net", "pool", "protocol", "remote_ip", "remote_mac", "remote_port", "rx_hook",
         "rx_match", "rx_skb", "spare", "stats",
     )  # fmt: skip
@@ -94,6 +94,7 @@ class Netpoll:
         self.stats = NetpollStats()
         self.pool: SkbPool = net.skb_pool
         self.frame: Builder | None = None
+        self.frames: ManyBuilder | None = None
         self.gso_frame: GsoBuilder | None = None
         self.protocol = ETH_P_IP
         self.header_len = 0
@@ -118,6 +119,7 @@ class Netpoll:
         template = make_frame(Endpoints(*ends))
         self.spare = []
         self.frame = template.build
+        self.frames = template.build_many
         self.gso_frame = template.build_gso
         self.protocol = template.protocol
         self.header_len = template.header_len

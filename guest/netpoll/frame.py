@@ -88,6 +88,23 @@ class FrameV4:
             + msg
         )
 
+    def build_many(self, messages: Sequence[bytes]) -> list[bytes]:
+        """`build` of each, for a third less."""
+        head, mid, tail, ip_sum, udp_sum = self._parts
+        ident, from_bytes, pack = self._ident, _from_bytes, _pack_v4
+        frames = []
+        for msg in messages:
+            size = len(msg)
+            payload = from_bytes(msg) % 65535
+            if size & 1:
+                payload <<= 8
+            ident = ident + 1 & 0xFFFF
+            ip_check = -(ip_sum + size + ident) % 65535
+            check = 65535 - (udp_sum + size + size + payload) % 65535
+            frames.append(pack(head, size + 28, ident, mid, ip_check, tail, size + 8, check) + msg)
+        self._ident = ident
+        return frames
+
     def build_gso(self, messages: Sequence[bytes]) -> bytes:
         """One frame for a device that cuts it up: UDP checksum left at the pseudo header's sum for it."""
         head, mid, tail, ip_sum, _ = self._parts
@@ -119,6 +136,10 @@ class FrameV6:
         check = -(self._udp_sum + length + length + total) % 65535 or 0xFFFF
         return _V6.pack(self._head, length, self._tail, length, check) + msg
 
+    def build_many(self, messages: Sequence[bytes]) -> list[bytes]:
+        """`build` of each."""
+        return [self.build(msg) for msg in messages]
+
     def build_gso(self, messages: Sequence[bytes]) -> bytes:
         """One frame for a device that cuts it up: UDP checksum left at the pseudo header's sum for it."""
         length = sum(map(len, messages)) + UDP_LEN
@@ -132,5 +153,7 @@ def make_frame(ends: Endpoints) -> FrameV4 | FrameV6:
 
 
 Builder = Callable[[Message], bytes]
+
+ManyBuilder = Callable[[Sequence[bytes]], list[bytes]]
 
 GsoBuilder = Callable[[Sequence[bytes]], bytes]

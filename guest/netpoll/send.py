@@ -144,7 +144,7 @@ def netpoll_send_udp_batch(np: Netpoll, messages: Iterable[bytes]) -> int:
     dev = np.dev
     if dev is None:
         return sum(netpoll_send_udp(np, msg) == NET_XMIT_SUCCESS for msg in messages)
-    if dev.features & NETIF_F_XMIT_MANY and np.frame is not None:
+    if dev.features & NETIF_F_XMIT_MANY and np.frames is not None:
         return _send_many(np, dev, list(messages))
     dev.xmit_more = True
     try:
@@ -158,16 +158,23 @@ def netpoll_send_udp_batch(np: Netpoll, messages: Iterable[bytes]) -> int:
 
 def _send_many(np: Netpoll, dev: NetDevice, messages: list[bytes]) -> int:
     """What is queued goes first, and what the driver does not take at once goes the way of every other message."""
-    build, limit = np.frame, np.max_payload
+    build, limit = np.frames, np.max_payload
     assert build is not None
-    fit = next((n for n, msg in enumerate(messages) if len(msg) > limit), len(messages))
-    frames = [build(msg) for msg in messages[:fit]]
+    fit = _fitting(messages, limit)
+    frames = build(messages if fit == len(messages) else messages[:fit])
     taken = _hand_over(dev, frames)
     np.stats.sent += taken
     done = taken + sum(_send_frame(np, dev, frame) == NET_XMIT_SUCCESS for frame in frames[taken:])
     if fit < len(messages):
         raise MessageTooLong(len(messages[fit]), limit, dev.name)
     return done
+
+
+def _fitting(messages: list[bytes], limit: int) -> int:
+    """How many come before the first that is too long."""
+    if max(map(len, messages), default=0) <= limit:
+        return len(messages)
+    return next(n for n, msg in enumerate(messages) if len(msg) > limit)
 
 
 def _hand_over(dev: NetDevice, frames: list[bytes]) -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ipaddress
+import random
 
 import pytest
 from hypothesis import given
@@ -130,3 +131,16 @@ def test_noise_as_neighbour_discovery(data: bytes, src: bytes, dst: bytes) -> No
         data = bytes(whole)
     with contextlib.suppress(WireError):
         icmpv6.parse(data, src, dst)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_many_frames_together_are_what_they_are_one_by_one(version: int) -> None:
+    rng = random.Random(version)
+    local, remote = (ipaddress.ip_address(f"192.0.2.{n}" if version == 4 else f"2001:db8::{n}") for n in (1, 2))
+    ends = Endpoints(bytes(range(6)), bytes(range(6, 12)), local, remote, 6665, 6666)
+    messages = [
+        rng.randbytes(rng.randint(0, 1400)) for _ in range(70000 if version == 4 else 100)
+    ]  # over the identification's end
+    single, together = make_frame(ends), make_frame(ends)
+    wanted = [single.build(message) for message in messages]
+    assert [*together.build_many(messages[:50]), *together.build_many(messages[50:])] == wanted

@@ -283,15 +283,16 @@ class E1000(PollModeDevice):
     def xmit_many(self, frames: Sequence[bytes]) -> int:
         """As the base's, without a call for each frame: buffers first, then all their descriptors, up to the ring's end and from its start."""
         ring = self.tx
-        fit = next((n for n, data in enumerate(frames) if len(data) > self.frame_limit), len(frames))
-        taken = min(fit, ring.free())
-        done = 0
+        limit = self.frame_limit
+        taken, done = min(len(frames), ring.free()), 0
+        if max(map(len, frames), default=0) > limit:
+            taken = min(taken, next(n for n, data in enumerate(frames) if len(data) > limit))
         while done < taken:
             slot = ring.next_to_use & ring.mask
             run = frames[done : min(taken, done + RING - slot)]
             for data, buffer in zip(run, ring.buffers[slot : slot + len(run)], strict=True):
                 buffer[: len(data)] = data
-            commands = array("Q", [_COMMAND | len(data) for data in run])
+            commands = array("Q", map(_COMMAND.__or__, map(len, run)))
             self._tx_words[2 * slot + 1 : 2 * (slot + len(run)) : 2] = memoryview(commands)
             ring.next_to_use += len(run)
             done += len(run)
