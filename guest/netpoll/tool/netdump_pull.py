@@ -6,7 +6,6 @@ machines speak to one port; what goes to each has a client of its own, with that
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 from guest.netpoll.clients.netconsole.client import source_of
@@ -36,19 +35,22 @@ class PullCollector:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self._arrived: deque[tuple[bytes, Peer | None, bytes]] = deque(maxlen=MOST_WAITING)
+        self._arrived: list[tuple[bytes, Peer | None, bytes]] = []
         self._lines: dict[bytes, Line] = {}
 
     def rx_hook(self, np: Netpoll, port: int, data: bytes) -> None:
         """Put aside, with who it is from; that is only taken apart for who is not known yet."""
         skb = np.rx_skb
         assert skb is not None  # inside an rx_hook
+        if len(self._arrived) >= MOST_WAITING:
+            self.server.counts["too many at once"] += 1
+            return
         known = bytes(skb.data[_WHO[skb.protocol]])
         self._arrived.append((known, None if known in self._lines else source_of(np, port), data))
 
     def work(self, np: Netpoll, now: float) -> None:
         """Everything that has come, and is due."""
-        arrived, self._arrived = self._arrived, deque(maxlen=MOST_WAITING)
+        arrived, self._arrived = self._arrived, []
         for known, peer, data in arrived:
             self._take(np, known, peer, data, now)
         for line in self._lines.values():

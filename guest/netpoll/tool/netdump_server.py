@@ -29,7 +29,7 @@ from guest.netpoll.tool.session import Session, say, session
 from guest.netpoll.txq import netpoll_queue
 
 PORTS = range(32768, 61000)  # the kernel's own ephemeral ports (ip_local_port_range)
-MOST_HERALDS = 256  # waiting to be looked at: further ones are for later
+MOST_HERALDS = 256  # waiting to be looked at; clients say it again
 TICK = 1.0
 FAREWELL = 1.0  # seconds: a last acknowledgement may have to be repeated
 
@@ -53,11 +53,14 @@ class Collector:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self._heralds: deque[tuple[Peer, bytes]] = deque(maxlen=MOST_HERALDS)
+        self._heralds: deque[tuple[Peer, bytes]] = deque()
         self._lines: dict[Key, Line] = {}
 
     def rx_hook(self, np: Netpoll, port: int, data: bytes) -> None:
         """A datagram to the well-known port: put aside."""
+        if len(self._heralds) >= MOST_HERALDS:
+            self.server.counts["too many HERALDs at once"] += 1
+            return
         self._heralds.append((source_of(np, port), data))
 
     def work(self, np: Netpoll, now: float) -> None:

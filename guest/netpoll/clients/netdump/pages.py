@@ -40,11 +40,6 @@ class Window:
         """Every page is here."""
         return self.low >= self._count
 
-    @property
-    def idle(self) -> bool:
-        """Nothing is awaited."""
-        return not self._asked
-
     def requests(self, number: int, now: float) -> list[tuple[int, int]]:
         """(nr, page) to ask for now; numbers count from `number`."""
         if self._asked:
