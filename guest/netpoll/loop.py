@@ -70,6 +70,14 @@ class Loop:
         if not self._epoll.closed:
             os.eventfd_write(self._wakeup, 1)
 
+    def wake_on(self, fd: int) -> None:
+        """Have run_once() return, once, when `fd` can be read or has ended; to be asked for again each time."""
+        events = select.EPOLLIN | select.EPOLLONESHOT
+        try:
+            self._epoll.modify(fd, events)
+        except FileNotFoundError:
+            self._epoll.register(fd, events)
+
     def stop(self) -> None:
         """Have run() return; from any thread."""
         self._stopped = True

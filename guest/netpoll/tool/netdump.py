@@ -140,6 +140,8 @@ def serve(current: Session, client: Dumping, progress: Progress, timeout: float 
             use(np, np.remote_mac)
         if out:
             netpoll_send_udp_batch(np, out)
+        if client.starved:
+            current.loop.wake_on(0)  # only a stream starves
         current.serve(0.0 if out else min(client.wait(now), end - now))
         progress.tell(client, now)
     progress.end(client, time.monotonic())

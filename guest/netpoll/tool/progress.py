@@ -6,6 +6,7 @@ In: a client, the time. Out: lines. The one rule: a line is short, whole and flu
 from __future__ import annotations
 
 import enum
+import time
 from collections import Counter
 from typing import Protocol
 
@@ -34,6 +35,9 @@ class Dumping(Protocol):
 
     @property
     def resent(self) -> int: ...
+
+    @property
+    def starved(self) -> bool: ...
 
     def receive(self, data: bytes, port: int, now: float, /) -> None: ...
 
@@ -64,7 +68,8 @@ class Progress:
         """How it ended."""
         why = f" ({client.why})" if client.why else ""
         counts = {what: count for what, count in client.counts.items() if count}
-        print(f"netdump: {client.state.value}{why}, {_figures(client, now - self._began)}, {counts}", flush=True)
+        figures = f"{_figures(client, now - self._began)}, {time.process_time():.1f} s of CPU"
+        print(f"netdump: {client.state.value}{why}, {figures}, {counts}", flush=True)
 
 
 def _figures(client: Dumping, seconds: float) -> str:

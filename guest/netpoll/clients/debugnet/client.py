@@ -32,6 +32,8 @@ from guest.netpoll.clients.debugnet.wire import (
 from guest.netpoll.clients.dump.sources import Source, SourceError
 from guest.netpoll.wire import WireError
 
+STARVED = 1.0  # seconds without a look at a source that has nothing
+
 
 class State(enum.Enum):
     """Where a dump is."""
@@ -90,7 +92,7 @@ class Client:
         self._chunks: Iterator[tuple[int, bytes] | None] = source.chunks(self._chunk)
         self._held: tuple[int, bytes] | None = None
         self._exhausted = False
-        self._starved = False
+        self.starved = False  # the source had nothing yet when the window had room
         self._begun = False
         self._flight = Flight(self.tuning.first_timeout, self.tuning.least_timeout, self.tuning.most_timeout)
         self._seqno = 1
@@ -200,7 +202,7 @@ class Client:
         """Seconds until poll() has something to do, if nothing is received before."""
         if self.state is State.HERALD:
             return max(0.0, self._herald_at + self.tuning.herald - now)
-        if self._starved and len(self._flight.sent) < self.tuning.window:
+        if self.starved and len(self._flight.sent) < self.tuning.window:
             return 0.002  # a pipe: nobody says when there is more
         return max(0.0, self._flight.due() - now) if self._flight.sent else 0.0
 
@@ -240,7 +242,7 @@ class Client:
         flight = self._flight
         sent = flight.sent
         room = min(self.tuning.window - len(sent), SPREAD + min(sent, default=self._seqno) - self._seqno)
-        self._starved = False
+        self.starved = False
         pack = HEADER.pack
         for _ in range(room):
             chunk = self._held or self._pull()
@@ -266,7 +268,7 @@ class Client:
         except SourceError as error:
             self._end(State.FAILED, str(error))
             return None
-        self._starved = chunk is None
+        self.starved = chunk is None
         return chunk
 
     def _advance(self, out: list[bytes], now: float) -> None:

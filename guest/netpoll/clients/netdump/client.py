@@ -100,6 +100,7 @@ class Client:
             Command.SHOW_STATE: self._show_state,
         }
 
+    starved = False
     port: int | None = None  # where datagrams go: the one that the server was configured with
 
     @property
