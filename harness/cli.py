@@ -24,7 +24,7 @@ import images.cli
 from harness import authoring, away, doctor, manual, shell
 from harness.authoring import AuthoringError
 from harness.bench import commands as measuring
-from harness.bench import growth, pmd, stack, tg3, turnaround
+from harness.bench import growth, netdump, pmd, stack, tg3, turnaround
 from harness.judge.model import Verdict
 from harness.judge.words import many
 from harness.mutants import run as seeded_defects
@@ -157,9 +157,10 @@ def make_parser() -> argparse.ArgumentParser:
     seen.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="results folder of a run, or a case's")
 
     speed = _add(commands, "bench", _bench, "measure speed, as ratios against a peer in the same run")
-    speed.add_argument("what", choices=["turnaround", "growth", "stack", "tg3", "pmd", "mutants"])
+    speed.add_argument("what", choices=["turnaround", "growth", "stack", "tg3", "pmd", "netdump", "mutants"])
     speed.add_argument("--rounds", type=int, default=5)
     speed.add_argument("--frames", type=int, default=0, help="stack: watch memory over so many frames, e.g. 10000000")
+    speed.add_argument("--mib", type=int, default=32, help="netdump: size of a dump on the veth (default: %(default)s)")
     speed.add_argument("--case", help="turnaround: another case than the check that the peers run, too")
     speed.add_argument(
         "--peers", default=",".join(turnaround.PEERS), help="turnaround: which peers (default: %(default)s)"
@@ -422,6 +423,8 @@ def _bench(args: argparse.Namespace) -> int:
     options = _options(args)
     if args.what == "stack":
         return Exit.HELD if stack.report(args.rounds * 12, args.frames, print) else Exit.FAILED
+    if args.what == "netdump":
+        return Exit.HELD if netdump.report(args.mib, args.rounds, print) else Exit.FAILED
     if args.what == "mutants":
         return Exit.HELD if seeded_defects.report(seeded_defects.outcomes(), print) else Exit.FAILED
     if args.what == "pmd":

@@ -48,6 +48,7 @@ TARGETS: dict[str, Entry] = {
     "bond": _entry("bond", "guest.netpoll.bonding"),
     "pcapng": _entry("pcapng", "guest.netpoll.middleware"),
     "gdb": _entry("gdb", "guest.netpoll.clients.gdb"),
+    "dumps": _entry("dumps", "guest.netpoll.clients.debugnet", "guest.netpoll.clients.netdump", regex=True),
     "vmcore": _entry("vmcore", "guest.netpoll.clients.vmcore"),
     "sequence": _entry("sequence", "guest.netpoll.clients.sequence"),
     "agent_channel": _entry("agent_channel", "harness.testbed.agent", "harness.observe.events"),

@@ -51,6 +51,7 @@ class Tuning:
     """Times in seconds. FreeBSD's: window 64, no `reorder`, every timeout 1 s, 11 of them are the end."""
 
     window: int = 64  # datagrams under way
+    our_window: int = 128  # to a server of ours, which answers many at once
     reorder: int = 3  # one is lost when so many sent after it have arrived
     herald: float = 0.5
     first_timeout: float = 1.0  # until a round trip has been seen
@@ -202,9 +203,9 @@ class Client:
         """Seconds until poll() has something to do, if nothing is received before."""
         if self.state is State.HERALD:
             return max(0.0, self._herald_at + self.tuning.herald - now)
-        if self.starved and len(self._flight.sent) < self.tuning.window:
-            return 0.002  # a pipe: nobody says when there is more
-        return max(0.0, self._flight.due() - now) if self._flight.sent else 0.0
+        if self._flight.sent:
+            return max(0.0, self._flight.due() - now)
+        return STARVED if self.starved else 0.0
 
     def _herald(self, now: float) -> list[bytes]:
         if now - self._herald_at < self.tuning.herald:
@@ -241,7 +242,7 @@ class Client:
         """Chunks, until the window is full, the source has no more, or a chunk must wait for one that it overlaps."""
         flight = self._flight
         sent = flight.sent
-        room = min(self.tuning.window - len(sent), SPREAD + min(sent, default=self._seqno) - self._seqno)
+        room = min(self._window() - len(sent), SPREAD + min(sent, default=self._seqno) - self._seqno)
         self.starved = False
         pack = HEADER.pack
         for _ in range(room):
@@ -258,6 +259,9 @@ class Client:
             flight.put(seqno, datagram, offset + len(data), now)
             out.append(datagram)
             self.sent += len(data)
+
+    def _window(self) -> int:
+        return self.tuning.our_window if self.ours else self.tuning.window
 
     def _pull(self) -> tuple[int, bytes] | None:
         try:
