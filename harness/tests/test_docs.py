@@ -7,8 +7,11 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from harness.cli import make_parser
+from harness.scenario import schema
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -43,3 +46,16 @@ def test_the_readme_is_short_and_leads_to_every_page() -> None:
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 75
     assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= set(LINK.findall(text))
+
+
+YAML = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
+BLOCKS = [(page.name, text) for page in PAGES for text in YAML.findall(page.read_text())]
+
+
+@pytest.mark.parametrize(("page", "text"), BLOCKS, ids=[f"{page}-{number}" for number, (page, _) in enumerate(BLOCKS)])
+def test_yaml_of_the_docs_fits_the_schema(page: str, text: str) -> None:
+    """A whole testcase, a fragment, or a part of one: then it could be a fragment."""
+    data = yaml.safe_load(text)
+    made = schema.schema() if "about" in data else schema.fragment_schema()
+    whole = data if data.keys() & {"about", "fragment"} else {"fragment": f"a part shown on {page}", **data}
+    assert [error.message for error in Draft202012Validator(made).iter_errors(whole)] == []

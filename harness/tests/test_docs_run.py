@@ -150,3 +150,15 @@ def test_a_command_of_somebody_else_is_carried_out_by_a_test_or_by_the_gate(page
         assert f"[testenv:{wanted[1]}]" in (ROOT / "tox.ini").read_text(), f"{page}: {command}"
     else:
         assert command in GATE.read_text(), f"{page}: no test carries out {command}"
+
+
+@pytest.mark.guest
+def test_the_python_of_the_docs_runs(tmp_path: Path) -> None:
+    conftest, test = re.findall(r"```python\n(.*?)```", (ROOT / "docs/api.md").read_text(), re.DOTALL)
+    (tmp_path / "conftest.py").write_text(conftest)
+    (tmp_path / "test_it.py").write_text(test)
+    done = harness(
+        tmp_path, "pytest", "-q", "--rootdir", str(tmp_path), "--results", str(tmp_path / "runs"), "test_it.py"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
