@@ -129,7 +129,11 @@ def _restore(restore: Restore, number: int, scenario: Scenario) -> Translated:
     nic = restore.nic
     how = next(s.remove.how for s in reversed(scenario.steps[: number - 1]) if s.remove and s.remove.nic == nic)
     slave = any(nic in bond.slaves for bond in scenario.guest.bonds.values())
-    again = (_slave("bond_enslave", _bond_of(scenario, nic), nic, "up"),) if slave else _alone(scenario, nic)
+    again = (
+        (_slave("bond_enslave", _bond_of(scenario, nic), nic, "up"),)
+        if slave
+        else _alone(scenario, nic, restore.netconsole)
+    )
     plugged = _plug_again(scenario, nic) if how == "unplug" else ()
     carrier = Await(what="carrier", of=nic, state="up", within=CARRIER, required=True)
     return f"{nic} is put back", (*plugged, *again, carrier)
@@ -149,11 +153,16 @@ def _plug_again(scenario: Scenario, nic: str) -> tuple[Action, ...]:
     )
 
 
-def _alone(scenario: Scenario, nic: str) -> tuple[Action, ...]:
-    """Up, and its netconsoles enabled anew: the kernel disables them when their interface goes (netconsole_netdev_event())."""
+def _alone(scenario: Scenario, nic: str, targets: str) -> tuple[Action, ...]:
+    """Up, and its netconsoles enabled anew: the kernel disables them when their interface goes (netconsole_netdev_event()), and only the
+    newest take them up again by themselves."""
     mtu = scenario.guest.nics[nic].mtu
     args = {"id": nic, **({} if mtu is None else {"mtu": mtu})}
-    ends = [(name, end) for name, end in scenario.endpoints.items() if (end.stack, end.device) == ("kernel", nic)]
+    ends = (
+        [(name, end) for name, end in scenario.endpoints.items() if (end.stack, end.device) == ("kernel", nic)]
+        if targets == "enabled"
+        else []
+    )
     consoles = (Ask(op="netconsole_again", args={"id": name, "device": nic}) for name, _ in ends)
     return (Ask(op="nic_up", args=args, link=nic, state="up", by="unplug"), *consoles)
 

@@ -26,7 +26,6 @@ from harness.scenario.shape import unknown_model
 PLANNED = ("driver", "id", "netdev", "mac", "bus", "romfile")  # device_add arguments that the plan decides
 BOND_KEYS = ("mode", "slaves", "miimon")
 INVARIANTS = ("kernel", "checksums", "sources", "macs", "silence", "gone", "alive")  # harness.judge.invariants
-FAMILY = 4  # netpoll endpoints of a testcase speak IPv4 for now
 
 
 def check(scenario: Scenario, known_kernels: Collection[str] | None = None) -> Iterator[Message]:
@@ -47,6 +46,7 @@ def check(scenario: Scenario, known_kernels: Collection[str] | None = None) -> I
     yield from _drivers(scenario)
     yield from check_poll_mode(scenario)
     yield from _addresses(scenario)
+    yield from _families(scenario)
     yield from _allow(scenario)
     yield from check_steps(scenario)
     yield from check_expect(scenario)
@@ -323,13 +323,24 @@ def _addresses(scenario: Scenario) -> Iterator[Message]:
         owner.setdefault((ip, port), name)
 
 
+def _families(scenario: Scenario) -> Iterator[Message]:
+    """Both ends of a flow speak one version of IP; who gives no address is given one of version 4."""
+    for name, endpoint in scenario.endpoints.items():
+        if endpoint.peer not in scenario.endpoints or endpoint.ip is None:
+            continue
+        six, other = ":" in endpoint.ip, ":" in ip_of(scenario, endpoint.peer)
+        if six != other and six:
+            what = (
+                f"{endpoint.ip} is an IPv6 address, and its peer {endpoint.peer!r} has {ip_of(scenario, endpoint.peer)}"
+            )
+            yield Message(("endpoints", name, "ip"), what, f"give {endpoint.peer!r} one, too, like 2001:db8::100")
+
+
 def _ip_trouble(text: str) -> tuple[str, str] | None:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        return f"{text!r} is no IP address", "write four decimal numbers, like 198.51.100.10"
-    if address.version != FAMILY:
-        return f"{text} is an IPv{address.version} address", "testcases speak IPv4 for now, like 198.51.100.10"
+        return f"{text!r} is no IP address", "write one like 198.51.100.10 or 2001:db8::10"
     if address.is_multicast or address.is_loopback or address.is_unspecified:
-        return f"{text} cannot be one machine's address on a wire", "use one of 198.51.100.0/24"
+        return f"{text} cannot be one machine's address on a wire", "use one of 198.51.100.0/24 or 2001:db8::/32"
     return None

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.frozen import Frozen
+from harness.plan.addresses import ip_of
 from harness.scenario.checks_debugger import debug
 from harness.scenario.checks_dump import dump_server, wait_dump
 from harness.scenario.checks_inject import armed, inject
@@ -56,6 +57,7 @@ from harness.scenario.story import (
 
 DATAGRAM_HEADER = 18  # bytes: guest.netpoll.clients.sequence.HEADER_LENGTH
 ETHERNET_MTU, IP_UDP = 1500, 28
+IPV6_UDP = 40 + 8
 LOWEST_MTU = 68
 KMSG_LIMIT = 960  # with its time stamp a line stays inside one netconsole datagram (1000 bytes) and one printk record
 
@@ -115,7 +117,11 @@ def _size(scenario: Scenario, path: Path, send: Send) -> Found:
     else:
         nic = scenario.guest.nics.get(endpoint.device)
         mtu = max(nic.mtu if nic and nic.mtu else ETHERNET_MTU, LOWEST_MTU)
-        floor, ceiling, why = DATAGRAM_HEADER, mtu - IP_UDP, "netpoll does not fragment; a number takes 18 bytes"
+        floor, ceiling, why = (
+            DATAGRAM_HEADER,
+            mtu - (IPV6_UDP if ":" in ip_of(scenario, send.from_) else IP_UDP),
+            "netpoll does not fragment; a number takes 18 bytes",
+        )
     if low < floor or high > ceiling:
         yield Message(at, f"sizes {low} to {high} are not within {floor} to {ceiling}: {why}", "change `size`")
 
@@ -247,9 +253,15 @@ def to_our_guest(scenario: Scenario, path: Path, sender: str, what: str) -> Foun
         yield Message(path, said, f"give {endpoint.peer!r} stack: netpoll")
 
 
+def _of_version_4(scenario: Scenario, path: Path, name: str, what: str) -> Found:
+    if name in scenario.endpoints and ":" in ip_of(scenario, name):
+        yield Message(path, f"{what} are made over IPv4 alone, and {name!r} speaks IPv6", "use another endpoint")
+
+
 def _frames(story: Story, _index: int, path: Path, frames: Frames) -> Found:
     yield from to_our_guest(story.scenario, (*path, "from"), frames.from_, "strange frames")
     yield from alive(story, path, "the guest is to be sent frames")
+    yield from _of_version_4(story.scenario, (*path, "from"), frames.from_, "strange frames")
     label = frames.label or frames.kind
     if label in story.sends or label in story.strange:
         what = f"frames called {label!r} come before" if label in story.strange else f"a send is called {label!r} too"
@@ -259,6 +271,7 @@ def _frames(story: Story, _index: int, path: Path, frames: Frames) -> Found:
 
 def _flood(story: Story, _index: int, path: Path, flood: FloodStep) -> Found:
     yield from unknown_endpoint(story.scenario, (*path, "to"), flood.to)
+    yield from _of_version_4(story.scenario, (*path, "to"), flood.to, "floods")
     endpoint = story.scenario.endpoints.get(flood.to)
     if endpoint is not None and endpoint.at == "host":
         yield Message(
@@ -295,6 +308,8 @@ def takes_keys(scenario: Scenario, path: Path, sender: str) -> Found:
 def _keys(story: Story, _index: int, path: Path, keys: Keys) -> Found:
     yield from takes_keys(story.scenario, (*path, "from"), keys.from_)
     yield from alive(story, path, "keys are to be pressed")
+    if keys.forge is not None:
+        yield from _of_version_4(story.scenario, (*path, "from"), keys.from_, "forged keys")
     if "c" in keys.keys and keys.forge is None:
         remedy = f"write a step `- crash: {{how: sysrq-wire, from: {keys.from_}}}`"
         yield Message((*path, "keys"), "the letter c crashes the guest", remedy)

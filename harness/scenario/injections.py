@@ -54,9 +54,11 @@ class Remove(Frozen):
 
 
 class Restore(Frozen):
-    """What `remove` took away is put back: plugged in and set up anew, enslaved again."""
+    """What `remove` took away is put back: plugged in and set up anew, enslaved again. `netconsole`: who enables its targets again, we, or
+    the kernel by itself, as the newest do."""
 
     nic: Id
+    netconsole: Literal["enabled", "by-itself"] = "enabled"
 
 
 class Filter(Frozen):

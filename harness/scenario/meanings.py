@@ -60,7 +60,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "stack": "`netpoll`: our stack, over the kernel's driver. `pmd`: our stack over a driver of our own, which takes the NIC from the kernel; on a bond the bonding is ours, too; see [pmd.md](pmd.md). `kernel`: the guest kernel's netconsole, which only sends",
         "device": "a NIC or bond of the guest; on the host it means the tap behind it, or all taps behind the bond",
         "peer": "the endpoint at the other end, which names this one",
-        "ip": "given out if left out: 198.51.100.10 and up in the guest, .100 and up on the host",
+        "ip": "given out if left out: 198.51.100.10 and up in the guest, .100 and up on the host. IPv6 where both ends have such an address, like 2001:db8::10",
         "port": "given out if left out: 6665 and up in the guest, 6666 and up on the host",
         "extended": "netconsole's extended headers; `stack: kernel` only",
         "on_drop": "what the drop routine of our stack does: `record` names the message, `queue` puts it on netpoll_queue",
@@ -101,7 +101,7 @@ MEANINGS: dict[str, dict[str, str]] = {
     "Send": {
         "from_": "an endpoint",
         "count": "how many",
-        "size": "bytes, lowest and highest; 18 to 1472 for datagrams, at most 960 for kernel messages",
+        "size": "bytes, lowest and highest; 18 to 1472 for datagrams, to 1452 over IPv6, at most 960 for kernel messages",
         "interval": "seconds between two",
         "seed": "of the messages' sizes and bytes",
         "background": "go on at once; a later step must wait for `sent`",
@@ -129,7 +129,10 @@ MEANINGS: dict[str, dict[str, str]] = {
         "nic": "a NIC",
         "how": "`unplug`: QMP device_del; `rip`: torn out under its driver; `release`: from its bond; `tap`: the host's tap is deleted",
     },
-    "Restore": {"nic": "a NIC that was unplugged or released"},
+    "Restore": {
+        "nic": "a NIC that was unplugged or released",
+        "netconsole": "its netconsole targets are `enabled` by the agent, or left to the kernel to take up again `by-itself`, as Linux 7 does",
+    },
     "Filter": {
         "nic": "a NIC",
         "lose": "what is lost from now on, seen from the guest",

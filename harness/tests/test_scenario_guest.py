@@ -147,7 +147,7 @@ ROWS = [
         "no IP address",
         "peer: sink}",
         "peer: sink, ip: 198.51.100}",
-        "14:67: '198.51.100' is no IP address; write four decimal numbers, like 198.51.100.10",
+        "14:67: '198.51.100' is no IP address; write one like 198.51.100.10 or 2001:db8::10",
     ),
     row(
         "float for an IP address",
@@ -159,7 +159,7 @@ ROWS = [
         "IPv6 address",
         "peer: sink}",
         "peer: sink, ip: 'fe80::1'}",
-        "14:67: fe80::1 is an IPv6 address; testcases speak IPv4 for now, like 198.51.100.10",
+        "14:67: fe80::1 is an IPv6 address, and its peer 'sink' has 198.51.100.101; give 'sink' one, too, like 2001:db8::100",
     ),
     row(
         "ip of the other side",
