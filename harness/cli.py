@@ -32,7 +32,7 @@ from harness.plan.explain import explain
 from harness.plan.model import Plan
 from harness.plan.nics import MODELS
 from harness.repetition import case_of, flakes, name_of, times
-from harness.report import bisection, nics, store
+from harness.report import bisection, faults, nics, store
 from harness.report import commands as reading
 from harness.report.bisection import BisectExit, case_folders
 from harness.run import Options, bench, choice, is_path, load, results_folder
@@ -155,6 +155,11 @@ def make_parser() -> argparse.ArgumentParser:
 
     seen = _add(commands, "nics", _nics, "print docs/nics.md: what a run of testcases/nics saw of each NIC model")
     seen.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="results folder of a run, or a case's")
+
+    wrong = _add(
+        commands, "faults", _faults, "print docs/faults.md: a tg3 that goes wrong under Linux's driver and under ours"
+    )
+    wrong.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="results folder of a run, or a case's")
 
     speed = _add(commands, "bench", _bench, "measure speed, as ratios against a peer in the same run")
     speed.add_argument("what", choices=["turnaround", "growth", "stack", "tg3", "pmd", "netdump", "mutants"])
@@ -394,6 +399,11 @@ def _only(plans: Sequence[Plan], wanted: str) -> Plan:
 
 def _completion(args: argparse.Namespace) -> int:
     print(shtab.complete(make_parser(), shell=args.shell))
+    return Exit.HELD
+
+
+def _faults(args: argparse.Namespace) -> int:
+    print(faults.page([case for folder in args.results for case in store.cases(folder)]), end="")
     return Exit.HELD
 
 

@@ -23,6 +23,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "report": ("report runs/mine",),
     "compare": ("compare runs/6.1 runs/6.12 --html changes.html", "compare runs/before runs/after --again"),
     "nics": ("nics runs/nics > docs/nics.md",),
+    "faults": ("faults runs/faults > docs/faults.md",),
     "bench": (
         "bench turnaround --rounds 3 --output bench",
         "bench growth --cases 1,10,50 --workers 1,2,4 --remember",
@@ -56,6 +57,7 @@ EXITS: dict[str, dict[int, str]] = {
     "images": {0: "done", 2: "usage error", 3: "an image could not be built"},
     "report": {0: "done", 2: "no such evidence"},
     "nics": {0: "done", 2: "no such evidence"},
+    "faults": {0: "done", 2: "no such evidence"},
 }
 BISECTING = "with --bisect: 0 good, 1 bad, 125 cannot tell"
 

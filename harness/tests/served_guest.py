@@ -89,7 +89,7 @@ async def stream(guest: Guest, listening: socket.socket) -> dict[str, bool]:
 
 async def scene(guest: Guest) -> dict[str, Any]:
     """What is found on a NIC that is up."""
-    found: dict[str, Any] = {"interrupt": await guest.run("grep eth0 /proc/interrupts")}
+    found: dict[str, Any] = {"interrupt": await guest.run("grep -E 'eth0|-input' /proc/interrupts")}
     with socket.create_server((HOST, PORT)) as listening:
         listening.settimeout(60)
         for tso in ("on", "off"):
