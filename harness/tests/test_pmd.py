@@ -269,3 +269,23 @@ def test_a_virtio_device_that_needs_a_reset_gets_it(rig: Rig, crashed: bool) -> 
     assert netpoll_send_udp(rig.np, b"and back") == 0
     assert rig.payloads() == [b"and back"]
     rig.slot.faults.clear()
+
+
+@pytest.mark.parametrize("model", ["virtio-net"], indirect=True)
+def test_virtio_frames_that_leave_in_another_order_are_cleaned_in_theirs(rig: Rig) -> None:
+    rng = random.Random(3)
+    for _ in range(20):
+        rig.slot.chip.fault("no-completions", Setting())
+        count = rng.randint(1, 50)
+        assert netpoll_send_udp_batch(rig.np, [b"x"] * count) == count
+        held = rig.slot.chip._held  # type: ignore[attr-defined]
+        rng.shuffle(held)
+        last = held.pop(rng.randrange(len(held)))
+        rig.slot.chip.fault("no-completions", None)
+        rig.dev.clean_tx()
+        assert rig.dev.tx.in_flight() >= 1
+        rig.slot.chip._held.append(last)  # type: ignore[attr-defined]
+        rig.slot.chip.fault("no-completions", None)
+        rig.dev.clean_tx()
+        assert rig.dev.tx.in_flight() == 0
+    assert rig.dev.stats["broken"] == 0

@@ -74,6 +74,10 @@ class PollModeDevice(NetDevice):
         """Describe the frame of `size` octets in tx.buffers[slot]."""
         raise NotImplementedError
 
+    def fill_run(self, slot: int, sizes: Sequence[int]) -> None:
+        """Describe the frames in tx.buffers[slot] and those that follow it."""
+        raise NotImplementedError
+
     def irq_cause(self) -> bool:
         """Whether there is something to do; acknowledges. Called with interrupts on and, when polling, off."""
         raise NotImplementedError
@@ -160,19 +164,22 @@ class PollModeDevice(NetDevice):
         return NETDEV_TX_OK
 
     def xmit_many(self, frames: Sequence[bytes]) -> int:
-        """As many frames as there is room for, with one doorbell; a ring that is full stops the queue."""
-        ring = self.tx
-        use, buffers, mask, fill, limit = ring.next_to_use, ring.buffers, ring.mask, self.fill, self.frame_limit
-        taken = 0
-        for data in frames[: ring.free()]:
-            size = len(data)
-            if size > limit:
-                break
-            slot = use + taken & mask
-            buffers[slot][:size] = data
-            fill(slot, size)
-            taken += 1
-        ring.next_to_use = use + taken
+        """As many frames as there is room for, with one doorbell; a ring that is full stops the queue.
+
+        Without a call for each frame: buffers first, then all their descriptors, up to the ring's end and from its start.
+        """
+        ring, limit = self.tx, self.frame_limit
+        taken, done = min(len(frames), ring.free()), 0
+        if max(map(len, frames), default=0) > limit:
+            taken = min(taken, next(n for n, data in enumerate(frames) if len(data) > limit))
+        while done < taken:
+            slot = ring.next_to_use & ring.mask
+            run = frames[done : min(taken, done + ring.count - slot)]
+            for data, buffer in zip(run, ring.buffers[slot : slot + len(run)], strict=True):
+                buffer[: len(data)] = data
+            self.fill_run(slot, list(map(len, run)))
+            ring.next_to_use += len(run)
+            done += len(run)
         if not ring.free():
             self._stop_full()
         if taken:

@@ -280,27 +280,9 @@ class E1000(PollModeDevice):
         """Length, command and a status of 0 in one store; the address is there since `start`."""
         self._tx_words[2 * slot + 1] = _COMMAND | size
 
-    def xmit_many(self, frames: Sequence[bytes]) -> int:
-        """As the base's, without a call for each frame: buffers first, then all their descriptors, up to the ring's end and from its start."""
-        ring = self.tx
-        limit = self.frame_limit
-        taken, done = min(len(frames), ring.free()), 0
-        if max(map(len, frames), default=0) > limit:
-            taken = min(taken, next(n for n, data in enumerate(frames) if len(data) > limit))
-        while done < taken:
-            slot = ring.next_to_use & ring.mask
-            run = frames[done : min(taken, done + RING - slot)]
-            for data, buffer in zip(run, ring.buffers[slot : slot + len(run)], strict=True):
-                buffer[: len(data)] = data
-            commands = array("Q", map(_COMMAND.__or__, map(len, run)))
-            self._tx_words[2 * slot + 1 : 2 * (slot + len(run)) : 2] = memoryview(commands)
-            ring.next_to_use += len(run)
-            done += len(run)
-        if not ring.free():
-            self._stop_full()
-        if taken:
-            self.doorbell()
-        return taken
+    def fill_run(self, slot: int, sizes: Sequence[int]) -> None:
+        commands = array("Q", map(_COMMAND.__or__, sizes))
+        self._tx_words[2 * slot + 1 : 2 * (slot + len(sizes)) : 2] = memoryview(commands)
 
     def doorbell(self) -> None:
         """TDT; and if this frame took the last descriptor, the interrupt that tells of the first that is free again."""

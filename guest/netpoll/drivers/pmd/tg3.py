@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 from array import array
+from collections.abc import Sequence
 
 from guest.netpoll.drivers.pmd.bus import BusError, PciDevice
 from guest.netpoll.drivers.pmd.device import PollModeDevice
@@ -64,10 +65,9 @@ class Tg3(PollModeDevice):
         self.rx = Ring(bus, RX_BUFFERS)
         tx, std, ret = (bus.dma_alloc(size) for size in (hw.TX_RING * 16, hw.RX_STD_RING * 32, hw.RX_RETURN_RING * 32))
         self._tx_at, self._std_at, self._return_at = tx.address, std.address, ret.address
-        self._tx_words, self._std_words, self._return_words = tx.view.cast("I"), std.view.cast("I"), ret.view.cast("I")
+        self._tx_words, self._std_words, self._return_ring = tx.view.cast("I"), std.view.cast("I"), ret.view
         self.wake_at = hw.TX_RING // 4  # TG3_TX_WAKEUP_THRESH
         self._last_tag = self._return = 0
-        self._seen = array("B", bytes(RX_BUFFERS))  # 1: a buffer that the chip has
         bus.set_master(True)
         self.dev_addr = self._address()
 
@@ -130,8 +130,8 @@ class Tg3(PollModeDevice):
         for slot, address in enumerate(self.tx.addresses):
             hw.TX_BD.pack_into(self._tx_words.cast("B"), slot * 16, address >> 32, address & 0xFFFF_FFFF, 0, 0)
         self._std_words[:] = array("I", bytes(len(self._std_words) * 4))
-        for slot, address in enumerate(self.rx.addresses):
-            self._post(slot, slot, address)
+        for at in range(hw.RX_STD_RING):
+            self._describe(at, at % RX_BUFFERS)
         self.rx.next_to_use = RX_BUFFERS
         write(Reg.RCVDBDI_STD_BD_HOST_ADDR_HIGH, self._std_at >> 32)
         write(Reg.RCVDBDI_STD_BD_HOST_ADDR_LOW, self._std_at & 0xFFFF_FFFF)
@@ -263,6 +263,10 @@ class Tg3(PollModeDevice):
     def fill(self, slot: int, size: int) -> None:
         self._tx_words[slot * 4 + 2] = size << 16 | _END
 
+    def fill_run(self, slot: int, sizes: Sequence[int]) -> None:
+        words = array("I", [size << 16 | _END for size in sizes])
+        self._tx_words[slot * 4 + 2 : (slot + len(sizes)) * 4 : 4] = memoryview(words)
+
     def doorbell(self) -> None:
         self.regs.write32(_TX_BELL, self.tx.next_to_use & _LAST)
 
@@ -294,10 +298,11 @@ class Tg3(PollModeDevice):
 
     def _take(self, at: int) -> bool:
         """One descriptor of the return ring; False if it makes no sense."""
-        _, _, idx_len, flags, _, _, _, slot = self._return_words[at * 8 : at * 8 + 8]
+        _, _, idx_len, flags, _, _, _, slot = hw.RX_BD.unpack_from(self._return_ring, at * hw.RX_BD.size)
         size = (idx_len & 0xFFFF) - hw.FCS
-        if slot >= RX_BUFFERS or not self._seen[slot]:
-            self.broken(f"return descriptor {at} names buffer {slot}, which the chip does not have")
+        ring = self.rx
+        if slot != ring.next_to_clean & ring.mask:
+            self.broken(f"return descriptor {at} names buffer {slot}, but {ring.next_to_clean & ring.mask} is the next")
             return False
         frame = None
         if flags & _ERROR:
@@ -305,21 +310,19 @@ class Tg3(PollModeDevice):
         elif not 14 <= size <= self.frame_limit:
             self.stats["rx_length_errors"] += 1
         else:
-            frame = self.rx.buffers[slot][:size].tobytes()
-        self._seen[slot] = 0
-        self._post(self.rx.next_to_use & _LAST, slot, self.rx.addresses[slot])
-        self.rx.next_to_use += 1
+            frame = ring.buffers[slot][:size].tobytes()
+        ring.next_to_clean += 1
+        ring.next_to_use += 1
         if frame is not None:
             self.deliver(frame)
         return True
 
-    def _post(self, at: int, slot: int, address: int) -> None:
-        """Give buffer `slot` in the standard ring's descriptor `at`."""
-        words, first = self._std_words, at * 8
+    def _describe(self, at: int, slot: int) -> None:
+        """Buffer `slot` in the standard ring's descriptor `at`, for good: the chip returns buffers in the order in which it got them."""
+        words, first, address = self._std_words, at * 8, self.rx.addresses[slot]
         words[first], words[first + 1] = address >> 32, address & 0xFFFF_FFFF
         words[first + 2], words[first + 3] = 1536, int(hw.RxFlag.END)
         words[first + 7] = slot
-        self._seen[slot] = 1
 
     # Indirect accesses
 

@@ -13,10 +13,11 @@ segmentation, the control queue (a device without CTRL_RX passes everything on).
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 from guest.netpoll.drivers.pmd.bus import PciDevice
 from guest.netpoll.drivers.pmd.device import PollModeDevice
-from guest.netpoll.drivers.pmd.virtio_pci import VirtioPci, Virtqueue
+from guest.netpoll.drivers.pmd.virtio_pci import LARGEST, VirtioPci, Virtqueue
 from guest.netpoll.layout.virtio import (
     DESC_F_WRITE,
     NET_HDR,
@@ -39,6 +40,8 @@ WANTED = bits(
 HEADER = NET_HDR.size
 RESET = 1.0  # seconds until device_status must read 0
 _RX_LENGTH = 2048
+_IN_ORDER = list(range(LARGEST))
+_ALL_HELD, _NONE_HELD = array("B", b"\1" * LARGEST), array("B", bytes(LARGEST))
 _NEEDS_RESET, _GONE = int(Status.NEEDS_RESET), 0xFF
 
 
@@ -57,6 +60,7 @@ class VirtioNet(PollModeDevice):
         self._held = array("B", bytes(self.rx.count)), array("B", bytes(self.tx.count))  # 1: the device has it
         self.wake_at = self.tx.count // 4
         self._config_changed = False
+        self._out_of_order = 0  # frames that left before one that was to leave before them
         self.dev_addr = bytes(self.pci.config.read8(NetConfig.MAC + n) for n in range(6))
 
     # Set-up: 3.1.1
@@ -76,6 +80,7 @@ class VirtioNet(PollModeDevice):
         self._tx.reset(0, 0)
         for held, there in zip(self._held, (1, 0), strict=True):
             held[:] = array("B", bytes((there,)) * len(held))
+        self._out_of_order = 0
         for queue in (self._rx, self._tx):
             self.pci.enable(queue)
             queue.no_interrupt()
@@ -167,56 +172,84 @@ class VirtioNet(PollModeDevice):
         self._tx.desc[4 * slot + 2] = size + HEADER
         self._held[1][slot] = 1
 
+    def fill_run(self, slot: int, sizes: Sequence[int]) -> None:
+        count = len(sizes)
+        lengths = array("I", map(HEADER.__add__, sizes))
+        self._tx.desc[4 * slot + 2 : 4 * (slot + count) : 4] = memoryview(lengths)
+        self._held[1][slot : slot + count] = _ALL_HELD[:count]
+
     def doorbell(self) -> None:
         if self._tx.publish(self.tx.next_to_use):
             self.pci.ring(self._tx)
 
     def clean_tx(self) -> None:
-        """Used entries; frames may have left in another order than they came."""
-        queue, ring, held = self._tx, self.tx, self._held[1]
+        """Used entries. A device that takes its time in order is believed by the run; what it says out of order, one by one."""
+        queue, ring = self._tx, self.tx
         fresh = queue.fresh()
         if fresh > ring.in_flight():
             self.broken(f"{fresh} frames used of {ring.in_flight()}")
             return
-        seen, mask, words = queue.seen, ring.mask, queue.used_words
-        for _ in range(fresh):
-            slot = words[1 + 2 * (seen & mask)]
-            if slot > mask or not held[slot]:
-                self.broken(f"transmit descriptor {slot} used, which it does not have")
+        while fresh:
+            entry, slot = queue.seen & ring.mask, ring.next_to_clean & ring.mask
+            run = min(fresh, ring.count - entry, ring.count - slot)
+            ids = queue.used_words[1 + 2 * entry : 1 + 2 * (entry + run) : 2].tolist()
+            if ids == _IN_ORDER[slot : slot + run] and self._out_of_order == 0:
+                self._held[1][slot : slot + run] = _NONE_HELD[:run]
+                ring.next_to_clean += run
+            elif not self._clean_out_of_order(ids):
                 return
+            queue.seen = (queue.seen + run) & 0xFFFF
+            fresh -= run
+
+    def _clean_out_of_order(self, ids: list[int]) -> bool:
+        """False if one of them is a lie. Descriptors are free again once all before them are."""
+        ring, held = self.tx, self._held[1]
+        for slot in ids:
+            if slot > ring.mask or not held[slot]:
+                self.broken(f"transmit descriptor {slot} used, which it does not have")
+                return False
             held[slot] = 0
-            seen += 1
-        queue.seen = seen & 0xFFFF
-        clean, use = ring.next_to_clean, ring.next_to_use
-        while clean < use and not held[clean & mask]:
-            clean += 1
-        ring.next_to_clean = clean
+        self._out_of_order += len(ids)
+        while self._out_of_order and not held[ring.next_to_clean & ring.mask]:
+            ring.next_to_clean += 1
+            self._out_of_order -= 1
+        return True
 
     def clean_rx(self, budget: int) -> int:
         """Used buffers, in the device's order; each goes back into the next place of the available ring."""
-        queue, ring, held = self._rx, self.rx, self._held[0]
-        fresh, mask, words, avail = queue.fresh(), ring.mask, queue.used_words, queue.avail
+        queue, ring = self._rx, self.rx
+        fresh = queue.fresh()
         if fresh > ring.count:
             self.broken(f"{fresh} buffers used of {ring.count}")
             return 0
+        entry = queue.seen & ring.mask
+        run = min(fresh, budget, ring.count - entry)
+        elements = queue.used_words[1 + 2 * entry : 1 + 2 * (entry + run)].tolist()
         done = 0
-        for _ in range(min(fresh, budget)):
-            entry = 1 + 2 * (queue.seen & mask)
-            slot, size = words[entry], words[entry + 1] - HEADER
-            if slot > mask or not held[slot]:
-                self.broken(f"receive buffer {slot} used, which it does not have")
-                return done
-            frame = ring.buffers[slot][:size].tobytes() if 14 <= size <= self.frame_limit else None
-            avail[2 + (ring.next_to_use & mask)] = slot
-            ring.next_to_use += 1
-            queue.seen = (queue.seen + 1) & 0xFFFF
+        for slot, size in zip(elements[::2], elements[1::2], strict=True):
+            if not self._take(slot, size - HEADER):
+                break
             done += 1
-            if frame is None:
-                self.stats["rx_length_errors"] += 1
-            else:
-                self.deliver(frame)
             if not self.running:
-                return done
-        if done and queue.publish(ring.next_to_use):
+                break
+        if done and self.running and queue.publish(ring.next_to_use):
             self.pci.ring(queue)
+        if done == run and run < min(fresh, budget) and self.running:  # from the ring's start on
+            return done + self.clean_rx(budget - done)
         return done
+
+    def _take(self, slot: int, size: int) -> bool:
+        """One used buffer; False if the device does not have it."""
+        queue, ring, held = self._rx, self.rx, self._held[0]
+        if slot > ring.mask or not held[slot]:
+            self.broken(f"receive buffer {slot} used, which it does not have")
+            return False
+        frame = ring.buffers[slot][:size].tobytes() if 14 <= size <= self.frame_limit else None
+        queue.avail[2 + (ring.next_to_use & ring.mask)] = slot
+        ring.next_to_use += 1
+        queue.seen = (queue.seen + 1) & 0xFFFF
+        if frame is None:
+            self.stats["rx_length_errors"] += 1
+        else:
+            self.deliver(frame)
+        return True
