@@ -17,7 +17,7 @@ from harness.scenario.nodes import NAME, TAG, USE, start
 
 SUFFIX = ".fragment.yaml"
 ABOUT, NEEDS, PARAMS = "fragment", "needs", "params"
-SECTIONS = ("guest", "endpoints", "steps", "expect", "known_bugs", "allow")
+SECTIONS = ("guest", "endpoints", "dump", "debugger", "steps", "expect", "known_bugs", "allow")
 KEYS = (ABOUT, NEEDS, PARAMS, "include", *SECTIONS)
 
 Pair = tuple[yaml.Node, yaml.Node]

@@ -22,10 +22,12 @@ import pytest
 from harness.run import Bench
 from harness.scenario.new import commented
 from harness.tests.report_cases import make
+from harness.tests.test_debugger_symbols import KALLSYMS, vmlinux
 from harness.tests.test_docs import PAGES, ROOT, commands
 
 SHELL = re.compile(
-    r"^ {4,}(?:\$ )?((?:tox|git|make|python3|pip|pytest|docker|npm|apt-get|sudo|curl) .*)$", re.MULTILINE
+    r"^ {4,}(?:\$ )?((?:tox|git|make|python3|pip|pytest|docker|npm|apt-get|sudo|curl|gdb(?= vmlinux)) .*)$",
+    re.MULTILINE,
 )
 CASE = "crash/panic[nic=virtio-net,crash=sysrq-c]"
 RUNS = ("FOLDER", "RUN", "RUN_A", "RUN_B", "runs/mine", "runs/before", "runs/after")
@@ -46,6 +48,11 @@ ELSEWHERE = {
     "git bisect": "harness/tests/test_bisect.py::test_git_bisect_run_finds_the_first_bad_commit",
     "make": "harness/tests/test_bisect.py::test_git_bisect_run_finds_the_first_bad_commit",  # what comes of it stands for it
     "from guest.kexec.load import arm": "harness/tests/test_docs_capture.py::test_another_client_in_the_capture_kernel",
+    "guest.netpoll gdbstub": "guest/tests/test_tool_gdbstub.py::test_threads_registers_and_memory",
+    "guest.netpoll netdump-server": "guest/tests/test_netdump_tool.py::test_debugnet",
+    "guest.netpoll netdump": "guest/tests/test_netdump_tool.py::test_debugnet",
+    "gdb vmlinux.symbols": "harness/tests/test_debugger_guest.py::test_both_cpus_with_backtraces_that_the_console_confirms",
+    "harness.debugger VMLINUX": "harness/tests/test_docs_run.py::test_a_symbol_file_is_made",
     "schema --refresh": "harness/tests/test_scenario_schema.py::test_the_tables_of_the_docs_are_what_the_models_say",
 }
 CHOOSING = ("-k", "-m", "--nic", "--kernel", "--modules")  # options that decide which cases there are
@@ -162,3 +169,11 @@ def test_the_python_of_the_docs_runs(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
+
+
+def test_a_symbol_file_is_made(tmp_path: Path) -> None:
+    (tmp_path / "VMLINUX").write_bytes(vmlinux((8, 0, 5, 0)))
+    (tmp_path / "KALLSYMS").write_text("\n".join(KALLSYMS))
+    done = harness(tmp_path, "harness.debugger", "VMLINUX", "KALLSYMS", "vmlinux.symbols")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "vmlinux.symbols").read_bytes().startswith(b"\x7fELF")

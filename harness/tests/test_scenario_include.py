@@ -16,6 +16,7 @@ from harness.plan.explain import explain
 from harness.run import Options
 from harness.run import load as planned
 from harness.scenario.errors import ScenarioErrors
+from harness.scenario.fragment import SECTIONS
 from harness.scenario.load import load, load_tree
 from harness.scenario.model import Scenario
 
@@ -276,6 +277,13 @@ def test_whatever_a_fragment_holds_the_answer_is_a_list_of_problems(tmp_path: Pa
 def test_explain_says_which_fragments_a_case_takes() -> None:
     (plan,) = planned([ROOT / "testcases/crash/bug.yaml"], Options(results=Path(), wires="tap"))
     assert f"  includes {ROOT}/testcases/crash/last-words.fragment.yaml (how: bug)\n" in explain(plan)
+
+
+OF_THE_TESTCASE = {"name", "about", "params", "marks", "timeout"}
+
+
+def test_a_fragment_may_say_whatever_is_not_of_the_testcase_alone() -> None:
+    assert set(SECTIONS) == Scenario.model_fields.keys() - OF_THE_TESTCASE
 
 
 FRAGMENTS = sorted((ROOT / "testcases").rglob("*.fragment.yaml"))
