@@ -109,10 +109,10 @@ def crashed(folder: Path, *, kaslr: bool = False) -> Iterator[Crashed]:
 
 def _crash(console: Console) -> list[str]:
     """The lines of kallsyms; the kernel is dead afterwards."""
-    console.wait_for("# ")
+    console.wait_for("# ", 300)
     console.type(SETUP)
-    console.wait_for("modules are in")
-    listing = console.wait_for("these are all")
+    console.wait_for("modules are in", 300)
+    listing = console.wait_for("these are all", 300)
     console.type("echo c > /proc/sysrq-trigger")
     console.wait_for("end Kernel panic")
     console.wait_for("]---")

@@ -74,7 +74,7 @@ def test_memory_is_what_the_mmu_sees(dead: Crashed, gdb_argv: tuple[str, ...], t
     for at, place in enumerate(places):
         commands.append(f"dump binary memory {tmp_path}/gdb{at} {place:#x} {place + size:#x}")
     with served(dead) as ns:
-        said = gdb(ns, gdb_argv, ATTACH, *commands, f"x/s {dead.kallsyms['linux_banner'].address:#x}")
+        said = gdb(ns, gdb_argv, f"file {dead.symbols}", ATTACH, *commands, "x/s &linux_banner")
     assert '"Linux version 6.1.' in said
     for at, place in enumerate(places):
         assert (tmp_path / f"gdb{at}").read_bytes() == dead.memory(place, size, tmp_path), f"{place:#x}"
