@@ -162,7 +162,7 @@ def make_parser() -> argparse.ArgumentParser:
     wrong.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="results folder of a run, or a case's")
 
     speed = _add(commands, "bench", _bench, "measure speed, as ratios against a peer in the same run")
-    speed.add_argument("what", choices=["turnaround", "growth", "stack", "tg3", "pmd", "netdump", "mutants"])
+    speed.add_argument("what", choices=["turnaround", "growth", "stack", "tg3", "pmd", "netdump", "capture", "mutants"])
     speed.add_argument("--rounds", type=int, default=5)
     speed.add_argument("--frames", type=int, default=0, help="stack: watch memory over so many frames, e.g. 10000000")
     speed.add_argument("--mib", type=int, default=32, help="netdump: size of a dump on the veth (default: %(default)s)")
@@ -433,6 +433,8 @@ def _bench(args: argparse.Namespace) -> int:
     options = _options(args)
     if args.what == "stack":
         return Exit.HELD if stack.report(args.rounds * 12, args.frames, print) else Exit.FAILED
+    if args.what == "capture":
+        return Exit.HELD if measuring.run_capture(options, args.rounds, args.output, _say) else Exit.FAILED
     if args.what == "netdump":
         return Exit.HELD if netdump.report(args.mib, args.rounds, print) else Exit.FAILED
     if args.what == "mutants":

@@ -201,6 +201,17 @@ class Bench:
         gdb = images.ensure_gdb(self._builder) if plan.scenario.debugger is not None else None
         return Job(plan, ingredients, template, Path(), versions, self.crash_module(plan), tool, gdb)
 
+    def with_capture(
+        self, job: Job, ensure_capture: Callable[[images.Kernel, images.Builder], images.CaptureImage]
+    ) -> Job:
+        """The same job with another capture kernel's archive, and a template of its own. Raises as `prepare`."""
+        machine, before = job.plan.machine, job.ingredients
+        assert before.boot is not None  # only guests that we build capture
+        made = ensure_capture(self.kernel(machine.kernel), self._builder)
+        digest = f"{before.image_digest}-{made.digest}"
+        changed = replace(before, boot=replace(before.boot, more=made.archive), image_digest=digest)
+        return replace(job, ingredients=changed, template=asyncio.run(ensure(self.options.cache, changed, self._say)))
+
     def crash_module(self, plan: Plan) -> CrashFile | None:
         """The module that the plan loads into its guest; what it lacks makes the case inconclusive and is no error."""
         if not any(isinstance(action, Load) for stage in plan.stages for action in stage.actions):

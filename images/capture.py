@@ -25,7 +25,7 @@ from images.modules import NICS, canonical, load_order, select
 from images.process import argv_in_tree, run, tail
 from images.progress import stage
 from images.recipes import MAKEDUMPFILE
-from images.rootfs import GUEST_HOME, OPENED_LATE, closure, entry, python_library
+from images.rootfs import GUEST_HOME, OPENED_LATE, TEXTS, closure, entry, python_library
 from images.store import manifest_of
 from images.userland import LIB, Userland, ensure_userland
 
@@ -88,12 +88,14 @@ def _finish(scratch: Path) -> Mapping[str, Any]:
     return {"version": match[1].decode()}
 
 
-def ensure_capture(kernel: Kernel, builder: Builder, sources: Path | None = None) -> CaptureImage:
-    """The archive for a kernel with the sources of guest/ as they are now. Raises ImageError."""
+def ensure_capture(kernel: Kernel, builder: Builder, sources: Path | None = None, *, ssh: bool = False) -> CaptureImage:
+    """The archive for a kernel with the sources of guest/ as they are now. `ssh`: with the client that others dump through, to
+    compare with. Raises ImageError."""
     userland, tool = ensure_userland(builder), ensure_makedumpfile(builder)
     files = source_files(sources or guest_sources())
     here = Path(__file__).parent
     words = [kernel.digest, userland.digest, tool.tree.parent.name]
+    words += ["ssh"] if ssh else []
     words += [_sha256((here / name).read_bytes()) for name in MAKERS]
     digest = _sha256("\n".join(words + [f"{path} {_sha256(data)}" for path, data in sorted(files.items())]).encode())
     name = f"capture-{digest[:16]}"
@@ -101,7 +103,7 @@ def ensure_capture(kernel: Kernel, builder: Builder, sources: Path | None = None
     if path is None:
         with builder.store.lock(f"capture-{kernel.name}"):
             path = builder.store.find(name) or builder.store.build(
-                lambda _: name, lambda scratch: _make(scratch, kernel, userland, tool, files, digest, builder)
+                lambda _: name, lambda scratch: _make(scratch, kernel, userland, tool, files, digest, builder, ssh)
             )
         trim(builder.store)
     return CaptureImage(path / "archive", digest, tuple(manifest_of(path)["modules"]))
@@ -115,6 +117,7 @@ def _make(
     files: Mapping[str, bytes],
     digest: str,
     builder: Builder,
+    ssh: bool,
 ) -> Mapping[str, Any]:
     with stage(builder.progress, f"capture image for {kernel.name}") as running:
         chosen = select(kernel.modules, MODULES, lambda packed: userland.unpack("zstd", packed))
@@ -123,7 +126,7 @@ def _make(
         write_archive(
             small,
             {
-                **_root(userland, tool),
+                **_root(userland, tool, ssh),
                 **{f"modules/{canonical(Path(path).stem)}.ko": regular(data) for path, data in chosen.files.items()},
                 "modules/needs": regular(_needs(chosen.files).encode()),
                 **{f"{GUEST_HOME}/guest/{path}": regular(data) for path, data in ours.items()},
@@ -152,15 +155,20 @@ def _needs(files: Mapping[str, bytes]) -> str:
     return "\n".join(sorted(lines)) + "\n"
 
 
-def _root(userland: Userland, tool: DumpTool) -> dict[str, Entry]:
-    python = {"usr/bin/python3", f"usr/bin/{userland.python}"}
-    chosen = python | set(_library(python_library(userland)))
+def _root(userland: Userland, tool: DumpTool, ssh: bool) -> dict[str, Entry]:
+    programs = {"usr/bin/python3", f"usr/bin/{userland.python}", *(("usr/bin/ssh",) if ssh else ())}
+    chosen = programs | set(_library(python_library(userland)))
     chosen |= closure(userland.tree, chosen, OPENED_LATE)
     dumper = closure(tool.tree, [PROGRAM])
     return {
         **{path: folder() for path in FOLDERS},
         **{path: symlink(target) for path, target in LINKS.items()},
         "dev/console": character_device(5, 1),
+        **(
+            {path: regular(TEXTS[path].encode()) for path in ("etc/passwd", "etc/group", "etc/nsswitch.conf")}
+            if ssh
+            else {}
+        ),
         "dev/null": character_device(1, 3, 0o666),
         **{path: entry(tool.tree / path) for path in dumper},
         **{path: entry(userland.tree / path) for path in chosen},

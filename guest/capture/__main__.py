@@ -33,7 +33,7 @@ def capture(given: argparse.Namespace) -> int:
     source = filtered(given.filter) if given.filter is not None else None
     if given.crash is not None:
         crash_after(given.crash)
-    code = client([word.replace(f"/{DEVICE},", f"/{device},") for word in given.client])
+    code = client([device if word == DEVICE else word.replace(f"/{DEVICE},", f"/{device},") for word in given.client])
     if source is not None and source.wait():
         say(f"makedumpfile ended with {source.returncode}")
     return code

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import images
-from harness.bench import check, growth, memory, turnaround
+from harness.bench import capture, check, growth, memory, turnaround
 from harness.plan.model import Plan
 from harness.report import store
 from harness.run import Bench, Options, bench, load
@@ -49,6 +49,16 @@ def _clones(ready: Bench, folder: Path, options: Options, most: int) -> tuple[fl
     job = ready.prepare(plan)
     ready.close()  # its own process that forks cases would be counted
     return memory.measure(job, lambda: store.new_case(options.results, plan, job.versions), most)
+
+
+def run_capture(options: Options, rounds: int, output: Path | None, say: Say) -> bool:
+    """Whether every goal was met. Raises ImageError, TestbedError and AssertionError."""
+    with tempfile.TemporaryDirectory(prefix="netpoll-bench-") as made:
+        folder = Path(made)
+        with bench(replace(options, results=folder / "runs"), say) as ready:
+            figures = capture.measure(ready, folder, rounds, say)
+    tell("capture", capture.table(figures), vars(figures), output)
+    return capture.met(figures)
 
 
 def run_growth(

@@ -27,7 +27,7 @@ def enter() -> None:
         raise NoNamespace(f"no network namespace: {error.strerror}", _remedy(uid)) from error
     if uid != 0:
         _map_root(uid, gid)
-    _quiet()
+    quiet()
 
 
 def _map_root(uid: int, gid: int) -> None:
@@ -40,7 +40,7 @@ def _map_root(uid: int, gid: int) -> None:
         raise NoNamespace(f"a user namespace without rights: {error.strerror}", _remedy(uid)) from error
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Keep the namespace's own kernel silent on every interface to come: no IPv6 router solicitations, no MLD. A frame on a
     tap is then the guest's or ours."""
     for scope in ("all", "default"):

@@ -1,0 +1,70 @@
+"""What a dump is compared with by `netpoll-harness bench netdump`, in the same capture kernel: a bare stream of frames, and makedumpfile into ssh.
+
+    peer bare DEV COUNT       COUNT frames as long as a dump's, one send() each, nobody answers
+    peer ssh DEV OURS THEIRS KEY     standard input through `ssh root@THEIRS`, after DEV has got the address OURS; KEY: the private key, base64
+
+In: words. Out: an exit status. Rule: nothing of our stack is used, so that the comparison is with what people have.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import os
+import socket
+import struct
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+SIOCSIFADDR, SIOCSIFNETMASK = 0x8916, 0x891C  # linux/sockios.h
+FRAME = 1514  # bytes
+ETHERTYPE = 0x88B5  # IEEE 802, local experiment 1
+IDENTITY = Path("/tmp/identity")
+SSH = (
+    "/usr/bin/ssh",
+    "-i",
+    str(IDENTITY),
+    "-oBatchMode=yes",
+    "-oStrictHostKeyChecking=no",
+    "-oUserKnownHostsFile=/dev/null",
+)
+
+
+def bare(dev: str, count: str) -> int:
+    """The wire's own speed."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+        sock.bind((dev, 0))
+        frame = (b"\xff" * 6 + bytes.fromhex(_mac(dev)) + ETHERTYPE.to_bytes(2)).ljust(FRAME, b"\x5a")
+        for _ in range(int(count)):
+            sock.send(frame)
+    return 0
+
+
+def _mac(dev: str) -> str:
+    return Path(f"/sys/class/net/{dev}/address").read_text().strip().replace(":", "")
+
+
+def ssh(dev: str, ours: str, theirs: str, key: str) -> int:
+    """Where kdump-tools has `makedumpfile -F | ssh`."""
+    address(dev, ours, "255.255.255.0")
+    IDENTITY.write_bytes(base64.b64decode(key))
+    IDENTITY.chmod(0o600)
+    return subprocess.run([*SSH, f"root@{theirs}", "dump"], check=False, env={**os.environ, "HOME": "/tmp"}).returncode
+
+
+def address(dev: str, ip: str, mask: str) -> None:
+    """ip addr add. Raises OSError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for request, value in ((SIOCSIFADDR, ip), (SIOCSIFNETMASK, mask)):
+            fcntl.ioctl(
+                sock, request, struct.pack("16sHH4s16x", dev.encode(), socket.AF_INET, 0, socket.inet_aton(value))
+            )
+
+
+PEERS: Mapping[str, Callable[..., int]] = {"bare": bare, "ssh": ssh}
+
+
+def run(words: Sequence[str]) -> int:
+    """Raises KeyError for a peer that does not exist."""
+    return PEERS[words[0]](*words[1:])

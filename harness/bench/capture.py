@@ -1,0 +1,150 @@
+"""How fast a dump is: against a bare stream of as many frames, over a wire that loses some, and against makedumpfile into ssh; in one run.
+
+In: a Bench, how many rounds. Out: figures, as lines and as JSON. Rule: the ways take turns within a round, in guests of one template's size and kernel, and
+a figure counts only if the dump that it speaks of is whole and opens.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import images
+from harness.case import Job
+from harness.plan.model import Plan
+from harness.run import Bench, load
+
+Say = Callable[[str], None]
+CASE = """\
+about: the memory of a guest that panicked arrives, for the bench
+
+guest:
+  memory: 768
+  nics:
+    n0: {{model: virtio-net}}
+
+dump: {{device: n0, lose: {lose}}}
+
+steps:
+  - crash: {{how: sysrq-c}}
+  - wait: {{dump: complete, within: 600}}
+
+expect:
+  - dumped: {{at_least: 1000}}
+
+timeout: 900
+"""
+CHUNK = 1448  # bytes of a dump in a frame
+GOAL_BARE, GOAL_LOSS = 2.0, 1.2  # times as long, at most
+
+
+@dataclass
+class Figures:
+    """Seconds of each round. `wire`: from the first frame to the dump being whole; `panic`: from the panic on."""
+
+    size: int = 0
+    wire: dict[str, list[float]] = field(default_factory=dict)
+    panic: dict[str, list[float]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def add(self, way: str, wire: float, panic: float | None) -> None:
+        self.wire.setdefault(way, []).append(round(wire, 3))
+        if panic is not None:
+            self.panic.setdefault(way, []).append(round(panic, 3))
+
+
+def measure(bench: Bench, folder: Path, rounds: int, say: Say) -> Figures:
+    """Raises AssertionError if a dump was not whole: then the figures mean nothing; ImageError, TestbedError."""
+    fair, lossy = (_plan(bench, folder, lose) for lose in (0, 1))
+    job = bench.prepare(fair)
+    peers = _with_ssh(bench, job)
+    figures = Figures()
+    for number in range(rounds):
+        _ours(bench, fair, "netdump", figures)
+        _peer(job, folder, "bare", figures)
+        _ours(bench, lossy, "netdump, 1 % lost", figures)
+        _peer(peers, folder, "ssh", figures)
+        say(f"round {number + 1}: " + ", ".join(f"{way} {seconds[-1]:.1f} s" for way, seconds in figures.wire.items()))
+    return figures
+
+
+def _plan(bench: Bench, folder: Path, lose: int) -> Plan:
+    path = folder / f"dump-{lose}.yaml"
+    path.write_text(CASE.format(lose=lose))
+    (plan,) = load([path], bench.options)
+    return plan
+
+
+def _with_ssh(bench: Bench, job: Job) -> Job:
+    """The same job with a capture kernel that has an ssh client, too."""
+    return bench.with_capture(job, lambda kernel, builder: images.ensure_capture(kernel, builder, ssh=True))
+
+
+def _ours(bench: Bench, plan: Plan, way: str, figures: Figures) -> None:
+    verdict, folder = bench.run(plan)
+    assert verdict.word == "PASS", f"{way}: {verdict.word}: {verdict.why} ({folder})"
+    numbers = next(check.numbers for check in verdict.checks if check.check == "dumped")
+    figures.size = int(numbers["size"])
+    figures.add(way, numbers["seconds"] - numbers["first_packet"], numbers["seconds"])
+
+
+def _peer(job: Job, folder: Path, way: str, figures: Figures) -> None:
+    """In a process with namespaces of its own. What fails there leaves this peer out, with its words."""
+    work = folder / f"{way}-{len(figures.wire.get(way, []))}"
+    work.mkdir()
+    given = {"way": way, "frames": -(-figures.size // CHUNK)}
+    command = [
+        "unshare",
+        "-m",
+        "-n",
+        "--kill-child",
+        "--fork",
+        sys.executable,
+        "-m",
+        "harness.bench.netdump_peer",
+        json.dumps(given),
+    ]
+    done = subprocess.run(command, input=pickle.dumps(replace(job, folder=work)), capture_output=True, check=False)
+    if done.returncode:
+        figures.left_out[way] = done.stderr.decode(errors="replace").strip()[-1000:]
+        return
+    found: Mapping[str, Any] = json.loads(done.stdout)
+    figures.add(way, found["wire"], found.get("panic"))
+
+
+def table(figures: Figures) -> list[str]:
+    """The medians, and ratios against what they are held against."""
+    lines = [f"a dump of {figures.size / (1 << 20):.1f} MiB", f"{'':22}  {'on the wire':>12}  {'from the panic':>15}"]
+    for way, seconds in figures.wire.items():
+        panic = figures.panic.get(way)
+        lines.append(f"{way:22}  {median(seconds):10.2f} s  " + (f"{median(panic):13.2f} s" if panic else ""))
+    lines += [
+        f"{name}: {ratio:.2f} times as long (goal {goal:g} at most: {'met' if ratio <= goal else 'MISSED'})"
+        for name, ratio, goal in goals(figures)
+    ]
+    if "ssh" in figures.wire:
+        lines.append(
+            f"makedumpfile into ssh against netdump: {median(figures.panic['ssh']) / median(figures.panic['netdump']):.2f} times as long"
+        )
+    return [*lines, *(f"{way} was left out: {why}" for way, why in figures.left_out.items())]
+
+
+def goals(figures: Figures) -> list[tuple[str, float, float]]:
+    """Name, ratio, what it may be at most."""
+    ours = median(figures.wire["netdump"])
+    found = [("netdump, 1 % lost, against none", median(figures.wire["netdump, 1 % lost"]) / ours, GOAL_LOSS)]
+    if "bare" in figures.wire:
+        found.insert(0, ("netdump against a bare stream", ours / median(figures.wire["bare"]), GOAL_BARE))
+    return found
+
+
+def met(figures: Figures) -> bool:
+    """Every goal."""
+    return not figures.left_out and all(ratio <= goal for _, ratio, goal in goals(figures))

@@ -1,0 +1,161 @@
+"""One run of a peer of `bench netdump`: the same guest panics, and its capture kernel sends a bare stream, or makedumpfile's output through ssh.
+
+In: a pickled Job on standard input, which peer as an argument. Out: one JSON object: seconds on the wire, and from the panic on. Rule: the case is brought up
+and crashed as any other; only the capture kernel's client and who listens differ. For namespaces of its own: `unshare -m -n`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import pickle
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+
+import images
+from guest.capture.peers import ETHERTYPE
+from harness.act import run_stage
+from harness.case import Case, Job, bring_up
+from harness.dump.vmcore import open_dump
+from harness.observe.events import Clock, Event, Evidence
+from harness.plan import dump
+from harness.plan.model import Ask, Host
+from images.process import argv_in_tree
+from images.userland import ensure_userland
+
+WITHIN = 600.0  # seconds
+OVER = re.compile(r"^capture: [\d.]+ (ended with (\d+)|failed: .*)|end Kernel panic")
+LIB = "usr/lib/x86_64-linux-gnu"
+
+
+async def run(job: Job, given: Mapping[str, Any]) -> dict[str, float]:
+    """Raises AssertionError with the console's words when it did not work."""
+    evidence = Evidence(job.folder / "evidence.jsonl", Clock.start())
+    async with bring_up(job, evidence) as case:
+        setup, crash = job.plan.stages[:2]
+        kept = tuple(each for each in setup.actions if not isinstance(each, Host) and not _arms(each))
+        await run_stage(case, setup.model_copy(update={"actions": kept}))
+        words, tail = _ssh(case, job.folder) if given["way"] == "ssh" else (["bare", "DEV", str(given["frames"])], None)
+        scenario = job.plan.scenario
+        assert scenario.dump is not None
+        line = dump.command_line(scenario, scenario.dump)
+        line = line.partition(" netdump ")[0] + " peer " + " ".join(words)
+        if given["way"] == "bare":
+            line = line.replace(f" --filter={dump.LEVEL}", "")
+        await case.machine.agent.ask("capture_arm", {"cmdline": line})
+        await run_stage(case, crash)
+        ended = await _ended(evidence)
+        await case.machine.qmp.execute("stop")
+        for capture in case.captures.values():
+            while capture.drain():
+                pass
+    return (
+        _bare(evidence, given["frames"])
+        if tail is None
+        else _through_ssh(evidence, ended, tail, images.ensure_makedumpfile(images.Builder()))
+    )
+
+
+def _arms(action: object) -> bool:
+    return isinstance(action, Ask) and action.op == "capture_arm"
+
+
+async def _ended(evidence: Evidence) -> float:
+    last: list[Event] = []
+
+    def take(event: Event) -> bool:
+        if event["src"] == "console" and OVER.search(event["text"]):
+            last.append(event)
+        return bool(last)
+
+    assert await evidence.until(take, time.monotonic() + WITHIN), f"the capture kernel did not end within {WITHIN:g} s"
+    assert last[0]["text"].endswith("ended with 0"), last[0]["text"]
+    return float(last[0]["t"])
+
+
+def _panic(evidence: Evidence) -> float:
+    return next(
+        float(event["t"])
+        for event in evidence.events
+        if event["src"] == "console" and dump.PANIC_BEGINS in event["text"]
+    )
+
+
+def _bare(evidence: Evidence, frames: int) -> dict[str, float]:
+    came = [event["t"] for event in evidence.events if event["kind"] == "frame" and event.get("ethertype") == ETHERTYPE]
+    assert len(came) >= 0.99 * frames, f"{len(came)} of {frames} frames came"
+    return {"wire": came[-1] - came[0]}
+
+
+def _ssh(case: Case, folder: Path) -> tuple[list[str], Path]:
+    """An sshd behind the guest's NIC that does one thing; the client's words, and where its dump goes."""
+    tree = ensure_userland(images.Builder()).tree
+    keygen = [*argv_in_tree(tree / LIB, tree / "usr/bin/ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]
+    for key in ("host", "user"):
+        subprocess.run([*keygen, str(folder / key)], check=True)
+    whole = folder / "flat"
+    (folder / "sshd_config").write_text(
+        f"ListenAddress {dump.SERVER_IP}:22\nHostKey {folder / 'host'}\nAuthorizedKeysFile {folder / 'user.pub'}\nStrictModes no\nUsePAM no\n"
+        f"PermitRootLogin yes\nPidFile none\nForceCommand cat > {whole}\n"
+    )
+    (folder / "passwd").write_text(
+        Path("/etc/passwd").read_text() + "sshd:x:64999:65534::/run/sshd:/usr/sbin/nologin\n"
+    )
+    for words in (
+        f"mount --bind {folder / 'passwd'} /etc/passwd",
+        "mount -t tmpfs none /run",
+        "mkdir -m 755 /run/sshd",
+    ):
+        subprocess.run(shlex.split(words), check=True)
+    with IPRoute() as route:
+        index = route.link_lookup(ifname=case.plan.nics[0].tap)[0]
+        route.addr("add", index=index, address=dump.SERVER_IP, prefixlen=24)
+    sshd = [
+        *argv_in_tree(tree / LIB, tree / "usr/sbin/sshd"),
+        "-r",
+        "-D",
+        "-f",
+        str(folder / "sshd_config"),
+        "-E",
+        str(folder / "sshd.log"),
+    ]
+    server = subprocess.Popen(sshd)
+    case.stack.callback(server.wait)
+    case.stack.callback(server.kill)
+    key = base64.b64encode((folder / "user").read_bytes()).decode()
+    return ["ssh", "DEV", dump.CLIENT_IP, dump.SERVER_IP, key], whole
+
+
+def _through_ssh(evidence: Evidence, ended: float, flat: Path, tool: images.DumpTool) -> dict[str, float]:
+    """Put in order and opened, as a dump is that came by itself; the time for that counts, too."""
+    began = time.monotonic()
+    vmcore = flat.with_name("vmcore")
+    with flat.open("rb") as source:
+        subprocess.run([*tool.argv(), "-R", str(vmcore)], stdin=source, stdout=subprocess.DEVNULL, check=True)
+    order = time.monotonic() - began
+    assert sum(1 for _ in open_dump(vmcore, tool.lzo).pages) > 1000, "the dump that came through ssh has no pages"
+    panic = _panic(evidence)
+    first = next(
+        event["t"]
+        for event in evidence.events
+        if event["kind"] == "frame" and event["dir"] == "out" and event["t"] > panic
+    )
+    return {"wire": ended + order - first, "panic": ended + order - panic}
+
+
+if __name__ == "__main__":
+    from harness.testbed import namespace  # what it makes quiet, the wrapper's namespace has as well
+
+    assert os.geteuid() == 0, "only root can be logged in to"
+    namespace.quiet()
+    print(json.dumps(asyncio.run(run(pickle.loads(sys.stdin.buffer.read()), json.loads(sys.argv[1])))))
