@@ -32,6 +32,7 @@ from images.userland import LIB, Userland, ensure_userland
 MAKERS = ("capture.py", "cpio.py", "elf.py", "guest.py", "modules.py", "rootfs.py", "userland.py")
 MODULES = (*NICS.split(), "virtio_pci", "af_packet", "bonding", "uio_pci_generic")
 PROGRAM = "usr/bin/makedumpfile"
+LOADER = "usr/lib64/ld-linux-x86-64.so.2"
 KERNEL, INITRD = "boot/vmlinux", "boot/capture.cpio"
 FOLDERS = ("dev", "etc", "proc", "run", "sys", "tmp", "usr/lib64")
 LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
@@ -128,7 +129,7 @@ def _make(
             {
                 **_root(userland, tool, ssh),
                 **{f"modules/{canonical(Path(path).stem)}.ko": regular(data) for path, data in chosen.files.items()},
-                "modules/needs": regular(_needs(chosen.files).encode()),
+                "modules/needs": regular(needs(chosen.files).encode()),
                 **{f"{GUEST_HOME}/guest/{path}": regular(data) for path, data in ours.items()},
             },
         )
@@ -146,7 +147,7 @@ def _make(
     }
 
 
-def _needs(files: Mapping[str, bytes]) -> str:
+def needs(files: Mapping[str, bytes]) -> str:
     """A line for each module: its name, then what must be loaded before it, in order."""
     lines = []
     for path in files:
@@ -170,9 +171,9 @@ def _root(userland: Userland, tool: DumpTool, ssh: bool) -> dict[str, Entry]:
             else {}
         ),
         "dev/null": character_device(1, 3, 0o666),
-        **{path: entry(tool.tree / path) for path in dumper},
         **{path: entry(userland.tree / path) for path in chosen},
-        "usr/lib64/ld-linux-x86-64.so.2": entry(userland.tree / "usr/lib64/ld-linux-x86-64.so.2"),
+        # The newer C library of the two serves both.
+        **{path: entry(tool.tree / path) for path in (*dumper, LOADER)},
     }
 
 

@@ -93,9 +93,14 @@ USERLAND = Recipe(
     drop=PAPERS + r"|usr/share/(perl|perl5|zoneinfo)/|usr/lib/x86_64-linux-gnu/(perl|gconv)",
 )
 
-# Filters a dump in the capture kernel, and reads one on the host; without the Perl that its other tool is written in.
+# Filters a dump in the capture kernel, and reads one on the host; without the Perl that its other tool is written in. bookworm's leaves out
+# what kernels since 6.10 keep in slabs, and with it the tasks.
 MAKEDUMPFILE = Recipe(
-    "makedumpfile", ("bookworm",), ("makedumpfile",), r"(?!perl|libperl|libgdbm|libdb5).*", drop=PAPERS
+    "makedumpfile",
+    ("trixie", "trixie-backports"),
+    ("makedumpfile",),
+    r"(?!perl|libperl|libgdbm|libdb5).*",
+    drop=PAPERS + r"|usr/share/(perl|perl5|zoneinfo)/|usr/lib/x86_64-linux-gnu/(perl|gconv)",
 )
 
 # What tests ask for a second opinion, so that no machine has to have it installed; not needed to run testcases.

@@ -16,14 +16,12 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute
-
 import images
-from guest.capture.peers import ETHERTYPE
+from guest.capture.peers import ETHERTYPE, address
 from harness.act import run_stage
 from harness.case import Case, Job, bring_up
 from harness.dump.vmcore import open_dump
@@ -54,7 +52,7 @@ async def run(job: Job, given: Mapping[str, Any]) -> dict[str, float]:
             line = line.replace(f" --filter={dump.LEVEL}", "")
         await case.machine.agent.ask("capture_arm", {"cmdline": line})
         await run_stage(case, crash)
-        ended = await _ended(evidence)
+        ended = await _ended(evidence, case.machine.console.tail)
         await case.machine.qmp.execute("stop")
         for capture in case.captures.values():
             while capture.drain():
@@ -70,7 +68,7 @@ def _arms(action: object) -> bool:
     return isinstance(action, Ask) and action.op == "capture_arm"
 
 
-async def _ended(evidence: Evidence) -> float:
+async def _ended(evidence: Evidence, tail: Callable[[], str]) -> float:
     last: list[Event] = []
 
     def take(event: Event) -> bool:
@@ -79,7 +77,7 @@ async def _ended(evidence: Evidence) -> float:
         return bool(last)
 
     assert await evidence.until(take, time.monotonic() + WITHIN), f"the capture kernel did not end within {WITHIN:g} s"
-    assert last[0]["text"].endswith("ended with 0"), last[0]["text"]
+    assert last[0]["text"].endswith("ended with 0"), tail()
     return float(last[0]["t"])
 
 
@@ -117,9 +115,7 @@ def _ssh(case: Case, folder: Path) -> tuple[list[str], Path]:
         "mkdir -m 755 /run/sshd",
     ):
         subprocess.run(shlex.split(words), check=True)
-    with IPRoute() as route:
-        index = route.link_lookup(ifname=case.plan.nics[0].tap)[0]
-        route.addr("add", index=index, address=dump.SERVER_IP, prefixlen=24)
+    address(case.plan.nics[0].tap, dump.SERVER_IP, "255.255.255.0")
     sshd = [
         *argv_in_tree(tree / LIB, tree / "usr/sbin/sshd"),
         "-r",
