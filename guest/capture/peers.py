@@ -1,4 +1,4 @@
-"""What a dump is compared with by `netpoll-harness bench netdump`, in the same capture kernel: a bare stream of frames, and makedumpfile into ssh.
+"""What a dump is compared with by `netpoll-harness bench capture`, in the same capture kernel: a bare stream of frames, and makedumpfile into ssh.
 
     peer bare DEV COUNT       COUNT frames as long as a dump's, one send() each, nobody answers
     peer ssh DEV OURS THEIRS KEY     standard input through `ssh root@THEIRS`, after DEV has got the address OURS; KEY: the private key, base64

@@ -108,7 +108,7 @@ def _peer(job: Job, folder: Path, way: str, figures: Figures) -> None:
         "--fork",
         sys.executable,
         "-m",
-        "harness.bench.netdump_peer",
+        "harness.bench.capture_peer",
         json.dumps(given),
     ]
     done = subprocess.run(command, input=pickle.dumps(replace(job, folder=work)), capture_output=True, check=False)

@@ -1,10 +1,10 @@
-"""`bench netdump`'s figures: ratios, goals, and a peer that could not run."""
+"""`bench capture`'s figures: ratios, goals, and a peer that could not run."""
 
 from __future__ import annotations
 
 import pytest
 
-from harness.bench.netdump import Figures, met, table
+from harness.bench.capture import Figures, met, table
 
 
 def figures(ours: float = 6.0, lossy: float = 6.6, bare: float | None = 4.0, left_out: str = "") -> Figures:

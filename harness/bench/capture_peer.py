@@ -1,4 +1,4 @@
-"""One run of a peer of `bench netdump`: the same guest panics, and its capture kernel sends a bare stream, or makedumpfile's output through ssh.
+"""One run of a peer of `bench capture`: the same guest panics, and its capture kernel sends a bare stream, or makedumpfile's output through ssh.
 
 In: a pickled Job on standard input, which peer as an argument. Out: one JSON object: seconds on the wire, and from the panic on. Rule: the case is brought up
 and crashed as any other; only the capture kernel's client and who listens differ. For namespaces of its own: `unshare -m -n`.
@@ -44,12 +44,10 @@ async def run(job: Job, given: Mapping[str, Any]) -> dict[str, float]:
         kept = tuple(each for each in setup.actions if not isinstance(each, Host) and not _arms(each))
         await run_stage(case, setup.model_copy(update={"actions": kept}))
         words, tail = _ssh(case, job.folder) if given["way"] == "ssh" else (["bare", "DEV", str(given["frames"])], None)
-        scenario = job.plan.scenario
-        assert scenario.dump is not None
-        line = dump.command_line(scenario, scenario.dump)
-        line = line.partition(" netdump ")[0] + " peer " + " ".join(words)
-        if given["way"] == "bare":
-            line = line.replace(f" --filter={dump.LEVEL}", "")
+        given_dump = job.plan.scenario.dump
+        assert given_dump is not None
+        stream = [] if tail is None else [f"--filter={dump.LEVEL}"]
+        line = dump.command_line(job.plan.scenario, given_dump.device, [*stream, "peer", *words])
         await case.machine.agent.ask("capture_arm", {"cmdline": line})
         await run_stage(case, crash)
         ended = await _ended(evidence, case.machine.console.tail)
