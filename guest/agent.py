@@ -30,6 +30,7 @@ from guest.ethtool import driver_counters
 from guest.ifstats import interface_counters
 from guest.kexec import load as kexec
 from guest.links import Link, LinkMonitor, driver_of, set_mtu, set_up
+from guest.netpoll.drivers.pmd.claim import pci_address
 from guest.numbered import numbered_line, size_of
 from guest.records import kernel_records
 
@@ -350,9 +351,9 @@ class Agent:
         for path in (kernel, initrd):
             os.unlink(path)
 
-    def op_capture_arm(self, cmdline: str) -> None:
-        """What the capture kernel is to do."""
-        kexec.arm(cmdline)
+    def op_capture_arm(self, cmdline: str, pci: str | None = None) -> None:
+        """What the capture kernel is to do. `pci`: the NIC whose PCI address is put in where the words say PCI."""
+        kexec.arm(cmdline if pci is None else cmdline.replace("=PCI", f"={pci_address(self._name(pci))}"))
 
     def op_crash(self, how: str) -> None:
         """Does not return when it works at once."""

@@ -17,6 +17,8 @@ from guest.capture.memory import crash_after, filtered
 from guest.capture.network import bring_up
 from guest.capture.system import load_modules, mount_all, reboot
 
+NOBODYS = "pmd0"  # what a device is called that a driver of ours takes
+
 
 def say(text: str) -> None:
     """A line on the console, with the seconds since this kernel began."""
@@ -27,9 +29,7 @@ def capture(given: argparse.Namespace) -> int:
     """Everything. Returns the client's exit code; raises what went wrong before it."""
     mount_all()
     say(f"modules: {' '.join(load_modules(given.module)) or 'none'}")
-    options = dict(option.split("=", 1) for option in given.option)
-    device, carrier = bring_up(given.nic, given.bond, options, given.carrier)
-    say(f"{device} is up, {'carrier' if carrier else f'no carrier in {given.carrier:g} s, going on'}")
+    device = interface(given) if given.nic else NOBODYS
     source = filtered(given.filter) if given.filter is not None else None
     if given.crash is not None:
         crash_after(given.crash)
@@ -37,6 +37,14 @@ def capture(given: argparse.Namespace) -> int:
     if source is not None and source.wait():
         say(f"makedumpfile ended with {source.returncode}")
     return code
+
+
+def interface(given: argparse.Namespace) -> str:
+    """Up, as the kernel drives it."""
+    options = dict(option.split("=", 1) for option in given.option)
+    device, carrier = bring_up(given.nic, given.bond, options, given.carrier)
+    say(f"{device} is up, {'carrier' if carrier else f'no carrier in {given.carrier:g} s, going on'}")
+    return device
 
 
 def client(words: list[str]) -> int:

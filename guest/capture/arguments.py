@@ -17,7 +17,13 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     """Exits with 2 and the usage for words that are not understood."""
     parser = argparse.ArgumentParser(prog="guest.capture", allow_abbrev=False)
     parser.add_argument("--module", action="append", default=[], help="load it, and what it needs")
-    parser.add_argument("--nic", action="append", default=[], metavar="MAC", help="of the NIC, or of each slave")
+    parser.add_argument(
+        "--nic",
+        action="append",
+        default=[],
+        metavar="MAC",
+        help="of the NIC, or of each slave; none: the client takes one",
+    )
     parser.add_argument("--bond", metavar="MODE", help="join the NICs, as the crashed kernel did")
     parser.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="of the bond; a slave by its MAC"

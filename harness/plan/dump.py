@@ -49,7 +49,11 @@ def set_up(scenario: Scenario) -> Iterator[Action]:
     if (dump := scenario.dump) is None:
         return
     yield server(scenario, "running")
-    yield Ask(op="capture_arm", args={"cmdline": command_line(scenario, dump.device, _client(scenario, dump))})
+    if dump.driver == "pmd":
+        line = " ".join((*KERNEL, INIT, "--module=uio_pci_generic", *_client(scenario, dump)))
+        yield Ask(op="capture_arm", args={"cmdline": line, "pci": dump.device})
+    else:
+        yield Ask(op="capture_arm", args={"cmdline": command_line(scenario, dump.device, _client(scenario, dump))})
 
 
 def command_line(scenario: Scenario, device: str, client: Iterable[str]) -> str:
@@ -78,6 +82,8 @@ def _client(scenario: Scenario, dump: Dump) -> Iterator[str]:
         yield f"--crash={dump.panics}"
     yield from ("netdump", f"{ours}@{CLIENT_IP}/DEV,{theirs}@{SERVER_IP}/{host_mac(scenario, dump.device)}")
     yield f"--protocol={dump.protocol}"
+    if dump.driver == "pmd":
+        yield "--pmd=PCI"
     yield f"--vmcore={'-' if filtered(dump) else '/proc/vmcore'}"
 
 

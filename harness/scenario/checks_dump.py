@@ -42,6 +42,7 @@ def check_capture(scenario: Scenario) -> Found:
     if scenario.dump is not None:
         yield from _device(scenario, scenario.dump.device)
         yield from _pages(scenario.dump)
+        yield from _driver(scenario, scenario.dump)
         if guest.memory > MOST:
             yield Message(
                 ("guest", "memory"),
@@ -58,6 +59,17 @@ def _pages(dump: Dump) -> Found:
         yield Message(
             ("dump", "panics"), "it counts what makedumpfile has put out", "write pages: kernel, or remove it"
         )
+
+
+def _driver(scenario: Scenario, dump: Dump) -> Found:
+    """Bonds are the kernel's, and it has no interface of a NIC that it does not drive."""
+    nic = scenario.guest.nics.get(dump.device)
+    path = ("dump", "driver")
+    if dump.driver == "pmd" and dump.device in scenario.guest.bonds:
+        yield Message(path, f"{dump.device!r} is a bond of the kernel's", "name a NIC, or write driver: kernel")
+    elif dump.driver == "pmd" and nic is not None and nic.model in MODELS and not MODELS[nic.model].poll_mode:
+        known = ", ".join(word for word, other in MODELS.items() if other.poll_mode)
+        yield Message(path, f"there is no poll-mode driver for {nic.model}", f"use one of {known}, or driver: kernel")
 
 
 def _device(scenario: Scenario, device: str) -> Found:

@@ -21,6 +21,7 @@ class Dump(Frozen):
     `panics`: the capture kernel itself dies after so many KiB."""
 
     device: Id
+    driver: Literal["kernel", "pmd"] = "kernel"  # pmd: one of ours, and no driver of the kernel's is loaded
     protocol: Literal["debugnet", "netdump"] = "debugnet"
     pages: Literal["kernel", "all"] | None = None  # None: what the protocol can do
     lose: Percent = 0

@@ -156,6 +156,7 @@ MEANINGS: dict[str, dict[str, str]] = {
     "WaitDump": {"dump": "the server of the testcase's `dump` has `mib` MiB, or the whole dump", "mib": "with `begun`", "within": "seconds"},
     "Dump": {
         "device": "the NIC or bond that the dump leaves by",
+        "driver": "who drives it in the capture kernel: `kernel`, its own driver, or `pmd`, a poll-mode driver of ours, the kernel's not being loaded; see [pmd.md](pmd.md)",
         "protocol": "FreeBSD's, or Red Hat's",
         "pages": "`kernel`: makedumpfile -d 31, packed: a few dozen MiB; what `debugnet` sends if nothing is said. `all`: /proc/vmcore as it is; Red Hat's server asks for each page itself, so `netdump` can send nothing else",
         "lose": "percent of all frames, both ways, that the wire loses",

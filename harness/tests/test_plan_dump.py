@@ -116,3 +116,12 @@ def test_after_the_crash_the_panic_s_first_line_is_waited_for() -> None:
         ("dump", "begun", 2 << 20),
         ("dump", "complete", 1),
     ]
+
+
+def test_with_a_driver_of_ours_the_kernel_s_is_not_loaded() -> None:
+    plan = planned({"device": "n0", "driver": "pmd"})
+    ask = next(each for each in plan.stages[0].actions if isinstance(each, Ask) and each.op == "capture_arm")
+    given = parse(words(plan)[4:])
+    assert ask.args["pci"] == "n0"
+    assert (given.module, given.nic) == (["uio_pci_generic"], [])
+    assert "--pmd=PCI" in given.client
