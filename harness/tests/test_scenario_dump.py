@@ -39,7 +39,7 @@ ROWS = (
         "10:40: it counts what makedumpfile has put out; write pages: kernel, or remove it"),
     row("a driver of ours", "{device: n0}", "{device: n0, driver: pmd}"),
     row("a bond under a driver of ours", "{device: n0}", "{device: bond0, driver: pmd}",
-        "10:29: 'bond0' is a bond of the kernel's; name a NIC, or write driver: kernel"),
+        "10:31: 'bond0' is a bond of the kernel's; name a NIC, or write driver: kernel"),
     row("too many percent", "{device: n0}", "{device: n0, lose: 101}", "10:26: 101 is out of range; it must be at most 100"),
     row("no dump", "dump: {device: n0}\n", "",
         "12:11: there is no dump in this testcase; add `dump: {device: ...}`",
