@@ -11,9 +11,10 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 
 from guest.capture.arguments import DEVICE, parse
-from guest.capture.memory import crash_after, filtered
+from guest.capture.memory import crash_after, filtered, no_more
 from guest.capture.network import bring_up
 from guest.capture.system import load_modules, mount_all, reboot
 
@@ -34,6 +35,8 @@ def capture(given: argparse.Namespace) -> int:
     if given.crash is not None:
         crash_after(given.crash)
     code = client([device if word == DEVICE else word.replace(f"/{DEVICE},", f"/{device},") for word in given.client])
+    if source is not None:
+        no_more()
     if source is not None and source.wait():
         say(f"makedumpfile ended with {source.returncode}")
     return code
@@ -49,15 +52,22 @@ def interface(given: argparse.Namespace) -> str:
 
 def client(words: list[str]) -> int:
     """The exit code of `python -m guest.netpoll WORDS`, run in this process: another Python would take a second to start."""
-    from guest.netpoll.__main__ import (
-        main as netpoll,  # what it imports is many files: the NIC is up before they are read
-    )
-
     say(f"client: {' '.join(words)}")
     try:
-        return netpoll(words)
+        return _command(words[0])(words)
     except SystemExit as end:  # argparse's way to say that it did not understand
         return int(end.code or 0)
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    """Imported now: it is many files, and the NIC is up before they are read."""
+    if name == "peer":
+        from guest.capture.peers import run
+
+        return run
+    from guest.netpoll.__main__ import main as netpoll
+
+    return netpoll
 
 
 def main() -> None:

@@ -30,6 +30,13 @@ def filtered(level: int) -> subprocess.Popen[bytes]:
     return process
 
 
+def no_more() -> None:
+    """Nobody reads any more: a filter that still has something to say ends with SIGPIPE instead of waiting."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+
+
 def crash_after(kibibytes: int) -> None:
     """Put a thread between standard input and what it is now, which panics this kernel after so much has gone through."""
     before, (read, write) = os.dup(0), os.pipe()

@@ -66,5 +66,5 @@ PEERS: Mapping[str, Callable[..., int]] = {"bare": bare, "ssh": ssh}
 
 
 def run(words: Sequence[str]) -> int:
-    """Raises KeyError for a peer that does not exist."""
-    return PEERS[words[0]](*words[1:])
+    """`peer`, its name, what it takes. Raises KeyError for one that does not exist."""
+    return PEERS[words[1]](*words[2:])
