@@ -19,6 +19,7 @@ from harness.testbed.btf import BtfError, layout
 WITHIN = 60.0  # seconds
 MOST = 100_000  # tasks: a list that never comes back to its head is damaged
 COMM = 16  # include/linux/sched.h, TASK_COMM_LEN
+KALLSYMS = b"SYMBOL(kallsyms_names)="  # kernel/crash_core.c; in plain text in either format
 FIELDS = ("tasks", "pid", "comm")
 
 
@@ -31,6 +32,8 @@ def tasks(dump: Path, vmlinux: Path) -> dict[str, Any]:
         places = {field: offsets["task_struct", field] for field in FIELDS}
     except (BtfError, KeyError) as error:
         return {"absent": f"the kernel does not say what a task_struct is: {error}"}
+    if KALLSYMS not in dump.read_bytes():
+        return {"absent": "this kernel's VMCOREINFO does not say where kallsyms is: it does since 6.0"}
     argv = [sys.executable, "-P", __file__, str(dump), json.dumps(places)]
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=WITHIN, check=False)
     if done.returncode:
