@@ -28,7 +28,9 @@ def test_what_is_no_dump_is_refused_by_drgn(tmp_path: Path, monkeypatch: pytest.
     assert "drgn ended with 1" in tasks.tasks(tmp_path / "vmcore", tmp_path / "vmlinux")["refused"]
 
 
-def test_a_kernel_that_does_not_say_where_its_symbols_are_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_does_not_say_where_its_symbols_are_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("drgn")
     (tmp_path / "vmcore").write_bytes(b"KDUMP   " + bytes(8192))
     places = {("task_struct", field): 8 for field in tasks.FIELDS}
