@@ -17,7 +17,7 @@ from harness.debugger.orc import Base, Entry, Kind, entries
 from harness.debugger.prologue import frame, mend
 from harness.debugger.symbols import parse_kallsyms, read_sections, symbol_file
 
-SP_CALL = (8, 0, Base.SP, 2)  # sp_offset, bp_offset, registers, type: what a function begins with
+SP_CALL = (8, 0, 5, 2)  # sp_offset, bp_offset, registers, type: what a function begins with
 
 
 def orc(*rows: tuple[int, int, int, int], start: int = 0x1000, step: int = 16) -> tuple[bytes, bytes]:
@@ -41,8 +41,20 @@ def orc(*rows: tuple[int, int, int, int], start: int = 0x1000, step: int = 16) -
     ],
 )  # fmt: skip
 def test_entries(row: tuple[int, int, int, int], new: bool, entry: tuple[Kind, Base, int, Base, int]) -> None:
-    [found] = entries(0, *orc(row, SP_CALL), new_layout=new)
+    found = next(entries(0, *orc(row, SP_CALL, SP_CALL, SP_CALL), new_layout=new))
     assert found == Entry(0x1000, 0x1010, *entry)
+
+
+@pytest.mark.parametrize(
+    ("registers", "sp", "bp"),
+    [(0x83, Base.SP, Base.PREV_SP), (0x84, Base.BP, Base.PREV_SP), (0x46, Base.R10, Base.BP), (0x89, Base.SP_INDIRECT, Base.PREV_SP),
+     (0x4A, Base.BP_INDIRECT, Base.BP), (0x07, Base.R13, Base.UNDEFINED), (0x02, Base.DX, Base.UNDEFINED)],
+)  # fmt: skip
+def test_the_numbers_of_linux_7(registers: int, sp: Base, bp: Base) -> None:
+    """Each is in the tables of Debian's 7.3, in an entry whose code shows what it means."""
+    call = (8, 0, 3, 2)
+    found = next(entries(0, *orc((16, -16, registers, 2), call, call, call), new_layout=True))
+    assert (found.sp, found.bp) == (sp, bp)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +63,8 @@ def test_entries(row: tuple[int, int, int, int], new: bool, entry: tuple[Kind, B
         (b"", b"", "do not belong together"),
         (bytes(8), bytes(6), "do not belong together"),
         (bytes(7), bytes(6), "do not belong together"),
-        (orc(SP_CALL, SP_CALL)[0], struct.pack("<hhBB", 8, 0, 15, 2) * 2, "registers 0xf, type 2 are not known"),
+        (orc(SP_CALL, SP_CALL)[0], struct.pack("<hhBB", 8, 0, 15, 2) * 2, "commonest register is number 15"),
+        (*orc((8, 0, 15, 2), SP_CALL, SP_CALL), "registers 0xf, type 2 are not known"),
         (orc(SP_CALL, SP_CALL)[0], struct.pack("<hhBB", 8, 0, 5, 7) * 2, "registers 0x5, type 7 are not known"),
     ],
 )
