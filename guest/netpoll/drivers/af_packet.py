@@ -19,6 +19,7 @@ import contextlib
 import errno
 import select
 import socket
+from collections import deque
 from collections.abc import Callable, Sequence
 from struct import Struct
 
@@ -28,6 +29,7 @@ from guest.netpoll.netdevice import (
     NETDEV_TX_BUSY,
     NETDEV_TX_OK,
     NETIF_F_GSO_UDP_L4,
+    NETIF_F_XMIT_MANY,
     Net,
     NetdevError,
     NetdevTx,
@@ -72,6 +74,7 @@ class AfPacketDevice(KernelLink):
     """
 
     weight = 64
+    batches = NETIF_F_XMIT_MANY  # feature of a device without gso
 
     def __init__(
         self,
@@ -107,7 +110,7 @@ class AfPacketDevice(KernelLink):
             raise NetdevError(error.errno or errno.EIO, f"{self.name}: {error.strerror}") from error
         self._send = self._sock.send
         self._gso_sock = self._open_gso_socket() if self.gso else None
-        self.features = NETIF_F_GSO_UDP_L4 if self._gso_sock is not None else 0
+        self.features = NETIF_F_GSO_UDP_L4 if self._gso_sock is not None else self.batches
         self.irq_masked = self.rx_sched = False
         self._wait_for_room = False
         self.xoff = not self.carrier
@@ -175,6 +178,15 @@ class AfPacketDevice(KernelLink):
             return self.send_failed(skb, error)
         skb.users = 0
         return NETDEV_TX_OK
+
+    def xmit_many(self, frames: Sequence[bytes]) -> int:
+        """One send() each; the frame that is refused, and those after it, come again one by one."""
+        left = iter(frames)
+        try:
+            deque(map(self._send, left), maxlen=0)
+        except OSError:
+            return len(frames) - 1 - sum(1 for _ in left)
+        return len(frames)
 
     def xmit_gso(self, skb: SkBuff) -> NetdevTx:
         """Hand over a frame to be cut up. Refused, it is the caller's to send in pieces; the queue stays open.
