@@ -104,7 +104,7 @@ def session(
         net = Net()
         np = Netpoll(net, name, rx_hook=rx_hook, drop=netpoll_queue, local_port=ports[0], remote_port=ports[1])
         netpoll_parse_options(np, arguments.options)
-        dev = stack.enter_context(_device(net, np.dev_name, arguments.pmd))
+        dev = stack.enter_context(_device(net, np.dev_name, arguments.pmd, arguments.csum))
         if arguments.faults is not None:
             seed, faults = arguments.faults
             dev = FaultDevice(dev, seed=seed, tx=faults, rx=faults)
@@ -121,11 +121,11 @@ def session(
 
 
 @contextmanager
-def _device(net: Net, name: str, pmd: str | None) -> Iterator[NetDevice]:
+def _device(net: Net, name: str, pmd: str | None, csum: bool) -> Iterator[NetDevice]:
     """Interface `name`; or, with `pmd`, the NIC there under a driver of our own, called `name` and given back in the end."""
     if pmd is None:
         must_exist(name)
-        yield AfPacketDevice(net, name, rcvbuf=RCVBUF)
+        yield AfPacketDevice(net, name, rcvbuf=RCVBUF, csum=csum)
         return
     from guest.netpoll.drivers.pmd.claim import pci_address  # half of what there is to import, for who asks for it
     from guest.netpoll.drivers.pmd.probe import probe
