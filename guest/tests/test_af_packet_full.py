@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import select
+import socket
 import threading
 import time
 from struct import Struct
@@ -164,8 +165,8 @@ def test_a_frame_that_is_refused_goes_the_slow_way_with_its_checksum(netns: Kern
         np = ours.client()
         dev = ours.dev
         assert isinstance(dev, AfPacketDevice)
-        sending = dev._csum_sock
-        assert sending is not None
+        assert dev._csum_sock is not None
+        sending: socket.socket = dev._csum_sock
 
         class Full:
             """Takes seven."""
