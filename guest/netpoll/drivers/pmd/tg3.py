@@ -177,9 +177,9 @@ class Tg3(PollModeDevice):
         write(Reg.HOSTCC_MODE, 0)
         self.wait(lambda: not self.regs.read32(Reg.HOSTCC_MODE) & HostccMode.ENABLE, BLOCK, "host coalescing")
         write(Reg.HOSTCC_RXCOL_TICKS, 20)
-        write(Reg.HOSTCC_TXCOL_TICKS, 72)
+        write(Reg.HOSTCC_TXCOL_TICKS, 500)  # frames are copied: nobody waits for them but a queue that stopped
         write(Reg.HOSTCC_RXMAX_FRAMES, 5)
-        write(Reg.HOSTCC_TXMAX_FRAMES, 53)
+        write(Reg.HOSTCC_TXMAX_FRAMES, hw.TX_RING // 4)
         write(Reg.HOSTCC_STATUS_BLK_HOST_ADDR_HIGH, self._status_at >> 32)
         write(Reg.HOSTCC_STATUS_BLK_HOST_ADDR_LOW, self._status_at & 0xFFFF_FFFF)
         write(Reg.HOSTCC_MODE, HostccMode.ENABLE)
