@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from images.browser import ensure_browser
+from images.capture import ensure_capture
 from images.catalogue import list_, prune
 from images.errors import ImageError, UnknownKernel
 from images.fetch import Builder
@@ -80,6 +81,7 @@ def _build(args: argparse.Namespace) -> None:
         print(f"{name}, Linux {kernel.release}: {kernel.vmlinux}")
         guest = ensure_guest(kernel, builder)
         print(f"guest for {name}: {guest.initrd}")
+        print(f"capture kernel's files for {name}: {ensure_capture(kernel, builder).archive}")
     print(f"ready after {time.monotonic() - start:.1f} s")
 
 
