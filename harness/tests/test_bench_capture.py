@@ -25,7 +25,7 @@ def test_medians_ratios_and_goals_are_told() -> None:
     lines = table(figures())
     assert lines[0] == "a dump of 26.0 MiB"
     assert "netdump                       6.00 s          11.00 s" in lines
-    assert "netdump against a bare stream: 1.50 times as long (goal 2 at most: met)" in lines
+    assert "netdump, against a bare stream: 1.50 times as long (goal 2 at most: met)" in lines
     assert "netdump, 1 % lost, against none: 1.10 times as long (goal 1.2 at most: met)" in lines
     assert "makedumpfile into ssh against netdump: 2.00 times as long" in lines
     assert met(figures())
