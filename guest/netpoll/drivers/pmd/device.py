@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import logging
 import select
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from guest.netpoll.drivers.pmd.bus import BusError, PciDevice
 from guest.netpoll.drivers.pmd.ring import Ring
@@ -34,7 +34,7 @@ from guest.netpoll.netdevice import (
     netif_stop_queue,
     netif_wake_queue,
 )
-from guest.netpoll.skbuff import CHECKSUM_NONE, PACKET_HOST, SkBuff, eth_type_trans
+from guest.netpoll.skbuff import SkBuff, eth_type_trans
 
 log = logging.getLogger("netpoll")
 
@@ -56,6 +56,9 @@ class PollModeDevice(NetDevice):
         self.wake_at = 0  # free descriptors from which a stopped queue goes on
         self.features = NETIF_F_XMIT_MANY
         self.frame_limit = mtu + ETH_HLEN + VLAN_HLEN
+        self._bus_masked = (
+            True  # by an interrupt that it told of; a poll that netpoll makes has nothing to unmask there
+        )
         self._stuck = self._cleaned = 0
         self._watching = 0  # which open() the watchdog belongs to
         self._away = False  # its registers read as ones
@@ -114,6 +117,7 @@ class PollModeDevice(NetDevice):
     def open(self) -> None:
         """Set up the chip, then the interrupt, if the bus has one. Raises NetdevError."""
         self.irq_masked = self.rx_sched = False
+        self._bus_masked = True
         self.xoff = True
         self.carrier = False
         try:
@@ -194,11 +198,13 @@ class PollModeDevice(NetDevice):
 
     def interrupt(self) -> None:
         """Read and acknowledge the cause; if it is ours, mask and schedule the poll."""
+        self._bus_masked |= self.ctx.in_irq()
         if self.irq_cause():
             self.irq_mask()
             disable_irq(self)
             netif_rx_schedule(self)
-        elif self.ctx.in_irq():
+        elif self._bus_masked and not self.ctx.crashed:
+            self._bus_masked = False
             self.bus.interrupt_enable()  # not ours, or a poll has done the work: the bus masked it when it came
 
     def poll(self, budget: int) -> int:
@@ -216,7 +222,9 @@ class PollModeDevice(NetDevice):
 
     def _irq_on(self) -> None:
         enable_irq(self)
-        self.bus.interrupt_enable()
+        if self._bus_masked:
+            self._bus_masked = False
+            self.bus.interrupt_enable()
         if self.irq_unmask():
             self.irq_mask()
             disable_irq(self)
@@ -241,21 +249,6 @@ class PollModeDevice(NetDevice):
         skb = SkBuff(frame)
         eth_type_trans(skb, self)
         netif_receive_skb(skb)
-
-    def deliver_run(self, frames: Iterable[bytes]) -> None:
-        """Received frames, in their order, as long as the device is up. An skb that comes back freed serves for the next frame."""
-        mine, skb = self.dev_addr, SkBuff(b"", self)
-        for data in frames:
-            if not self.running:
-                return
-            if skb.users and skb.data:
-                skb = SkBuff(b"", self)
-            skb.dev, skb.users, skb.data, skb.ip_summed = self, 1, data, CHECKSUM_NONE
-            if data.startswith(mine):
-                skb.protocol, skb.pkt_type = data[12] << 8 | data[13], PACKET_HOST
-            else:
-                eth_type_trans(skb, self)
-            netif_receive_skb(skb)
 
     def link(self, up: bool) -> None:
         """The link is so now."""

@@ -1,4 +1,4 @@
-"""The bus in a guest: a PCI device through UIO and sysfs, or through VFIO where an IOMMU translates its DMA.
+"""The bus in a guest: a PCI device through UIO and sysfs.
 
 In: a PCI address. Out: a PciDevice (bus.py). The one rule: whatever way this process ends, the device does no DMA into memory that
 is somebody else's, and can be given back: `close`, at exit and on SIGTERM by itself; after a SIGKILL the kernel clears bus
@@ -31,8 +31,6 @@ _open: list[PciDevice] = []
 
 def take(address: str) -> PciDevice:
     """The PCI device at `address`, from whoever drove it. Raises BusError, the device being left as found."""
-    if (PCI / "devices" / address / "iommu_group").exists():
-        raise BusError(errno.EXDEV, f"{address}: an IOMMU translates its DMA")
     device = UioDevice(address)
     _close_at_the_end(device)
     return device
@@ -45,7 +43,8 @@ class UioDevice:
         """Raises BusError, the device being left as found: ENODEV, EBUSY, EPERM, EXDEV."""
         if (PCI / "devices" / address / "iommu_group").exists():
             raise BusError(
-                errno.EXDEV, f"{address}: an IOMMU translates its DMA, which UIO cannot tell it of: use vfio-pci"
+                errno.EXDEV,
+                f"{address}: an IOMMU translates its DMA, which UIO cannot tell it of: boot with intel_iommu=off",
             )
         self._claim = Claim(address, UIO)
         self._memory = HugePages()
@@ -105,8 +104,6 @@ class UioDevice:
         self._function.close()
         self._memory.close()
         self._claim.release()
-        with suppress(ValueError):
-            _open.remove(self)
 
 
 def _close_at_the_end(device: PciDevice) -> None:
@@ -119,7 +116,8 @@ def _close_at_the_end(device: PciDevice) -> None:
 
 
 def _close_all() -> None:
-    for device in list(_open):
+    """Those that are closed already take no notice."""
+    for device in _open:
         device.close()
 
 
