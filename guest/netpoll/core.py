@@ -58,7 +58,7 @@ class Netpoll:
 
     __slots__ = (
         "dev", "dev_name", "drop", "frame", "frames", "gso_frame", "header_len", "late", "local_ip", "local_mac", "local_port", "mac_given",
-        "max_payload", "name", "net", "pool", "protocol", "remote_ip", "remote_mac", "remote_port", "rx_hook",
+        "max_payload", "name", "net", "partial_frames", "pool", "protocol", "remote_ip", "remote_mac", "remote_port", "rx_hook",
         "rx_match", "rx_skb", "spare", "stats",
     )  # fmt: skip
 
@@ -95,6 +95,7 @@ class Netpoll:
         self.pool: SkbPool = net.skb_pool
         self.frame: Builder | None = None
         self.frames: ManyBuilder | None = None
+        self.partial_frames: ManyBuilder | None = None
         self.gso_frame: GsoBuilder | None = None
         self.protocol = ETH_P_IP
         self.header_len = 0
@@ -120,6 +121,7 @@ class Netpoll:
         self.spare = []
         self.frame = template.build
         self.frames = template.build_many
+        self.partial_frames = template.build_partial
         self.gso_frame = template.build_gso
         self.protocol = template.protocol
         self.header_len = template.header_len

@@ -105,6 +105,20 @@ class FrameV4:
         self._ident = ident
         return frames
 
+    def build_partial(self, messages: Sequence[bytes]) -> list[bytes]:
+        """A frame of each for a device that computes checksums: UDP's left at the pseudo header's sum for it."""
+        head, mid, tail, ip_sum, _ = self._parts
+        ident, pack = self._ident, _pack_v4
+        pseudo = IPPROTO_UDP + ones_sum(tail[:8]) + UDP_LEN
+        frames = []
+        for msg in messages:
+            size = len(msg)
+            ident = ident + 1 & 0xFFFF
+            ip_check = -(ip_sum + size + ident) % 65535
+            frames.append(pack(head, size + 28, ident, mid, ip_check, tail, size + 8, (pseudo + size) % 65535) + msg)
+        self._ident = ident
+        return frames
+
     def build_gso(self, messages: Sequence[bytes]) -> bytes:
         """One frame for a device that cuts it up: UDP checksum left at the pseudo header's sum for it."""
         head, mid, tail, ip_sum, _ = self._parts
@@ -139,6 +153,10 @@ class FrameV6:
     def build_many(self, messages: Sequence[bytes]) -> list[bytes]:
         """`build` of each."""
         return [self.build(msg) for msg in messages]
+
+    def build_partial(self, messages: Sequence[bytes]) -> list[bytes]:
+        """As FrameV4's."""
+        return [self.build_gso([msg]) for msg in messages]
 
     def build_gso(self, messages: Sequence[bytes]) -> bytes:
         """One frame for a device that cuts it up: UDP checksum left at the pseudo header's sum for it."""

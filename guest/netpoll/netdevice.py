@@ -38,6 +38,9 @@ IFNAMSIZ = 16
 CLOSE_PATIENCE = 0.1  # seconds
 
 NETIF_F_GSO_UDP_L4 = 1 << 17  # skb.gso_size is honoured: one frame in, many datagrams out
+NETIF_F_HW_CSUM = (
+    1 << 3
+)  # frames given to xmit_many() have the pseudo header's sum for a UDP checksum: the device does the rest
 NETIF_F_XMIT_MANY = 1 << 63  # no bit of the kernel's: xmit_many() is there
 
 NET_RX_SUCCESS = 0

@@ -42,6 +42,7 @@ from guest.netpoll.netdevice import (
     NETDEV_TX_BUSY,
     NETDEV_TX_OK,
     NETIF_F_GSO_UDP_L4,
+    NETIF_F_HW_CSUM,
     NETIF_F_XMIT_MANY,
     NetDevice,
     NetdevTx,
@@ -139,7 +140,7 @@ def netpoll_send_udp_batch(np: Netpoll, messages: Iterable[bytes]) -> int:
 
     The driver's doorbell rings once, at the end. A device with NETIF_F_XMIT_MANY gets the frames together, under one xmit_lock, and without
     an skb each; what it has no room for is sent message by message. A device with NETIF_F_GSO_UDP_L4 gets runs of messages of
-    one length as one frame each; what it refuses is sent message by message.
+    one length as one frame each; what it refuses is sent message by message. One with NETIF_F_HW_CSUM besides XMIT_MANY computes UDP checksums.
     """
     dev = np.dev
     if dev is None:
@@ -158,13 +159,17 @@ def netpoll_send_udp_batch(np: Netpoll, messages: Iterable[bytes]) -> int:
 
 def _send_many(np: Netpoll, dev: NetDevice, messages: list[bytes]) -> int:
     """What is queued goes first, and what the driver does not take at once goes the way of every other message."""
-    build, limit = np.frames, np.max_payload
+    build, whole, limit = np.frames, np.frames, np.max_payload
+    if dev.features & NETIF_F_HW_CSUM:
+        build = np.partial_frames
     assert build is not None
+    assert whole is not None
     fit = _fitting(messages, limit)
     frames = build(messages if fit == len(messages) else messages[:fit])
     taken = _hand_over(dev, frames)
     np.stats.sent += taken
-    done = taken + sum(_send_frame(np, dev, frame) == NET_XMIT_SUCCESS for frame in frames[taken:])
+    left = frames[taken:] if build is whole else whole(messages[taken:fit])
+    done = taken + sum(_send_frame(np, dev, frame) == NET_XMIT_SUCCESS for frame in left)
     if fit < len(messages):
         raise MessageTooLong(len(messages[fit]), limit, dev.name)
     return done

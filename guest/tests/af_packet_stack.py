@@ -61,7 +61,7 @@ def stack(dev: NetDevice) -> Iterator[Stack]:
         unregister_netdev(dev)
 
 
-DRIVERS = {"calls": AfPacketDevice, "rings": AfPacketRingDevice}
+DRIVERS: dict[str, type[AfPacketDevice]] = {"calls": AfPacketDevice, "rings": AfPacketRingDevice}
 
 
 @pytest.fixture(params=DRIVERS)

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import select
+import socket
 import threading
 import time
 from struct import Struct
@@ -23,6 +24,7 @@ from guest.netpoll import (
 from guest.netpoll.drivers.af_packet import AfPacketDevice
 from guest.netpoll.drivers.af_packet_ring import AfPacketRingDevice
 from guest.netpoll.netdevice import (
+    NETIF_F_HW_CSUM,
     dev_close,
     dev_open,
 )
@@ -140,6 +142,49 @@ def test_batches(netns: KernelEnd, driver: type[AfPacketDevice], gso: bool) -> N
             assert netpoll_send_udp_batch(np, batch) == len(batch)
             assert [sock.recv(2000) for _ in batch] == batch
         assert np.stats.sent == len(messages)
+
+
+@pytest.mark.parametrize("gso", [False, True], ids=["one by one", "or cut up"])
+def test_batches_with_checksums_left_to_the_kernel(netns: KernelEnd, gso: bool) -> None:
+    """To a socket that checks them: what a veth carries on is trusted, what is read off the wire there must be right to be told apart."""
+    sock = netns.udp(6666)
+    messages = [b"%04d" % n for n in range(150)] + [b"", b"odd", *(bytes([n]) * 1472 for n in range(100))]
+    with stack(AfPacketDevice(Net(), OURS, gso=gso, csum=True)) as ours:
+        np = ours.client()
+        assert bool(ours.dev.features & NETIF_F_HW_CSUM)
+        for at in range(0, len(messages), 60):
+            batch = messages[at : at + 60]
+            assert netpoll_send_udp_batch(np, batch) == len(batch)
+            assert [sock.recv(2000) for _ in batch] == batch
+
+
+def test_a_frame_that_is_refused_goes_the_slow_way_with_its_checksum(netns: KernelEnd) -> None:
+    sock = netns.udp(6666)
+    messages = [b"%04d" % n for n in range(20)]
+    with stack(AfPacketDevice(Net(), OURS, csum=True)) as ours:
+        np = ours.client()
+        dev = ours.dev
+        assert isinstance(dev, AfPacketDevice)
+        assert dev._csum_sock is not None
+        sending: socket.socket = dev._csum_sock
+
+        class Full:
+            """Takes seven."""
+
+            taken = 0
+
+            def send(self, data: bytes) -> int:
+                self.taken += 1
+                if self.taken > 7:
+                    raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+                return sending.send(data)
+
+            def close(self) -> None:
+                sending.close()
+
+        dev._csum_sock = Full()  # type: ignore[assignment]  # a socket that fills up
+        assert netpoll_send_udp_batch(np, messages) == 20
+        assert [sock.recv(100) for _ in messages] == messages
 
 
 def test_a_kernel_that_cannot_cut_up_is_asked_once(netns: KernelEnd, driver: type[AfPacketDevice]) -> None:

@@ -144,3 +144,16 @@ def test_many_frames_together_are_what_they_are_one_by_one(version: int) -> None
     single, together = make_frame(ends), make_frame(ends)
     wanted = [single.build(message) for message in messages]
     assert [*together.build_many(messages[:50]), *together.build_many(messages[50:])] == wanted
+
+
+@pytest.mark.parametrize(("local", "remote", "at"), [("10.0.0.1", "10.0.0.2", 34), ("fd00::1", "fd00::2", 54)])
+@given(messages=st.lists(st.binary(max_size=100), max_size=5))
+def test_a_partial_checksum_is_what_a_device_completes(local: str, remote: str, at: int, messages: list[bytes]) -> None:
+    """virtio 5.1.6.2: the sum from csum_start on, the field's own content included, goes to csum_offset."""
+    ends = Endpoints(b"\2" * 6, b"\4" * 6, ipaddress.ip_address(local), ipaddress.ip_address(remote), 5, 7)
+    whole = make_frame(ends).build_many(messages)
+    for partial, wanted in zip(make_frame(ends).build_partial(messages), whole, strict=True):
+        segment = partial[at:] + bytes(len(partial) % 2)
+        total = sum(int.from_bytes(segment[i : i + 2]) for i in range(0, len(segment), 2))
+        check = ~(total % 65535) & 0xFFFF or 0xFFFF
+        assert partial[: at + 6] + check.to_bytes(2) + partial[at + 8 :] == wanted

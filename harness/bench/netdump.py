@@ -110,7 +110,7 @@ def _server(folder: Path) -> Iterator[None]:
 
 def _stream(memory: Path) -> float:
     """The chunks with room for their headers, sent and forgotten."""
-    arguments = parse_arguments(["send", f"@{NEAR}/near,@{FAR}/{NOBODY}", "-q"])
+    arguments = parse_arguments(["netdump", f"@{NEAR}/near,@{FAR}/{NOBODY}", "-q"])  # the same device as a dump has
     with open_source(str(memory)) as source, session(arguments, "stream") as current:
         start = time.monotonic()
         size = current.np.max_payload - HEADER_LEN

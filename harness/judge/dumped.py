@@ -42,8 +42,8 @@ def check(expect: Dumped, seen: Seen) -> CheckResult:
 
 def _missing(expect: Dumped, seen: Seen, numbers: dict[str, float | int]) -> str | None:
     """What was not provoked."""
-    if seen.panic is None:
-        return "the console shows no panic"
+    if _start(seen) is None:
+        return "the console shows neither a panic nor a capture kernel"
     if not expect.complete:
         if _second_panic(seen) is None:
             return "the capture kernel did not panic"
@@ -65,12 +65,21 @@ def _began(seen: Seen) -> Line | None:
     return next((line for line in seen.records.console if BEGAN.search(line.text)), None)
 
 
+def _start(seen: Seen) -> float | None:
+    """When the kernel panicked. One that did so in an NMI is gone before its lines are on the console, but only a panic starts a
+    capture kernel: then it is when the crash was asked for."""
+    began = _began(seen)
+    if seen.panic is not None and (began is None or seen.panic.t < began.t):
+        return seen.panic.t
+    return seen.crash if began is not None else None
+
+
 def _second_panic(seen: Seen) -> Line | None:
     """The capture kernel's own."""
-    first = seen.panic
-    if first is None:
+    began = _began(seen)
+    if began is None:
         return None
-    later = (line for line in seen.records.console if line.t > first.t and PANIC.search(line.text))
+    later = (line for line in seen.records.console if line.t > began.t and PANIC.search(line.text))
     return next((line for line in later if "end Kernel panic" not in line.text), None)
 
 
@@ -89,7 +98,9 @@ def _wrong(expect: Dumped, seen: Seen, numbers: dict[str, float | int]) -> Itera
         yield f"{many(file.outside, 'page')} of the dump are of memory that the machine does not have"
     if file.refused is not None:
         yield file.refused
-    elif (panic := _text(seen.panic)) not in [_bare(line) for line in file.panics]:
+    elif (panic := _panic(seen)) is None:
+        yield from () if file.panics else ("the log in the dump shows no panic",)
+    elif panic not in [_bare(line) for line in file.panics]:
         yield f"the log in the dump does not show the panic: {short(panic)}"
     yield from _tasks(seen, file)
     yield from _late(expect, numbers)
@@ -100,9 +111,9 @@ def _tasks(seen: Seen, file: DumpFile) -> Iterator[str]:
     has leaders of thread groups alone."""
     if file.no_tasks is not None:
         yield f"the dump's tasks cannot be read: {file.no_tasks}"
-    if file.tasks is None or seen.panic is None:
+    if file.tasks is None or _panic(seen) is None:
         return
-    after = (RUNNING.search(line.text) for line in seen.records.console if line.t >= seen.panic.t)
+    after = (RUNNING.search(line.text) for line in seen.records.console if line.t >= (seen.crash or 0))
     running = next((match for match in after if match), None)
     if running is not None and running[2] not in [name for _, name in file.tasks]:
         yield f"the task that was running, {running[1]} {running[2]}, is not among the {len(file.tasks)} of the dump"
@@ -169,7 +180,7 @@ def _numbers(seen: Seen) -> dict[str, float | int]:
             "zero": file.zero,
             "different": file.different,
         }
-    if (panic := seen.panic) is None:
+    if (start := _start(seen)) is None:
         return found
     for key, t in (
         ("began", _t(_began(seen))),
@@ -177,8 +188,8 @@ def _numbers(seen: Seen) -> dict[str, float | int]:
         ("data", _told(seen, "data")),
         ("seconds", _told(seen, "complete")),
     ):
-        if t is not None and t >= panic.t:
-            found[key] = round(t - panic.t, 4)
+        if t is not None and t >= start:
+            found[key] = round(t - start, 4)
     return found
 
 
@@ -188,9 +199,9 @@ def _resent(seen: Seen) -> int:
 
 
 def _first_packet(seen: Seen) -> float | None:
-    panic = seen.panic
+    start = _start(seen)
     out = (frame.t for frame in seen.records.frames if frame.out and frame.flow is not None)
-    return min((t for t in out if panic is not None and t > panic.t), default=None)
+    return min((t for t in out if start is not None and t > start), default=None)
 
 
 def _told(seen: Seen, what: str) -> float | None:
@@ -201,8 +212,10 @@ def _t(line: Line | None) -> float | None:
     return None if line is None else line.t
 
 
-def _text(line: Line | None) -> str:
-    return "" if line is None else _bare(line.text)
+def _panic(seen: Seen) -> str | None:
+    """The crashed kernel's line, where the console has it."""
+    start = _start(seen)
+    return _bare(seen.panic.text) if seen.panic is not None and seen.panic.t == start else None
 
 
 def _bare(text: str) -> str:

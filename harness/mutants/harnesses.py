@@ -13,7 +13,7 @@ from typing import Any
 from harness.judge.comparison import Comparison
 from harness.mutants.defect import Break
 from harness.mutants.drivers import OUT
-from harness.mutants.kernels import COUNTERS, CUT_AT_LINE, FAILOVER, LATE, LINK_CUT, PANIC, SEQUENCE
+from harness.mutants.kernels import COUNTERS, CUT_AT_LINE, FAILOVER, LATE, LINK_CUT, PANIC, READER, SEQUENCE
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,19 @@ def _a_thousand(_sound: Any) -> Any:
     return 1000
 
 
+def _upside_down(sound: Any) -> Any:
+    def queue(*args: Any) -> Any:
+        found = sound(*args)
+        return found._replace(stopped=not found.stopped)
+
+    return queue
+
+
 TABLE = (
     Blind("the judge takes carrier up for down", "harness.judge.records._Item.flag", _carrier_upside_down, LINK_CUT, "lost_only_while_down"),
     Blind("the judge takes what is late for lost", "harness.judge.comparison.arrivals", _in_time_only, LATE, "parity"),
     Blind("the judge overlooks captured frames", "harness.judge.records._PARSERS", _lossy_parser, PANIC, "parity"),
+    Blind("the judge takes a stop for a wake-up", "harness.judge.records._queue", _upside_down, READER, "queue_stopped"),
     Blind("parity leaves out the last line", "harness.judge.comparison._window", _last_left_out, PANIC, "parity", "the last line of a panic never leaves"),
     Blind("parity does not see what comes twice", "harness.judge.comparison.align", _without(duplicated=()), PANIC, "parity", "a line of a panic leaves twice"),
     Blind("parity does not see disorder", "harness.judge.comparison.align", _without(reordered=()), PANIC, "parity", "two lines of a panic leave in the wrong order"),

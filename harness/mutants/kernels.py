@@ -27,6 +27,7 @@ LINK_CUT, COUNTERS, LATE = (
     "links/late-panic",
 )
 SEQUENCE, FRAGMENTS = "netconsole/extended-sequence[nic=virtio-net]", "netconsole/extended-fragments"
+READER = "poll/reader-stops"
 LAST = "end Kernel panic"
 MIDDLE = "Call Trace"
 NOBODY = "02:00:00:00:00:66"
@@ -231,6 +232,10 @@ def stack_counted(endpoint: str, name: str, by: int) -> Change:
     return change
 
 
+def _never_woken(events: Events) -> Events:
+    return [event for event in events if (event["kind"], event.get("state")) != ("queue", "woken")]
+
+
 def _console(text: str) -> Callable[[float], Sequence[Event]]:
     return lambda t: [{"t": round(t, 6), "src": "console", "kind": "line", "text": f"[    1.000000] {text}"}]
 
@@ -272,5 +277,7 @@ TABLE = (
     Flaw("a driver counts frames that never left", counted("guest", "n0", "ethtool_tx_queue_0_packets", 10), COUNTERS, "counters_agree"),
     Flaw("a driver does not count what it sent", counted("guest", "n1", "ethtool_tx_queue_0_packets", -10), COUNTERS, "counters_agree"),
     Flaw("our stack counts frames that never left", stack_counted("sender", "sent", 5), COUNTERS, "counters_agree"),
+    Flaw("a TX queue that stopped is never woken", _never_woken, READER, "queue_stopped"),
+    Flaw("a message that was held back never leaves", lost("npt meanwhile 300 "), READER, "held_back"),
     Flaw("a tap has lost a frame that was captured", counted("host", "n0", "rx_packets", -1), COUNTERS, "counters_agree"),
 )  # fmt: skip

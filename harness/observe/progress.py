@@ -13,6 +13,8 @@ from harness.plan.model import Await
 
 SEEN = frozenset({"console", "event", "panic", "text"})  # waits for something seen; the others count or follow a state
 
+CAPTURE_BEGAN = re.compile(r"^capture: [\d.]+ began")
+"""Only a panic starts a capture kernel, and in an NMI it does so before the panic's lines have reached the console."""
 CAPTURE_OVER = re.compile(r"^capture: [\d.]+ (failed: |ended with [1-9])|end Kernel panic")
 """A capture kernel's last words when it could not send the dump. With a crash kernel, only a second panic comes to its end."""
 
@@ -75,7 +77,7 @@ class Progress:
                 assert self._regex is not None
                 return src == "console" and self._regex.search(event["text"]) is not None
             case "panic":
-                return src == "console" and of in event["text"]
+                return src == "console" and (of in event["text"] or CAPTURE_BEGAN.search(event["text"]) is not None)
             case "text":
                 return (
                     src in ends

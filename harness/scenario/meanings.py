@@ -34,7 +34,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "disk": "a guest of your own instead of ours: the path of a qcow2 or raw image; see [guests.md](guests.md)",
         "ssh": "how to log in there; with `disk`, and only there",
         "watchdog": "an i6300esb that our agent feeds, and what QEMU does when it starves: `inject-nmi`, `reset`, `poweroff` (`crash: {how: watchdog}` ends the guest with these), `shutdown`, `pause`, `debug`, `none` (`machine: {do: starve}`)",
-        "capture": "a capture kernel is loaded, which a panic starts instead of ending; 512 MiB of `memory` at least. `dump` and `debugger` imply it",
+        "capture": "a capture kernel is loaded, which a panic starts instead of ending; 768 MiB of `memory` at least. `dump` and `debugger` imply it",
         "sysctl": "names and values, set before the first step",
         "modules": "parameters by module, e.g. `{e1000: {TxDescriptors: 80}}`: it is loaded anew with them before the NICs are plugged in",
     },

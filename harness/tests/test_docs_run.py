@@ -40,10 +40,14 @@ LESS = {
     "bench growth": ["--cases", "1", "--workers", "1"],
     "bench stack": ["--rounds", "1"],
     "bench tg3": ["--rounds", "1"],
+    "bench netdump": ["--rounds", "1", "--mib", "4"],
 }
+QUICK = ("turnaround", "growth", "stack")  # of the benches, when told to do less
 ELSEWHERE = {
     "--tx": "harness/tests/test_away.py::test_cases_over_ssh_come_back_to_one_folder",
     "--fix": "harness/tests/test_doctor.py::test_fix_makes_the_template_and_then_it_is_there",
+    "bench mutants": "harness/tests/test_mutants.py::test_every_seeded_defect_is_caught_by_the_check_that_is_named",
+    "faults RESULTS": "harness/tests/test_report_faults.py::test_the_page_in_the_tree_has_every_fault_under_both_drivers",
     "nics": "harness/tests/test_report_nics.py::test_a_page_from_folders",
     "git bisect": "harness/tests/test_bisect.py::test_git_bisect_run_finds_the_first_bad_commit",
     "make": "harness/tests/test_bisect.py::test_git_bisect_run_finds_the_first_bad_commit",  # what comes of it stands for it
@@ -80,7 +84,9 @@ def carried_out() -> Iterator[Any]:
             words = shlex.split(command)
             guest = len(words) > 1 and words[1] in GUEST
             marks = [pytest.mark.guest] if guest else []
-            marks += [pytest.mark.long] if words[1:3] == ["bench", "tg3"] else []  # minutes, however few rounds
+            marks += (
+                [pytest.mark.long] if words[1:2] == ["bench"] and words[2] not in QUICK else []
+            )  # minutes, however few rounds
             yield pytest.param(command, marks=marks, id=command.removeprefix("netpoll-harness "))
 
 
@@ -129,9 +135,9 @@ def test_a_command_of_the_docs_does_what_it_says(command: str, ground: Path, req
             for word in words
         ]
     if first == "run":
-        words = one_case(ground, words)
+        words = [*one_case(ground, words), *(["--repeat", "2"] if "--repeat" in words else [])]
     if first == "bench":
-        words += LESS[f"{first} {words[0]}"]
+        words += LESS.get(f"{first} {words[0]}", [])
     done = harness(ground, "harness.cli", first, *words, typed=":quit\n")
     assert done.returncode == 0, f"{command}: {shlex.join([first, *words])}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
     assert done.stdout.strip()

@@ -35,11 +35,12 @@ WHOLE = [*SENT, line(8.9, "netdump: sent, 25.1 MiB in 4.1 s, 6.12 MiB/s, 39 rese
 SECOND_PANIC = [*SENT, line(7.0, SECOND), line(7.1, "[    2.6] ---[ end Kernel panic - not syncing: sysrq ]---")]
 PARTIAL = event(9.5, "host", "vmcore", file="a/vmcore-incomplete", complete=False, size=9 << 20)
 
+NMI = [event for event in WHOLE if event.get("text") != PANIC]
 CPU = line(1.2, "[   48.106] CPU: 0 PID: 121 Comm: python3 Not tainted 6.1.0-50-amd64 #1  Debian 6.1.176-1")
 
 CASES: dict[str, tuple[dict[str, Any], list[Event], bool, bool | None, str]] = {
     "held": ({}, [*WHOLE, file()], True, True, "20000 pages equal RAM (kdump-compressed, 26.0 MiB); first datagram 2.90 s and whole 7.90 s after the panic, 39 datagrams sent again"),
-    "no-crash": ({}, [], False, None, "the console shows no panic"),
+    "no-crash": ({}, [], False, None, "the console shows neither a panic nor a capture kernel"),
     "no-capture-kernel": ({}, CRASH, True, False, "no capture kernel began; the console's last line is"),
     "client-gave-up": ({}, [*BEGAN, line(5.0, "capture: 4.1 ended with 1")], True, False, "the client said at last: `capture: 4.1 ended with 1`"),
     "partial": ({}, [*SENT, told(7.0, "partial", bytes=9 << 20, why="No space left on device"), PARTIAL], True, False, "the server: partial No space left on device"),
@@ -49,6 +50,8 @@ CASES: dict[str, tuple[dict[str, Any], list[Event], bool, bool | None, str]] = {
     "pages-of-no-memory": ({}, [*WHOLE, file(outside=1)], True, False, "memory that the machine does not have"),
     "log-refused": ({}, [*WHOLE, file(log={"lines": 0, "panics": [], "refused": "makedumpfile --dump-dmesg ended with 1: no"})], True, False, "ended with 1: no"),
     "another-panic": ({}, [*WHOLE, file(log={"lines": 9, "panics": [SECOND.replace("sysrq", "other")], "refused": None})], True, False, "does not show the panic"),
+    "in-an-nmi": ({}, [*NMI, file()], True, True, "first datagram 3.00 s and whole 8.00 s after the panic"),
+    "in-an-nmi-without-a-word": ({}, [*NMI, file(log={"lines": 400, "panics": [], "refused": None})], True, False, "shows no panic"),
     "tasks": ({}, [*WHOLE, CPU, file(tasks={"list": [[0, "swapper/0"], [121, "python3"]]})], True, True, "26.0 MiB, 2 tasks)"),
     "not-the-task-that-ran": ({}, [*WHOLE, CPU, file(tasks={"list": [[0, "swapper/0"], [121, "sh"]]})], True, False, "121 python3, is not among the 2 of the dump"),
     "tasks-nobody-looked-for": ({}, [*WHOLE, CPU, file(tasks={"absent": "drgn is not installed"})], True, True, "26.0 MiB); first"),

@@ -27,8 +27,8 @@ expect:
 """
 
 ROWS = (
-    row("too little memory", "memory: 768", "memory: 256", "3:11: 256 MiB are too few for a guest with a capture kernel; write memory: 768; 512 at least"),
-    row("no memory said", "  memory: 768\n", "", "3:3: 256 MiB are too few for a guest with a capture kernel; write memory: 768; 512 at least"),
+    row("too little memory", "memory: 768", "memory: 512", "3:11: 512 MiB are too few for a guest with a capture kernel; write memory: 768 at least"),
+    row("no memory said", "  memory: 768\n", "", "3:3: 256 MiB are too few for a guest with a capture kernel; write memory: 768 at least"),
     row("too much memory", "memory: 768", "memory: 4096", "3:11: 4096 MiB: a dump is compared with RAM that has no hole; write 2048 at most"),
     row("unknown device", "{device: n0}", "{device: n9}", "10:16: device 'n9' is no NIC or bond of the guest; devices: n0, n1, n2, bond0"),
     row("a slave", "{device: n0}", "{device: n1}", "10:16: 'n1' is a slave of 'bond0'; write device: bond0"),

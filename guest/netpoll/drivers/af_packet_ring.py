@@ -75,6 +75,8 @@ def frame_size(mtu: int) -> int:
 class AfPacketRingDevice(AfPacketDevice):
     """Interface `name` through rings of `tx_ring` and `rx_ring` descriptors (rounded up to whole blocks)."""
 
+    batches = 0  # its own doorbell does that
+
     def __init__(
         self,
         net: Net,

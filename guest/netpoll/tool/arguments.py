@@ -70,7 +70,7 @@ def _command(commands: Commands, name: str, summary: str) -> argparse.ArgumentPa
     parser = commands.add_parser(
         name, help=summary, description=summary, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.set_defaults(command=_late(name.replace("-", "_")), stream=None)
+    parser.set_defaults(command=_late(name.replace("-", "_")), stream=None, af_packet="calls")
     parser.add_argument("options", metavar="OPTIONS", help="netpoll option string")
     parser.add_argument("--timeout", type=_seconds, metavar="S", help="give up after so many seconds")
     parser.add_argument("-q", "--quiet", action="store_true", help="no summary on standard error")
@@ -183,6 +183,7 @@ def _add_netdump(commands: Commands) -> None:
         "--patience", type=_seconds, default=600.0, metavar="S", help="give up after S of silence (600)"
     )
     parser.add_argument("--progress", type=_seconds, default=2.0, metavar="S", help="a line every S (2)")
+    parser.set_defaults(af_packet="sending")
     _add_session(parser)
 
 
@@ -197,6 +198,7 @@ def _add_netdump_server(commands: Commands) -> None:
     parser.add_argument("--dumps", type=_natural, default=16, metavar="N", help="at a time (16)")
     parser.add_argument("--idle", type=_seconds, default=600.0, metavar="S", help="a client silent for S is gone (600)")
     parser.add_argument("--count", type=_natural, metavar="N", help="end after N complete dumps")
+    parser.set_defaults(af_packet="receiving")
     _add_session(parser)
 
 

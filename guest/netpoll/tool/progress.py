@@ -68,11 +68,12 @@ class Progress:
         """How it ended."""
         why = f" ({client.why})" if client.why else ""
         counts = {what: count for what, count in client.counts.items() if count}
-        figures = f"{_figures(client, now - self._began)}, {time.process_time():.1f} s of CPU"
-        print(f"netdump: {client.state.value}{why}, {figures}, {counts}", flush=True)
+        print(f"netdump: {client.state.value}{why}, {_figures(client, now - self._began)}, {counts}", flush=True)
 
 
 def _figures(client: Dumping, seconds: float) -> str:
     done = client.sent / MIB
     of = f" of {client.total / MIB:.1f}" if client.total else ""
-    return f"{done:.1f} MiB{of} in {seconds:.1f} s, {done / max(seconds, 1e-9):.2f} MiB/s, {client.resent} resent"
+    speed = done / max(seconds, 1e-9)
+    cpu = time.process_time()
+    return f"{done:.1f} MiB{of} in {seconds:.1f} s ({cpu:.1f} s of CPU), {speed:.2f} MiB/s, {client.resent} resent"

@@ -31,6 +31,7 @@ from guest.netpoll.txq import netpoll_queue
 
 RxHook = Callable[[Netpoll, int, bytes], None]
 RCVBUF = 4 << 20  # bytes; the kernel cuts it to net.core.rmem_max
+RX_RING = 4096  # frames, 8 MiB
 
 
 class DeviceGone(Exception):
@@ -104,7 +105,7 @@ def session(
         net = Net()
         np = Netpoll(net, name, rx_hook=rx_hook, drop=netpoll_queue, local_port=ports[0], remote_port=ports[1])
         netpoll_parse_options(np, arguments.options)
-        dev = stack.enter_context(_device(net, np.dev_name, arguments.pmd))
+        dev = stack.enter_context(_device(net, np.dev_name, arguments.pmd, arguments.af_packet))
         if arguments.faults is not None:
             seed, faults = arguments.faults
             dev = FaultDevice(dev, seed=seed, tx=faults, rx=faults)
@@ -121,11 +122,11 @@ def session(
 
 
 @contextmanager
-def _device(net: Net, name: str, pmd: str | None) -> Iterator[NetDevice]:
+def _device(net: Net, name: str, pmd: str | None, af_packet: str) -> Iterator[NetDevice]:
     """Interface `name`; or, with `pmd`, the NIC there under a driver of our own, called `name` and given back in the end."""
     if pmd is None:
         must_exist(name)
-        yield AfPacketDevice(net, name, rcvbuf=RCVBUF)
+        yield AF_PACKET[af_packet](net, name)
         return
     from guest.netpoll.drivers.pmd.claim import pci_address  # half of what there is to import, for who asks for it
     from guest.netpoll.drivers.pmd.probe import probe
@@ -135,6 +136,26 @@ def _device(net: Net, name: str, pmd: str | None) -> Iterator[NetDevice]:
         yield taken
     finally:
         taken.release()
+
+
+def _calls(net: Net, name: str) -> NetDevice:
+    """A call of the kernel for each frame, both ways."""
+    return AfPacketDevice(net, name, rcvbuf=RCVBUF)
+
+
+def _sending(net: Net, name: str) -> NetDevice:
+    """The same, and the UDP checksums of batches are the kernel's to compute."""
+    return AfPacketDevice(net, name, rcvbuf=RCVBUF, csum=True)
+
+
+def _receiving(net: Net, name: str) -> NetDevice:
+    """Frames are read out of memory shared with the kernel."""
+    from guest.netpoll.drivers.af_packet_ring import AfPacketRingDevice  # not for those that must start quickly
+
+    return AfPacketRingDevice(net, name, rx_ring=RX_RING)
+
+
+AF_PACKET = {"calls": _calls, "sending": _sending, "receiving": _receiving}
 
 
 def must_exist(name: str) -> None:

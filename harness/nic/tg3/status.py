@@ -50,7 +50,7 @@ class HostCoalescing:
 
     def settle(self) -> None:
         """A burst of work is over: write the status block if coalescing's limits say so, else when its time has come."""
-        if not (self._dirty_tx or self._dirty_rx) or not self._enabled() or self._timer:
+        if not (self._dirty_tx or self._dirty_rx) or not self._enabled():
             return
         values = self._values()
         waits = [
@@ -64,7 +64,7 @@ class HostCoalescing:
         idle = (self._dirty_rx > 0) + (self._dirty_tx > 0)
         if len(waits) < idle or min(waits) <= PROMPT:
             self.update()
-        else:
+        elif not self._timer:
             self._timer = True
             self._bus.call_later(min(waits), self._expired)
 

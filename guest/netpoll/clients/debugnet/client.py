@@ -55,7 +55,7 @@ class Tuning:
     reorder: int = 3  # one is lost when so many sent after it have arrived
     herald: float = 0.5
     first_timeout: float = 1.0  # until a round trip has been seen
-    least_timeout: float = 0.1
+    least_timeout: float = 0.2  # an emulated machine may be held up for so long
     most_timeout: float = 2.0
     silence: float = 3.0  # without a word from a server of ours: ask again whether it is there
     patience: float = 600.0  # without a word from any: give up

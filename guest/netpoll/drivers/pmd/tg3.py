@@ -177,9 +177,9 @@ class Tg3(PollModeDevice):
         write(Reg.HOSTCC_MODE, 0)
         self.wait(lambda: not self.regs.read32(Reg.HOSTCC_MODE) & HostccMode.ENABLE, BLOCK, "host coalescing")
         write(Reg.HOSTCC_RXCOL_TICKS, 20)
-        write(Reg.HOSTCC_TXCOL_TICKS, 72)
+        write(Reg.HOSTCC_TXCOL_TICKS, 500)  # frames are copied: nobody waits for them but a queue that stopped
         write(Reg.HOSTCC_RXMAX_FRAMES, 5)
-        write(Reg.HOSTCC_TXMAX_FRAMES, 53)
+        write(Reg.HOSTCC_TXMAX_FRAMES, hw.TX_RING // 4)
         write(Reg.HOSTCC_STATUS_BLK_HOST_ADDR_HIGH, self._status_at >> 32)
         write(Reg.HOSTCC_STATUS_BLK_HOST_ADDR_LOW, self._status_at & 0xFFFF_FFFF)
         write(Reg.HOSTCC_MODE, HostccMode.ENABLE)
@@ -282,40 +282,37 @@ class Tg3(PollModeDevice):
         ring.next_to_clean += done
 
     def clean_rx(self, budget: int) -> int:
-        """tg3_rx(): frames of the return ring, in the chip's order; their buffers go back to the standard ring."""
-        producer = self._halves[8] & _LAST
-        at, done = self._return, 0
-        while at != producer and done < budget and self.running:
-            if not self._take(at):
-                return done
-            at = at + 1 & _LAST
-            done += 1
-        if done:
-            self._return = at
-            self.regs.write32(_RX_BELL, at)
-            self.regs.write32(Reg.MAILBOX_RCV_STD_PROD_IDX, self.rx.next_to_use & _LAST)
+        """tg3_rx(): frames of the return ring, in the chip's order; their buffers go back to the standard ring together."""
+        done = 0
+        while self.running and (run := self._clean_run(budget - done)):
+            done += run
         return done
 
-    def _take(self, at: int) -> bool:
-        """One descriptor of the return ring; False if it makes no sense."""
-        _, _, idx_len, flags, _, _, _, slot = hw.RX_BD.unpack_from(self._return_ring, at * hw.RX_BD.size)
-        size = (idx_len & 0xFFFF) - hw.FCS
-        ring = self.rx
-        if slot != ring.next_to_clean & ring.mask:
-            self.broken(f"return descriptor {at} names buffer {slot}, but {ring.next_to_clean & ring.mask} is the next")
-            return False
-        frame = None
-        if flags & _ERROR:
-            self.stats["rx_errors"] += 1
-        elif not 14 <= size <= self.frame_limit:
-            self.stats["rx_length_errors"] += 1
-        else:
-            frame = ring.buffers[slot][:size].tobytes()
-        ring.next_to_clean += 1
-        ring.next_to_use += 1
-        if frame is not None:
-            self.deliver(frame)
-        return True
+    def _clean_run(self, budget: int) -> int:
+        """Up to the producer or the ring's end: copy frames out, give their buffers back, then pass them on."""
+        at, ring = self._return, self.rx
+        producer = self._halves[8] & _LAST
+        run = min((producer if producer >= at else hw.RX_RETURN_RING) - at, budget)
+        if run == 0:
+            return 0
+        frames: list[bytes] = []
+        for number in range(run):
+            _, _, idx_len, flags, _, _, _, slot = hw.RX_BD.unpack_from(self._return_ring, (at + number) * hw.RX_BD.size)
+            if slot != ring.next_to_clean + number & ring.mask:
+                self.broken(f"return descriptor {at + number} names buffer {slot}, which is not the next")
+                return 0
+            size = (idx_len & 0xFFFF) - hw.FCS
+            if 14 <= size <= self.frame_limit and not flags & _ERROR:
+                frames.append(bytes(ring.buffers[slot][:size]))
+            else:
+                self.stats["rx_errors" if flags & _ERROR else "rx_length_errors"] += 1
+        ring.next_to_clean += run
+        ring.next_to_use += run
+        self._return = at + run & _LAST
+        self.regs.write32(_RX_BELL, self._return)
+        self.regs.write32(Reg.MAILBOX_RCV_STD_PROD_IDX, ring.next_to_use & _LAST)
+        self.deliver_run(frames)
+        return run
 
     def _describe(self, at: int, slot: int) -> None:
         """Buffer `slot` in the standard ring's descriptor `at`, for good: the chip returns buffers in the order in which it got them."""

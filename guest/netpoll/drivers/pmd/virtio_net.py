@@ -57,7 +57,8 @@ class VirtioNet(PollModeDevice):
         self.pci.negotiate(WANTED)
         self._rx, self._tx = (Virtqueue(bus, n, self.pci.size(n), HEADER) for n in (RX_QUEUE, TX_QUEUE))
         self.rx, self.tx = self._rx.ring, self._tx.ring
-        self._held = array("B", bytes(self.rx.count)), array("B", bytes(self.tx.count))  # 1: the device has it
+        self._held = array("B", bytes(self.tx.count))  # 1: the device has it
+        self._order: list[int] = []  # the available ring's receive buffers
         self.wake_at = self.tx.count // 4
         self._config_changed = False
         self._out_of_order = 0  # frames that left before one that was to leave before them
@@ -78,8 +79,8 @@ class VirtioNet(PollModeDevice):
         self.pci.negotiate(WANTED)  # 4 to 6
         self._rx.reset(DESC_F_WRITE, _RX_LENGTH)  # 7: the queues, each buffer where it stays
         self._tx.reset(0, 0)
-        for held, there in zip(self._held, (1, 0), strict=True):
-            held[:] = array("B", bytes((there,)) * len(held))
+        self._held[:] = array("B", bytes(self.tx.count))
+        self._order = list(range(self.rx.count))
         self._out_of_order = 0
         for queue in (self._rx, self._tx):
             self.pci.enable(queue)
@@ -170,13 +171,13 @@ class VirtioNet(PollModeDevice):
 
     def fill(self, slot: int, size: int) -> None:
         self._tx.desc[4 * slot + 2] = size + HEADER
-        self._held[1][slot] = 1
+        self._held[slot] = 1
 
     def fill_run(self, slot: int, sizes: Sequence[int]) -> None:
         count = len(sizes)
         lengths = array("I", map(HEADER.__add__, sizes))
         self._tx.desc[4 * slot + 2 : 4 * (slot + count) : 4] = memoryview(lengths)
-        self._held[1][slot : slot + count] = _ALL_HELD[:count]
+        self._held[slot : slot + count] = _ALL_HELD[:count]
 
     def doorbell(self) -> None:
         if self._tx.publish(self.tx.next_to_use):
@@ -194,7 +195,7 @@ class VirtioNet(PollModeDevice):
             run = min(fresh, ring.count - entry, ring.count - slot)
             ids = queue.used_words[1 + 2 * entry : 1 + 2 * (entry + run) : 2].tolist()
             if ids == _IN_ORDER[slot : slot + run] and self._out_of_order == 0:
-                self._held[1][slot : slot + run] = _NONE_HELD[:run]
+                self._held[slot : slot + run] = _NONE_HELD[:run]
                 ring.next_to_clean += run
             elif not self._clean_out_of_order(ids):
                 return
@@ -203,7 +204,7 @@ class VirtioNet(PollModeDevice):
 
     def _clean_out_of_order(self, ids: list[int]) -> bool:
         """False if one of them is a lie. Descriptors are free again once all before them are."""
-        ring, held = self.tx, self._held[1]
+        ring, held = self.tx, self._held
         for slot in ids:
             if slot > ring.mask or not held[slot]:
                 self.broken(f"transmit descriptor {slot} used, which it does not have")
@@ -216,7 +217,14 @@ class VirtioNet(PollModeDevice):
         return True
 
     def clean_rx(self, budget: int) -> int:
-        """Used buffers, in the device's order; each goes back into the next place of the available ring."""
+        """Used buffers, in the device's order, in runs that do not reach beyond the ring's end; each goes back into the available ring."""
+        done = 0
+        while self.running and (run := self._clean_run(budget - done)):
+            done += run
+        return done
+
+    def _clean_run(self, budget: int) -> int:
+        """Copy frames out, give their buffers back together, then pass them on: a hook may send, but never sees a buffer of the device's."""
         queue, ring = self._rx, self.rx
         fresh = queue.fresh()
         if fresh > ring.count:
@@ -225,31 +233,32 @@ class VirtioNet(PollModeDevice):
         entry = queue.seen & ring.mask
         run = min(fresh, budget, ring.count - entry)
         elements = queue.used_words[1 + 2 * entry : 1 + 2 * (entry + run)].tolist()
-        done = 0
-        for slot, size in zip(elements[::2], elements[1::2], strict=True):
-            if not self._take(slot, size - HEADER):
-                break
-            done += 1
-            if not self.running:
-                break
-        if done and self.running and queue.publish(ring.next_to_use):
+        ids, sizes = elements[::2], elements[1::2]
+        if run == 0 or not self._give_back(ids, entry):
+            return 0
+        low, high, buffers = HEADER + 14, HEADER + self.frame_limit, ring.buffers
+        frames = [
+            bytes(buffers[slot][: size - HEADER]) for slot, size in zip(ids, sizes, strict=True) if low <= size <= high
+        ]
+        queue.seen = (queue.seen + run) & 0xFFFF
+        ring.next_to_clean += run
+        ring.next_to_use += run
+        if len(frames) < run:
+            self.stats["rx_length_errors"] += run - len(frames)
+        if queue.publish(ring.next_to_use):
             self.pci.ring(queue)
-        if done == run and run < min(fresh, budget) and self.running:  # from the ring's start on
-            return done + self.clean_rx(budget - done)
-        return done
+        self.deliver_run(frames)
+        return run
 
-    def _take(self, slot: int, size: int) -> bool:
-        """One used buffer; False if the device does not have it."""
-        queue, ring, held = self._rx, self.rx, self._held[0]
-        if slot > ring.mask or not held[slot]:
-            self.broken(f"receive buffer {slot} used, which it does not have")
+    def _give_back(self, ids: list[int], entry: int) -> bool:
+        """Put buffers into the next places of the available ring: those of the used entries, since the device has all the others. They are
+        there already if it keeps the order. False if one of them is none, or is named twice."""
+        order = self._order
+        if ids == order[entry : entry + len(ids)]:
+            return True
+        if max(ids) > self.rx.mask or len(set(ids)) < len(ids):
+            self.broken(f"receive buffers {ids} used, of {self.rx.count} that it has once each")
             return False
-        frame = ring.buffers[slot][:size].tobytes() if 14 <= size <= self.frame_limit else None
-        queue.avail[2 + (ring.next_to_use & ring.mask)] = slot
-        ring.next_to_use += 1
-        queue.seen = (queue.seen + 1) & 0xFFFF
-        if frame is None:
-            self.stats["rx_length_errors"] += 1
-        else:
-            self.deliver(frame)
+        order[entry : entry + len(ids)] = ids
+        self._rx.avail[2 + entry : 2 + entry + len(ids)] = memoryview(array("H", ids))
         return True
