@@ -64,6 +64,15 @@ def _e100(word: str, chip: str) -> Model:
     return Model(word, word, "e100", False, f"Intel {chip}, 100 Mbit/s", link=False)
 
 
+_FRAMES = ("drop", "corrupt", "delay", "reorder", "duplicate")
+_ALL = ("no-interrupts", "no-completions", "no-dma", "gone", "slow", "silent-link", "spurious-interrupt", *_FRAMES)
+FAULTS: Mapping[str, tuple[str, ...]] = {  # of each model of ours; harness.nic has them
+    "tg3": (*_ALL, "stale-status", "no-reset"),
+    "e1000": (*_ALL, "no-reset"),
+    "virtio-net": _ALL,
+}
+
+
 def _ours(word: str, model: str, driver: str, note: str) -> Model:
     return Model(word, "vfio-user-pci", driver, False, note, ours=model, mtu=1500)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.frozen import Frozen
 from harness.plan.addresses import ip_of
+from harness.plan.nics import FAULTS, MODELS
 from harness.scenario.checks_debugger import debug
 from harness.scenario.checks_dump import dump_server, wait_dump
 from harness.scenario.checks_inject import armed, inject
@@ -139,6 +140,7 @@ def _same_stream(story: Story, path: Path, send: Send) -> Found:
 
 def _fault(story: Story, _index: int, path: Path, fault: Fault) -> Found:
     yield from served_nic(story.scenario, (*path, "nic"), fault.nic)
+    yield from _known_fault(story, (*path, "begin"), fault)
     if (fault.begin is None) == (fault.end is None):
         yield Message(path, "a fault either begins or ends", "give one of begin, end")
     if fault.begin in ("delay", "slow") and not fault.seconds:
@@ -150,6 +152,15 @@ def _fault(story: Story, _index: int, path: Path, fault: Fault) -> Found:
         yield Message((*path, "end"), f"{fault.end!r} has not begun on {fault.nic!r} here", "begin it before")
     if fault.begin is not None and fault.begin != "spurious-interrupt":
         begun.append(fault.begin)
+
+
+def _known_fault(story: Story, path: Path, fault: Fault) -> Found:
+    """Each model of ours has faults of its own."""
+    nic = story.scenario.guest.nics.get(fault.nic)
+    model = MODELS.get(nic.model) if nic is not None else None
+    has = FAULTS.get(model.ours, ()) if model is not None and model.ours is not None else None
+    if has is not None and fault.begin is not None and fault.begin not in has:
+        yield Message(path, f"{nic.model if nic else ''} has no fault {fault.begin!r}", f"it has {', '.join(has)}")
 
 
 def _wait_carrier(story: Story, _index: int, path: Path, wait: WaitCarrier) -> Found:

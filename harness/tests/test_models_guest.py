@@ -23,3 +23,13 @@ def test_the_kernels_own_driver_is_content(kernel: str, model: str, interrupt: s
     assert interrupt in found["interrupt"], found["interrupt"]
     if model == "e1000":
         assert "PASS" in found["self-test"]
+
+
+@pytest.mark.guest
+@pytest.mark.netns
+@pytest.mark.long
+def test_e1000_tests_the_whole_chip_and_finds_no_fault() -> None:
+    """e1000_diag_test() with ETH_TEST_FL_OFFLINE: registers, EEPROM, interrupt, loopback, link."""
+    said = played("debian-6.1", "offline", "e1000")["self-test"]
+    assert "result is PASS" in said, said
+    assert said.count("\t 0\n") == 5, said

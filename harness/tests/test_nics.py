@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 
+from harness.nic.e1000.chip import FAULTS as e1000_faults
+from harness.nic.faults import NAMES as tg3_faults
+from harness.nic.models import MODELS as SERVED
+from harness.nic.virtio_net.device import FAULTS as virtio_faults
 from harness.observe.events import read_evidence
 from harness.plan.compile import compile_plan
 from harness.plan.model import Plan, Qmp
-from harness.plan.nics import DRIVERS, MODELS
+from harness.plan.nics import DRIVERS, FAULTS, MODELS
 from harness.run import Bench
+from harness.scenario.errors import ScenarioErrors
 from harness.scenario.load import load
 
 CASE = """
@@ -152,3 +157,21 @@ def test_a_bad_property_is_refused_in_qemus_own_words(
     assert verdict.word == "ERROR"
     assert "QEMU refused" in verdict.why
     assert said in verdict.why
+
+
+def test_the_faults_that_the_loader_knows_are_those_of_the_models() -> None:
+    aside = {"silent-link", "spurious-interrupt"}  # a silent plug, and an interrupt at once
+    assert {model: set(names) - aside for model, names in FAULTS.items()} == {
+        "tg3": set(tg3_faults),
+        "e1000": set(e1000_faults),
+        "virtio-net": set(virtio_faults),
+    }
+    assert set(FAULTS) == set(SERVED)
+
+
+def test_a_fault_that_a_model_does_not_have_is_refused_when_loaded(tmp_path: Path) -> None:
+    file = tmp_path / "case.yaml"
+    text = CASE.format(machine="pc", model="our-virtio-net", properties="{}", command="true")
+    file.write_text(text.replace("steps:\n", "steps:\n  - fault: {nic: n0, begin: stale-status}\n"))
+    with pytest.raises(ScenarioErrors, match=r"our-virtio-net has no fault 'stale-status'; it has no-interrupts"):
+        load(file)

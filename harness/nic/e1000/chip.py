@@ -27,6 +27,11 @@ _LOOP = int(Rctl.LBM)
 _ONES = 0xFFFF_FFFF
 _SELF_CLEARING = int(Ctrl.RST | Ctrl.PHY_RST)
 _LONG = int(Rctl.LPE | Rctl.SBP)
+_RAH = 0x8003_FFFF
+_WRITABLE = {  # of registers that are storage, as far as Linux' self-test looks (e1000_reg_test())
+    Reg.FCAH: 0xFFFF, Reg.FCT: 0xFFFF, Reg.VET: 0xFFFF, Reg.FCTTV: 0xFFFF, Reg.FCRTH: 0xFFF8, Reg.TXCW: 0xC000_FFFF, Reg.TIPG: 0x3FFF_FFFF,
+    Reg.RDTR: 0xFFFF, Reg.TIDV: 0xFFFF, Reg.RDLEN: 0xF_FF80, Reg.TDLEN: 0xF_FF80, Reg.RDBAL: 0xFFFF_FFF0, Reg.TDBAL: 0xFFFF_FFF0,
+}  # fmt: skip
 
 
 class E1000:
@@ -83,11 +88,16 @@ class E1000:
             Register(Reg.TDH, "TDH", writable=0xFFFF),
             Register(Reg.PBA, "PBA", 0x0010_0030, writable=0xFFFF),
         ]  # fmt: skip
+        rows += [Register(at, at.name, writable=mask) for at, mask in _WRITABLE.items()]
         rows += [Register(at, f"STATS_{at:x}", read=self.stats.clear_on_read(at)) for at in hw.STATISTICS]
         rows += [
-            Register(at, f"RA_{at:x}", write=lambda _: self._filter.load(self._values())) for at in ADDRESS_REGISTERS
+            Register(at, f"RA_{at:x}", writable=_RAH if at & 4 else _ONES, write=self._address_written)
+            for at in ADDRESS_REGISTERS
         ]
         return rows
+
+    def _address_written(self, _value: int) -> None:
+        self._filter.load(self._values())
 
     def _control(self, value: int) -> None:
         if value & Ctrl.PHY_RST:

@@ -6,7 +6,8 @@
 In: frames, what the chip writes. Out: a PollModeDevice. The one rule: nothing is read from the chip but at set-up and
 when the link changes; work is found in the status block, whose tag changes with each thing that the chip has done.
 
-Numbers in `start` are the reference's steps; "5787" marks what other chips do otherwise (Linux: tg3_reset_hw()).
+Numbers in `start` count our steps, in the order of the reference's initialization as Linux has it (tg3_reset_hw(), tg3_chip_reset()); "5787"
+marks what other chips of the family do otherwise.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _TX_BELL, _RX_BELL = int(Reg.MAILBOX_SNDHOST_PROD_IDX_0), int(Reg.MAILBOX_RCVRET
 _LAST = 511
 _STATUS_SIZE = 80
 _UPDATED, _LINK_CHG, _ERROR = int(hw.Status.UPDATED), int(hw.Status.LINK_CHG), int(hw.RxFlag.ERROR)
-_ENGINES = (  # step 40 and on: what passes buffers and descriptors about, each with its mode register's bits
+_ENGINES = (  # what passes buffers and descriptors about, each with its mode register's bits
     (Reg.RCVCC_MODE, 0x6), (Reg.RCVLPC_MODE, 0x2), (Reg.RCVDBDI_MODE, 0x12), (Reg.RCVDCC_MODE, 0x6),
     (Reg.SNDDATAC_MODE, 0x2), (Reg.SNDBDC_MODE, 0x6), (Reg.RCVBDI_MODE, 0x6), (Reg.SNDDATAI_MODE, 0x2),
     (Reg.SNDBDI_MODE, 0x6), (Reg.SNDBDS_MODE, 0x6),
@@ -84,22 +85,24 @@ class Tg3(PollModeDevice):
         write = self.regs.write32
         self.bus.set_master(True)  # 1
         write(Reg.TG3PCI_MISC_HOST_CTRL, _HOST_CONTROL | MiscHostCtrl.MASK_PCI_INT)  # 2
-        self._reset()  # 3 to 13
-        write(Reg.GRC_MODE, _GRC_MODE)  # 14 to 16
-        write(Reg.GRC_MISC_CFG, hw.GRC_MISC_CFG_KEEP_GPHY_POWER | 65 << hw.GRC_MISC_CFG_PRESCALAR_SHIFT)  # 17: 66 MHz
-        self._buffers()
-        self._rings()
-        self._mac()
-        self._coalescing()
-        for register, value in _ENGINES:  # 40 to 48
+        self._reset()  # 3
+        write(Reg.GRC_MODE, _GRC_MODE)  # 4: words and bytes swapped as this CPU has them
+        write(
+            Reg.GRC_MISC_CFG, hw.GRC_MISC_CFG_KEEP_GPHY_POWER | 65 << hw.GRC_MISC_CFG_PRESCALAR_SHIFT
+        )  # 5: the timers count 66 MHz
+        self._buffers()  # 6
+        self._rings()  # 7
+        self._mac()  # 8
+        self._coalescing()  # 9
+        for register, value in _ENGINES:  # 10
             write(register, value)
-        write(Reg.MAC_TX_MODE, hw.MODE_ENABLE)  # 49
-        write(Reg.MAC_RX_MODE, hw.MODE_ENABLE)  # 50
-        self._phy()
+        write(Reg.MAC_TX_MODE, hw.MODE_ENABLE)  # 11
+        write(Reg.MAC_RX_MODE, hw.MODE_ENABLE)  # 12
+        self._phy()  # 13
         write(Reg.MAILBOX_RCV_STD_PROD_IDX, self.rx.next_to_use & _LAST)
 
     def _reset(self) -> None:
-        """Steps 3 to 13: tell the bootcode, reset the core clock, wait until the bootcode is through again."""
+        """Tell the bootcode, reset the core clock, wait until the bootcode is through again."""
         self._sram(Sram.FIRMWARE_MBOX, hw.FIRMWARE_MBOX_MAGIC1)
         self.regs.write32(Reg.GRC_MISC_CFG, hw.GRC_MISC_CFG_KEEP_GPHY_POWER | hw.GRC_MISC_CFG_CORECLK_RESET)
         self.wait(lambda: not self.regs.read32(Reg.GRC_MISC_CFG) & hw.GRC_MISC_CFG_CORECLK_RESET, 0.1, "a core reset")
@@ -110,7 +113,7 @@ class Tg3(PollModeDevice):
         self.wait(lambda: self._sram(Sram.FIRMWARE_MBOX) == said, BOOTCODE, "its bootcode")
 
     def _buffers(self) -> None:
-        """18 to 24: the chip's own packet memory, and its queues."""
+        """The chip's own packet memory, and its queues."""
         write = self.regs.write32
         write(Reg.BUFMGR_MB_RDMA_LOW_WATER, 0)  # 5787
         write(Reg.BUFMGR_MB_MACRX_LOW_WATER, 0x10)
@@ -121,7 +124,7 @@ class Tg3(PollModeDevice):
         write(Reg.FTQ_RESET, 0)
 
     def _rings(self) -> None:
-        """25 to 30: where the rings are; every descriptor gets its buffer once and for all."""
+        """Where the rings are; every descriptor gets its buffer once and for all."""
         write = self.regs.write32
         self.tx.reset()
         self.rx.reset()
@@ -146,7 +149,7 @@ class Tg3(PollModeDevice):
             self._sram(at + 4 * offset, word)
 
     def _mac(self) -> None:
-        """31 to 35: address, lengths, the receive rules, and what of it is counted."""
+        """Address, lengths, the receive rules, and what of it is counted."""
         write = self.regs.write32
         self._write_address(self.dev_addr)
         write(Reg.MAC_TX_BACKOFF_SEED, sum(self.dev_addr) & 0x3FF)
@@ -172,7 +175,7 @@ class Tg3(PollModeDevice):
         self.regs.write32(Reg.MAC_ADDR_0_LOW, int.from_bytes(address[2:], "big"))
 
     def _coalescing(self) -> None:
-        """36 to 39: the status block, written after each burst of work."""
+        """The status block, written after each burst of work."""
         write = self.regs.write32
         write(Reg.HOSTCC_MODE, 0)
         self.wait(lambda: not self.regs.read32(Reg.HOSTCC_MODE) & HostccMode.ENABLE, BLOCK, "host coalescing")
@@ -188,7 +191,7 @@ class Tg3(PollModeDevice):
         write(Reg.RDMAC_MODE, 0x3FE)
 
     def _phy(self) -> None:
-        """51 and on: negotiate everything; the link interrupts when it comes."""
+        """Negotiate everything; the link interrupts when it comes."""
         write = self.regs.write32
         write(Reg.MAC_MI_MODE, 0xC0000)  # 500 kHz
         self._mii(Mii.ADVERTISE, 0x0DE1)
