@@ -151,6 +151,23 @@ def test_a_flattened_stream_arrives_as_the_file_that_it_is_of(ns: Namespace, cra
     assert received(crash) == [bytes(want)]
 
 
+def test_a_stream_that_pauses_has_left_as_far_as_it_came(ns: Namespace, crash: Path) -> None:
+    first, second = os.urandom(500_000), os.urandom(300_000)
+    argv = [*TOOL, "netdump", CLIENT, "--vmcore", "-", "--timeout", "60"]
+    with server(ns, crash), ns.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as client:
+        assert client.stdin is not None
+        try:
+            client.stdin.write(first)
+            client.stdin.flush()
+            wait_for("the first part", arrived(crash, len(first) - 1))
+            client.stdin.write(second)
+            client.stdin.close()
+            assert client.wait(PATIENCE) == 0
+        finally:
+            client.kill()
+    assert received(crash) == [first + second]
+
+
 def test_a_flattened_stream_that_is_cut_is_no_dump(ns: Namespace, crash: Path) -> None:
     flat = (b"makedumpfile".ljust(16, b"\0") + (1).to_bytes(8, "big") * 2).ljust(4096, b"\0") + bytes(8) + b"\1" * 8
     with server(ns, crash):

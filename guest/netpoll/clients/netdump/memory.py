@@ -46,7 +46,6 @@ class VmcoreMemory:
         self._vmcore = Vmcore(source)
         spans = [(first // PAGE, -(-last // PAGE)) for first, last in self._vmcore.physical_ranges()]
         self._ranges = Ranges((Range(first, last, first) for first, last in spans), 1 << 64)
-        self._starts = [each.start for each in self._ranges]
         self.count = max((last for _, last in spans), default=0)
         self.ram = sum(each.end - each.start for each in self._ranges)
         bases = [load.vaddr - load.paddr for load in headers.loads if load.vaddr - load.paddr in PAGE_OFFSETS]
