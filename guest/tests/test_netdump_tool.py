@@ -15,7 +15,7 @@ import pytest
 from guest.netpoll.clients.debugnet.wire import Message, Type, emit
 from guest.netpoll.clients.vmcore.core import VmcoreFile
 from guest.tests.core_files import DIRECT_MAP, Load, core, note, prstatus
-from guest.tests.own_namespace import KERNEL_IP, OUR_IP, Namespace, own_namespace
+from guest.tests.own_namespace import KERNEL_IP, KERNEL_MAC, OUR_IP, Namespace, own_namespace
 from guest.tests.test_tool import TOOL
 
 pytestmark = pytest.mark.netns
@@ -149,6 +149,17 @@ def test_a_flattened_stream_arrives_as_the_file_that_it_is_of(ns: Namespace, cra
         done = ns.run(argv, input=flat + b"\xff" * 16, timeout=90)
     assert done.returncode == 0, done
     assert received(crash) == [bytes(want)]
+
+
+@pytest.mark.parametrize("protocol", ["debugnet", "netdump"])
+def test_ipv6(ns: Namespace, tmp_path: Path, crash: Path, protocol: str) -> None:
+    """Nobody is asked for the server's MAC: that is ARP's."""
+    source = machine(tmp_path, 1 << 20)
+    argv = [*TOOL, "netdump", f"@fd00::2/ours,@fd00::1/{KERNEL_MAC}", "--vmcore", str(source), "--protocol", protocol]
+    with server(ns, crash, "--protocol", protocol, at="@fd00::1/theirs,@::/"):
+        assert ns.run([*argv, "--timeout", "60"], timeout=90).returncode == 0
+    [vmcore] = crash.glob("fd00::2-*/vmcore")
+    same(vmcore, source)
 
 
 def test_a_stream_that_pauses_has_left_as_far_as_it_came(ns: Namespace, crash: Path) -> None:

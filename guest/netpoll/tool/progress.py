@@ -74,6 +74,5 @@ class Progress:
 def _figures(client: Dumping, seconds: float) -> str:
     done = client.sent / MIB
     of = f" of {client.total / MIB:.1f}" if client.total else ""
-    speed = done / max(seconds, 1e-9)
-    cpu = time.process_time()
+    speed, cpu = done / max(seconds, 1e-9), time.process_time()
     return f"{done:.1f} MiB{of} in {seconds:.1f} s ({cpu:.1f} s of CPU), {speed:.2f} MiB/s, {client.resent} resent"
