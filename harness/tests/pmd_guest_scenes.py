@@ -30,7 +30,7 @@ from guest.netpoll.drivers.pmd.device import PollModeDevice
 from guest.netpoll.drivers.pmd.e1000 import E1000
 from guest.netpoll.drivers.pmd.probe import probe, probe_interface
 from guest.netpoll.loop import Loop
-from guest.netpoll.netdevice import Net, dev_open, register_netdev
+from guest.netpoll.netdevice import Net, dev_close, dev_open, register_netdev
 
 HERE, THERE = ipaddress.ip_address("198.51.100.10"), ipaddress.ip_address("198.51.100.100")
 PATIENCE = 20.0  # seconds
@@ -199,6 +199,31 @@ def crashed() -> dict[str, Any]:
     found |= {"carrier": dev.carrier, "queue stopped": dev.xoff, "interrupts after": dev.regs.read32(IMS)}
     dev.release()
     return found
+
+
+def translated() -> dict[str, Any]:
+    """Behind an IOMMU: UIO is refused, VFIO is taken; frames go out and come in, by addresses that are no physical ones."""
+    run("ip", "link", "set", "eth0", "down")
+    found: dict[str, Any] = {"before": state(), "uio": refused(lambda: uio.UioDevice(address()))}
+    net = Net()
+    dev = probe(net, "pmd0", address())
+    found["taken"] = state()
+    dev.bus.set_dma_mask(20)
+    found["out of reach"] = refused(lambda: dev.bus.dma_alloc(4096))
+    got: list[bytes] = []
+    with Loop(net) as loop:
+        register_netdev(dev)
+        client = Netpoll(
+            net, dev_name="pmd0", local_ip=HERE, remote_ip=THERE, rx_hook=lambda _np, _port, data: got.append(data)
+        )
+        netpoll_setup(client, require_carrier=True)
+        wanted = [b"%d through the IOMMU" % number for number in range(300)]
+        for number, message in enumerate(wanted):
+            netpoll_send_udp(client, message)
+            loop.run_until(lambda number=number: len(got) > number, PATIENCE, f"the echo of {message!r}")  # type: ignore[misc]
+        dev_close(dev)
+    dev.release()
+    return found | {"echoed": got == wanted, "closed": state()}
 
 
 def after() -> dict[str, Any]:

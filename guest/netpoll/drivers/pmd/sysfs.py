@@ -22,8 +22,15 @@ class MappedRegisters:
 
     def __init__(self, mapped: mmap.mmap) -> None:
         self.size = len(mapped)
+        self._mapped = mapped
         view = memoryview(mapped)
         self._octets, self._halves, self._words = view, view.cast("H"), view.cast("I")
+
+    def unmap(self) -> None:
+        """Nothing of the device is held any more; an access after this raises ValueError."""
+        for view in (self._words, self._halves, self._octets):
+            view.release()
+        self._mapped.close()
 
     def read8(self, offset: int) -> int:
         return self._octets[offset]

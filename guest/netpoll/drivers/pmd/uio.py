@@ -1,4 +1,4 @@
-"""The bus in a guest: a PCI device through UIO and sysfs.
+"""The bus in a guest: a PCI device through UIO and sysfs; `take` chooses VFIO where an IOMMU translates its DMA.
 
 In: a PCI address. Out: a PciDevice (bus.py). The one rule: whatever way this process ends, the device does no DMA into memory that
 is somebody else's, and can be given back: `close`, at exit and on SIGTERM by itself; after a SIGKILL the kernel clears bus
@@ -23,6 +23,7 @@ from guest.netpoll.drivers.pmd.bus import BusError, DmaBuffer, PciDevice, Regist
 from guest.netpoll.drivers.pmd.claim import PCI, Claim
 from guest.netpoll.drivers.pmd.hugepages import HugePages
 from guest.netpoll.drivers.pmd.sysfs import SysfsFunction
+from guest.netpoll.drivers.pmd.vfio import VfioDevice
 
 UIO = "uio_pci_generic"
 
@@ -31,7 +32,8 @@ _open: list[PciDevice] = []
 
 def take(address: str) -> PciDevice:
     """The PCI device at `address`, from whoever drove it. Raises BusError, the device being left as found."""
-    device = UioDevice(address)
+    translated = (PCI / "devices" / address / "iommu_group").exists()
+    device: PciDevice = VfioDevice(address) if translated else UioDevice(address)
     _close_at_the_end(device)
     return device
 
@@ -44,7 +46,7 @@ class UioDevice:
         if (PCI / "devices" / address / "iommu_group").exists():
             raise BusError(
                 errno.EXDEV,
-                f"{address}: an IOMMU translates its DMA, which UIO cannot tell it of: boot with intel_iommu=off",
+                f"{address}: an IOMMU translates its DMA, which UIO cannot tell it of: use vfio-pci",
             )
         self._claim = Claim(address, UIO)
         self._memory = HugePages()
