@@ -12,7 +12,7 @@ from harness.judge.comparison import Comparison, compare
 from harness.judge.except_cut import periods_of
 from harness.judge.model import CheckResult
 from harness.judge.records import Frame
-from harness.judge.seen import PANIC_END, Seen
+from harness.judge.seen import PANIC, PANIC_END, Seen
 from harness.judge.words import at, cut, many, ranges
 from harness.scenario.oracles import BurstFailover
 
@@ -76,6 +76,9 @@ def _not_reached(expect: BurstFailover, seen: Seen, found: Comparison | None, be
     ):
         return f"no line of the panic left over {expect.cut} before it was cut at {at(begin)}"
     sent = {place for place, number in found.alignment.matched.items() if found.wire[number].t < begin}
+    panic = next((place for place, line in enumerate(found.console) if PANIC.search(line.text)), 0)
+    if not any(place >= panic for place in sent):  # what was said before it may have left by a thread that still ran
+        return f"no line of the panic itself left before {expect.cut} was cut at {at(begin)}"
     if len(sent) == len(found.console):
         return f"every line had been sent when {expect.cut} was cut at {at(begin)}"
     return ""
