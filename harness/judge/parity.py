@@ -102,6 +102,9 @@ def _findings(found: Comparison, seen: Seen) -> list[str]:
         *cut(
             [f"not on the console: {short(found.wire[n].text)} at {at(found.wire[n].t)}" for n in found.extra], "lines"
         ),
+        *(
+            whereabouts(seen.records) if found.complete and found.lost else []
+        ),  # where the processor was, after what is missing
     ]
 
 
@@ -117,7 +120,7 @@ def _late(late: list[tuple[int, float]]) -> list[str]:
 
 def _silence(found: Comparison, seen: Seen) -> list[str]:
     if found.complete:
-        return whereabouts(seen.records) if found.lost else []
+        return []
     last = found.console[-1]
     quiet = seen.records.last - last.t
     return [
