@@ -38,8 +38,10 @@ def _action(action: Action) -> Action:
             return AddWire(wire=renamed(action.tap))
         case Serve() | TapLink():
             return action.model_copy(update={"tap": renamed(action.tap)})
-        case Host(op="np_open"):
-            args = {**action.args, "taps": [renamed(tap) for tap in action.args["taps"]]}
+        case Host(op="debug"):
+            return action.model_copy(update={"args": {**action.args, "tap": renamed(action.args["tap"])}})
+        case Host(args={"taps": [*taps]}):
+            args = {**action.args, "taps": [renamed(tap) for tap in taps]}
             return action.model_copy(update={"args": args})
         case Host(op="flood"):
             target = {**action.args["target"], "tap": renamed(action.args["target"]["tap"])}

@@ -49,7 +49,7 @@ ROWS = [
     ),
     row(
         "too little memory", "  memory: 768", "  memory: 256",
-        "3:11: 256 MiB are too few for a guest with a capture kernel; write memory: 768; 512 at least",
+        "3:11: 256 MiB are too few for a guest with a capture kernel; write memory: 768 at least",
     ),
     row(
         "before the crash", "  - crash: {how: sysrq-c}\n  - debug: {}", "  - debug: {}\n  - crash: {how: sysrq-c}",
