@@ -360,6 +360,23 @@ def test_what_the_machine_answers(command: int, first: int, code: Code, info: in
     assert answer.nr == (0 if command == Command.EXIT else 3)
 
 
+@pytest.mark.parametrize("lost", [{1}, {0, 1, 2}], ids=["a piece between two", "all of it"])
+def test_a_state_that_is_lost_is_asked_for_again(lost: set[int]) -> None:
+    store = MemoryStore()
+    client = client_of(machine(5))
+    client._show = b"state\n" * 500  # three pieces
+    wire = Wire(client, server_of(store)[0], 1, Weather())
+    pieces, send = itertools.count(), wire.send
+
+    def lossy(to_server: bool, data: bytes) -> None:
+        if not (to_server and data[5:9] == int(Code.LOG).to_bytes(4, "big") and next(pieces) in lost):
+            send(to_server, data)
+
+    wire.send = lossy  # type: ignore[method-assign]
+    wire.run()
+    assert "state\n" * 499 + "state" in "".join(store.sinks[0].lines)
+
+
 def test_log_is_kept_for_the_dump() -> None:
     store = MemoryStore()
     server, said = server_of(store)

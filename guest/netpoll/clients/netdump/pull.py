@@ -12,6 +12,7 @@ import enum
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from guest.netpoll.clients.dump.sink import Kept, Sink, SinkError, Store
 from guest.netpoll.clients.netdump import elf_core
@@ -235,9 +236,13 @@ class Pull:
             sink.log("console: " + text.decode(errors="backslashreplace").rstrip("\n"))
 
     def _heard_out(self, now: float) -> bool:
-        """It has shown its state and is quiet, or shows none."""
+        """It has shown its state and is quiet, or shows none. LOG is not acknowledged: what has not come, or not whole, is asked for again."""
         if self._quiet_since is not None:
-            return now - self._quiet_since >= QUIET
+            quiet = now - self._quiet_since >= QUIET
+            if quiet and self._left and not _whole(self._log):
+                self._quiet_since, self._asked_at = None, float("-inf")
+                return False
+            return quiet
         return not self._left and now - self._asked_at >= ASK_EVERY
 
     def _save(self, sink: Sink, window: Window, now: float) -> None:
@@ -284,3 +289,9 @@ def runs(pages: list[tuple[int, bytes]], limit: int, beyond: dict[int, bytes]) -
             out[-1][1].append(data)
             following = number + 1
     return [(first, b"".join(parts)) for first, parts in out]
+
+
+def _whole(pieces: list[tuple[int, bytes]]) -> bool:
+    """Whether text came, with nothing missing between its pieces."""
+    ordered = sorted(pieces)
+    return bool(ordered) and all(at + len(text) == after for (at, text), (after, _) in pairwise(ordered))
