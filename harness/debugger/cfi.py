@@ -54,7 +54,9 @@ def _groups(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
 
 
 def _interrupt(entry: Entry) -> bool:
-    return entry.kind in (Kind.REGS, Kind.REGS_PARTIAL)
+    """A frame behind an interrupt, or one that has gone over to the interrupts' stack: gdb lets only frames of such a CIE have their
+    caller's stack anywhere, and takes a chain whose stack goes back for a corrupt one."""
+    return entry.kind in (Kind.REGS, Kind.REGS_PARTIAL) or entry.sp is Base.SP_INDIRECT
 
 
 def _cie(augmentation: bytes) -> bytes:

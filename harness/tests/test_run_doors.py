@@ -70,8 +70,9 @@ def test_run_is_pytest_with_junit_and_evidence(testcases: Path, tmp_path: Path) 
 
 def test_the_same_verdict_again_from_disk(testcases: Path, tmp_path: Path) -> None:
     call("run", testcases / "send", "-k", "virtio", "--results", tmp_path / "r")
+    there = len(list((testcases / "send").glob("*.yaml")))
     before = verdicts(tmp_path / "r")
-    assert len(before) == 2
+    assert len(before) == there
     again = call("judge", tmp_path / "r")
     assert again.returncode == 0
     for case, word in before.items():
@@ -87,9 +88,10 @@ def test_pytest_by_itself_runs_testcases(testcases: Path, tmp_path: Path) -> Non
 
 def test_two_workers_write_to_one_folder(testcases: Path, tmp_path: Path) -> None:
     panic = testcases / "crash" / "panic.yaml"
-    done = call("run", panic, testcases / "send", "-k", "virtio", "-n", "2", "--results", tmp_path / "r")
+    out = testcases / "send" / "datagrams-out.yaml"
+    done = call("run", panic, out, "-k", "virtio", "-n", "2", "--results", tmp_path / "r")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert list(verdicts(tmp_path / "r").values()) == ["PASS"] * 4
+    assert list(verdicts(tmp_path / "r").values()) == ["PASS"] * 3
 
 
 def test_a_failed_case_is_1_and_explains_itself(tmp_path: Path) -> None:
