@@ -128,7 +128,7 @@ def _lanes(events: Iterable[Event], end: float) -> dict[str, Lane]:
     changes: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for event in events:
         kind = (str(event["src"]), str(event["kind"]))
-        if kind in UNSEEN or (kind == ("qmp", "event") and event.get("name") in UNSEEN_QMP):
+        if kind in UNSEEN or (kind == ("qmp", "event") and str(event.get("name")) in UNSEEN_QMP):
             continue
         if told := _state_of(event):
             changes[NAMES.get(kind, f"{{}} {kind[0]} {kind[1]}").format(told[0])].append((event["t"], told[1]))

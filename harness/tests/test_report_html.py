@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.cli import main
@@ -130,6 +130,7 @@ EVENTS = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(EVENTS, max_size=12))
+@example([event(0.0, "qmp", "event", name=[])])
 def test_whatever_a_guest_makes_us_write_down_can_be_drawn(events: list[dict[str, object]]) -> None:
     found = timeline(DELIVERED, events)
     picture = draw(found, 0.0, found.end, "x")
