@@ -376,11 +376,12 @@ async def _await(case: Case, action: Await) -> None:
     """Wait for evidence; time-outs are evidence too, unless the case makes no sense without it."""
     began = time.monotonic()
     keys: dict[str, Any] = {"what": action.what, "of": action.of, "state": action.state, "count": action.count}
-    progress, seen = await _reached(case, action, await _deadline(case, action, began))
+    deadline = await _deadline(case, action, began)
+    progress, seen = await _reached(case, action, deadline)
     if seen and not progress.lost:
         case.evidence.add("await", "reached", **keys, seconds=round(time.monotonic() - began, 4))
         return
-    case.evidence.add("await", "timeout", **keys, within=action.within, seen=progress.seen())
+    case.evidence.add("await", "timeout", **keys, within=round(deadline - began, 3), seen=progress.seen())
     if action.what == "panic":
         await _where_is_it(case, f"no line with {action.of!r} on the console")
     elif action.what == "text" and case.crashed:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from guest.netpoll.layout import bcm5787 as hw
 from guest.netpoll.layout.bcm5787 import Reg, Sram, StatusBlock, TxFlag
+from harness.nic.inprocess import Tape
 from harness.nic.tg3.chip import Tg3
 from harness.testbed.template import sealed_memory
 from harness.vfio_user.dma import DmaMemory
@@ -58,23 +59,11 @@ class Bus:
         self.now = until
 
 
-class Wire:
-    def __init__(self) -> None:
-        self.sent: list[bytes] = []
-        self.resumed = 0
-
-    def send(self, frame: bytes) -> None:
-        self.sent.append(frame)
-
-    def resume(self) -> None:
-        self.resumed += 1
-
-
 class Driver:
     """Chip and driver. `counts` and `told` are what the chip reports for the evidence."""
 
     def __init__(self, up: bool = True) -> None:
-        self.bus, self.wire = Bus(), Wire()
+        self.bus, self.wire = Bus(), Tape()
         self.counts: dict[str, int] = {}
         self.told: list[tuple[str, dict[str, object]]] = []
         self.chip = Tg3(MAC, self.bus, self.wire, lambda kind, **keys: self.told.append((kind, keys)), self._count)

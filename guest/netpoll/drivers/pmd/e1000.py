@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from guest.netpoll.drivers.pmd.bus import BusError, PciDevice
 from guest.netpoll.drivers.pmd.device import PollModeDevice
@@ -99,7 +99,7 @@ class E1000(PollModeDevice):
         self._quiet()
         write(Reg.CTRL, self.regs.read32(Reg.CTRL) | Ctrl.RST)
         self.ctx.delay(RESET)  # 13.4.1: a microsecond until it may be read; the EEPROM is loaded anew meanwhile (5 ms)
-        self._wait(lambda: not self.regs.read32(Reg.CTRL) & Ctrl.RST, RESET, "its reset")
+        self.wait(lambda: not self.regs.read32(Reg.CTRL) & Ctrl.RST, RESET, "its reset")
         write(Reg.IMC, GONE)
         self.regs.read32(Reg.ICR)
 
@@ -188,13 +188,6 @@ class E1000(PollModeDevice):
     def alive(self) -> bool:
         return self.regs.read32(Reg.STATUS) != GONE
 
-    def _wait(self, ready: Callable[[], bool], seconds: float, what: str) -> None:
-        deadline = self.ctx.clock() + seconds
-        while not ready():
-            if self.ctx.clock() > deadline:
-                raise BusError(errno.ETIMEDOUT, f"{self.bus.name}: {what} is not done after {seconds:g} s: is it gone?")
-            self.ctx.delay(10e-6)
-
     # -- address, EEPROM, PHY -------------------------------------------------------------------------
 
     def _address(self) -> bytes:
@@ -213,7 +206,7 @@ class E1000(PollModeDevice):
     def _eeprom(self, word: int) -> int:
         """13.4.4."""
         self.regs.write32(Reg.EERD, Eerd.START | word << hw.EERD_ADDR_SHIFT)
-        self._wait(lambda: bool(self.regs.read32(Reg.EERD) & Eerd.DONE), EEPROM, "a read of its EEPROM")
+        self.wait(lambda: bool(self.regs.read32(Reg.EERD) & Eerd.DONE), EEPROM, "a read of its EEPROM")
         return self.regs.read32(Reg.EERD) >> hw.EERD_DATA_SHIFT
 
     def set_mac_address(self, addr: bytes) -> None:
@@ -233,7 +226,7 @@ class E1000(PollModeDevice):
         """8.3.1: one frame on the management interface. Raises BusError when the PHY does not answer."""
         where = register << hw.MDIC_REG_SHIFT | hw.PHY_ADDRESS << hw.MDIC_PHY_SHIFT
         self.regs.write32(Reg.MDIC, operation | where | data)
-        self._wait(lambda: bool(self.regs.read32(Reg.MDIC) & Mdic.R), PHY, "an access to its PHY")
+        self.wait(lambda: bool(self.regs.read32(Reg.MDIC) & Mdic.R), PHY, "an access to its PHY")
         answer = self.regs.read32(Reg.MDIC)
         if answer & Mdic.E:
             raise BusError(errno.EIO, f"{self.bus.name}: its PHY does not answer")
