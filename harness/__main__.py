@@ -23,6 +23,9 @@ def main() -> int:
         return INTERRUPTED
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is the interpreter's end
+        # CPython remembers a KeyboardInterrupt that left an exec() of text (dataclasses and pydantic make functions so), caught or
+        # not, and under `python -m` ends by that signal instead of our exit code; the next exec() of text forgets it.
+        exec("")
 
 
 if __name__ == "__main__":
