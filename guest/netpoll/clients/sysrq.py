@@ -10,6 +10,7 @@ who the sender is, as in the slides; `allowed` can narrow what he may do.
 
 from __future__ import annotations
 
+import io
 import os
 import string
 from collections import Counter
@@ -17,8 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 KEYS = frozenset(string.digits + string.ascii_lowercase)
 TRIGGER = Path("/proc/sysrq-trigger")
@@ -81,7 +80,7 @@ class SysrqReceiver:
         return keys
 
 
-class SysrqTrigger:
+class SysrqTrigger(io.FileIO):
     """The sink of a guest: /proc/sysrq-trigger, opened once so that no path is looked up in the moment of need.
 
     One write a key: the kernel looks at the first byte of a write only. Writing there is not subject to the
@@ -89,21 +88,7 @@ class SysrqTrigger:
     """
 
     def __init__(self, path: Path = TRIGGER) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        super().__init__(os.open(path, os.O_WRONLY | os.O_CLOEXEC), "w")  # by its name, FileIO would make a file
 
     def __call__(self, key: str) -> None:
-        os.write(self._fd, key.encode())
-
-    def close(self) -> None:
-        """Close the file; a second call does nothing."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+        self.write(key.encode())

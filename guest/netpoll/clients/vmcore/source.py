@@ -6,10 +6,10 @@ In: a path or bytes. Out: `read_at`. The rule it keeps: a read that ends early i
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 
 class Source(Protocol):
@@ -37,19 +37,19 @@ class BytesSource:
         return self._data[offset : offset + length]
 
 
-class FileSource:
+class FileSource(io.FileIO):
     """A vmcore on disk, or /proc/vmcore (whose size stat(2) tells: fs/proc/vmcore.c sets it). Raises OSError."""
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.size = os.fstat(self._fd).st_size
+        super().__init__(path)
+        self.size = os.fstat(self.fileno()).st_size
 
     def read_at(self, offset: int, length: int) -> bytes:
         """As Source's; a kernel that cannot read a page of the old memory (EIO, EFAULT) shows as a short read."""
         parts: list[bytes] = []
         while length > 0:
             try:
-                part = os.pread(self._fd, length, offset)
+                part = os.pread(self.fileno(), length, offset)
             except OSError:
                 break
             if not part:
@@ -57,17 +57,3 @@ class FileSource:
             parts.append(part)
             offset, length = offset + len(part), length - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def close(self) -> None:
-        """Close the file; a second call does nothing."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
