@@ -30,6 +30,9 @@ from guest.netpoll.skbuff import SkBuff
 QUEUE_CHANGES = 200  # of one device's queue that are told; its counters tx_stopped and tx_woken count all
 RCVBUF = 16 << 20  # bytes; where we may, else what net.core.rmem_max allows
 TX_RING, RX_RING = 1, 256  # descriptors, rounded up to whole blocks of 64 KiB: the fewest that TX can have
+ROUND_SECONDS = (
+    2.0  # of patience with one round of the loop: an interrupt and a softirq's budget of frames, on a slow guest
+)
 DRAIN_SECONDS = 0.02  # the loop is idle this long before it closes: what the kernel holds for us has been taken
 
 
@@ -171,6 +174,12 @@ class Endpoints:
         self._endpoints[endpoint].keys(**shape)
 
     def counters(self) -> None:
+        """Tell the counters of each endpoint, once the loop has told of what it is in the middle of: an echo may be on the wire before its
+        hook has said so."""
+        if self._thread is not None:
+            told = threading.Event()
+            self._net.context.schedule_work(told.set)
+            told.wait(ROUND_SECONDS)
         for endpoint in self._endpoints.values():
             endpoint.counters()
 

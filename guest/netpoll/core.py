@@ -207,12 +207,11 @@ class NetpollInfo:
                 if np.local_ip is not None and np.remote_ip is not None:
                     np.prepare(dev, np.local_ip, np.remote_ip)
 
-    def slave_enable_netpoll(self, dev: NetDevice, drop: DropRoutine) -> Netpoll:
-        """A client for a slave of this device (bonding.c: slave_enable_netpoll). It tries once: who retries is the
-        client of the device above."""
+    def slave_enable_netpoll(self, dev: NetDevice, drop: DropRoutine, tries: int) -> Netpoll:
+        """A client for a slave of this device (bonding.c: slave_enable_netpoll), with `tries` retries of its own."""
         np = Netpoll(dev.net, dev.name, drop=drop, dev_name=dev.name)
         npinfo = NetpollInfo(dev)
-        npinfo.max_retries = npinfo.tries = 1
+        npinfo.max_retries = npinfo.tries = tries
         npinfo.attach(np)
         np.dev, dev.npinfo = dev, npinfo
         return np

@@ -13,7 +13,7 @@ import pytest
 
 from guest.netpoll.bonding import Bond, LacpRate, Mode
 from guest.netpoll.bonding.port import MuxState
-from guest.netpoll.core import netpoll_cleanup, netpoll_setup
+from guest.netpoll.core import Netpoll, NetpollInfo, netpoll_cleanup, netpoll_setup
 from guest.netpoll.drivers.loopback import LoopbackDevice
 from guest.netpoll.errors import SetupError
 from guest.netpoll.lockdep import Checker
@@ -385,3 +385,84 @@ def test_the_checker_of_contexts_and_locks_has_no_complaint(mode: Mode) -> None:
             bench.mend(0)
     bench.run(3)
     assert [str(violation) for violation in checker.violations] == []
+
+
+def fill_up(dev: LoopbackDevice) -> None:
+    """Frames of nobody's until the ring is full; the cable holds on to them."""
+    dev.cable.set_hold(True)
+    while not dev.xoff:
+        dev.hard_start_xmit(SkBuff(bytes(60), dev))
+
+
+def broadcast_pair() -> tuple[Bench, Netpoll, list[bytes]]:
+    """The peer listens to l0's cable alone."""
+    bench, left, right = pair(Mode.BROADCAST, Mode.ACTIVEBACKUP)
+    got: list[bytes] = []
+    client = bench.client(left, right)
+    bench.client(right, left, got)
+    return bench, client, got
+
+
+def test_broadcast_polls_a_full_slave_for_a_tick_while_another_cpu_is_in_its_poll_routine() -> None:
+    """As the kernel's __netpoll_send_skb() does for each slave. The first polls find poll_lock taken."""
+    bench, client, got = broadcast_pair()
+    fill_up(bench.l[0])
+    bench.l[0].cable.set_hold(False)
+    npinfo = bench.l[0].npinfo
+    assert isinstance(npinfo, NetpollInfo)
+    npinfo.poll_lock.acquire()
+    waits = Counter[str]()
+
+    def delay(seconds: float) -> None:
+        bench.clock.delay(seconds)
+        waits["udelay"] += 1
+        if waits["udelay"] == 3:
+            npinfo.poll_lock.release()
+
+    bench.left.context.delay = delay
+    assert netpoll_send_udp(client, b"text") == NET_XMIT_SUCCESS
+    assert waits == {"udelay": 3}
+    bench.settle()
+    assert got == [b"text"]
+
+
+def test_broadcast_leaves_copies_in_the_queue_of_a_slave_that_stays_full_and_they_leave_in_order() -> None:
+    bench, client, got = broadcast_pair()
+    fill_up(bench.l[0])
+    began = bench.clock.now
+    texts = [b"%d" % number for number in range(5)]
+    assert [netpoll_send_udp(client, text) for text in texts] == [NET_XMIT_SUCCESS] * 5
+    assert bench.clock.now - began < 0.005, "a tick for the first, one look for each of the others"
+    bench.settle()
+    assert got == []
+    bench.l[0].cable.set_hold(False)
+    bench.run(0.2)
+    assert got == texts
+    assert (client.stats.sent, client.stats.queued, client.stats.lost) == (5, 0, 0), (
+        "the slave's copies are not the client's"
+    )
+
+
+def test_broadcast_by_slaves_that_are_all_full_gives_the_frame_back_whole() -> None:
+    bench, client, got = broadcast_pair()
+    for dev in bench.l:
+        fill_up(dev)
+    client.drop = netpoll_queue
+    assert netpoll_send_udp(client, b"text") == NET_XMIT_DROP
+    assert client.stats.queued == 1
+    for dev in bench.l:
+        dev.cable.set_hold(False)
+    bench.run(0.3)
+    assert got == [b"text"], "once: no slave had a copy of its own in its queue"
+
+
+def test_broadcast_after_a_crash_loses_no_copy() -> None:
+    bench, left, right = pair(Mode.BROADCAST, Mode.ACTIVEBACKUP, tx_ring=8)
+    got: list[bytes] = []
+    client = bench.client(left, right)
+    bench.client(right, left, got)
+    bench.left.context.crash()
+    for number in range(100):
+        assert netpoll_send_udp(client, b"%d" % number) == NET_XMIT_SUCCESS
+        bench.settle()
+    assert got == [b"%d" % number for number in range(100)]

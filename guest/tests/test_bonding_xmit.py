@@ -12,7 +12,7 @@ from guest.netpoll.bonding.hash import bond_xmit_hash
 from guest.netpoll.bonding.queue_xmit import dev_hard_start_xmit
 from guest.netpoll.frame import Endpoints, make_frame
 from guest.netpoll.netdevice import NetdevTx, dev_open
-from guest.netpoll.skbuff import SkBuff
+from guest.netpoll.skbuff import PACKET_HOST, PACKET_OTHERHOST, SkBuff
 from guest.tests.bonding_bench import Bench
 
 PEER = bytes.fromhex("0200000002ff")
@@ -374,3 +374,16 @@ def test_alb_inactive_slave_takes_unicast_but_no_broadcast() -> None:
     bench.settle()
     assert [frame[14:21] for frame in got] == [b"unicast"]
     assert bond.stats["rx_inactive"] == 1
+
+
+def test_alb_what_a_switch_floods_is_taken_from_the_slave_that_has_the_address() -> None:
+    """The other slave's hardware passes it on, too (virtio-net does without a filter): for PACKET_OTHERHOST nobody is there."""
+    bench = Bench(2)
+    bond = bench.bond(mode=Mode.ALB)
+    kinds: list[int] = []
+    bench.left.ptype_all.append(lambda skb: kinds.append(skb.pkt_type))
+    frame = bond.dev_addr + PEER + bytes.fromhex("88b5") + b"flooded".ljust(46)
+    for dev in bench.l:
+        dev.hardware_receive(frame)
+        bench.settle()
+    assert kinds == [PACKET_HOST, PACKET_OTHERHOST]

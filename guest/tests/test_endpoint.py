@@ -19,6 +19,8 @@ import pytest
 import guest.client
 from guest.endpoint import Endpoints
 from guest.netpoll.clients.sysrq import SysrqTrigger
+from guest.netpoll.core import Netpoll
+from guest.netpoll.send import netpoll_send_udp
 from guest.strange import KINDS
 from guest.tests.kernel_end import KERNEL_MAC, OUR_MAC, OURS, THEIRS, KernelEnd
 
@@ -142,6 +144,32 @@ def test_an_echo_is_sent_from_inside_the_receive_path(netns: KernelEnd) -> None:
         echoes = both.guest.wait("echo", 20)
     assert [(each["label"], each["seq"], each["ok"]) for each in back] == [("good", seq, True) for seq in range(20)]
     assert echoes == [{"endpoint": "g", "label": "good", "seq": n, "sent": True, "inside": True} for n in range(20)]
+
+
+def test_counters_come_after_what_a_hook_is_in_the_middle_of_telling(
+    netns: KernelEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The echo is on the wire, the peer has it, the run ends and asks: the hook has not said yet that it sent."""
+    go_on = threading.Event()
+
+    def send_slowly(np: Netpoll, data: bytes) -> int:
+        status = netpoll_send_udp(np, data)
+        assert np.name == "h" or go_on.wait(WITHIN)
+        return status
+
+    monkeypatch.setattr("guest.client.netpoll_send_udp", send_slowly)
+    with pair(netns, {"expects": [GOOD], "echo": True}, {"expects": [GOOD]}) as both:
+        both.hosts.send("h", "good", **SHAPE)
+        both.host.wait("rx", 1)
+        asker = threading.Thread(target=both.guests.counters)
+        asker.start()
+        asker.join(0.1)  # time to be wrong in; being right takes none
+        go_on.set()
+        asker.join()
+        kinds = [kind for kind, _ in both.guest.events]
+        [counters] = both.guest.of("counters")
+    assert kinds.index("echo") < kinds.index("counters")
+    assert counters["values"]["sent"] >= 1
 
 
 @pytest.fixture

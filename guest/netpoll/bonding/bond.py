@@ -164,8 +164,11 @@ class Bond(NetDevice):
     # Frames
 
     def hard_start_xmit(self, skb: SkBuff) -> NetdevTx:
-        """The mode's function chooses; BUSY if no slave took it."""
-        return BOND_XMIT[self.mode](self, skb)
+        """The mode's function chooses; BUSY, the queue being stopped, if no slave took it."""
+        status = BOND_XMIT[self.mode](self, skb)
+        if status is not NetdevTx.OK:
+            netif_stop_queue(self)
+        return status
 
     def _netpoll_start_xmit(self, np: NetpollSender, skb: SkBuff) -> NetdevTx:
         """bond_netpoll_start_xmit(): the same, and the slave is sent to by netpoll as well."""

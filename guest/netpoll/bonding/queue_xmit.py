@@ -1,7 +1,7 @@
 """From the bond to a slave: bond_dev_queue_xmit(), and what becomes of a frame that the slave does not take.
 
 In: an skb and the slave that a mode chose. Out: NetdevTx, which is the slave's own answer. The one rule:
-BUSY gives the skb back, its device being the bond again, and leaves the bond's queue stopped.
+BUSY gives the skb back, its device being the bond again.
 
 With netpoll on the bond the slave is sent to through netpoll_send_skb() (the slides' nesting), on a
 Netpoll of its own for each slave, as Linux has it since 2.6.36. That one's drop routine hands the frame
@@ -9,6 +9,8 @@ back. So the bond's own retry loop goes on with it, polls all slaves, and may fi
 meanwhile; the client's drop routine is called once, for a frame that still belongs to the bond, and
 netpoll_queue() holds it for whichever slave is there later. In the slides' kernel the bond reported
 success always, a slave's failure was hidden, and a queued frame was tied to the slave that had failed.
+
+Only a copy of a frame that has left by another slave (broadcast) stays with its slave, as in Linux: nobody sends it again from above.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from guest.netpoll.bonding.slave import Slave
 from guest.netpoll.context import smp_processor_id
-from guest.netpoll.netdevice import NetDevice, NetdevTx, netif_stop_queue
-from guest.netpoll.skbuff import SkBuff
+from guest.netpoll.netdevice import NetDevice, NetdevTx
+from guest.netpoll.skbuff import SkBuff, kfree_skb
+from guest.netpoll.txq import netpoll_queue
 
 if TYPE_CHECKING:
     from guest.netpoll.bonding.bond import Bond
@@ -40,8 +43,17 @@ def bond_dev_queue_xmit(bond: Bond, skb: SkBuff, slave: Slave) -> NetdevTx:
         return NetdevTx.OK
     skb.dev = bond
     bond.stats["tx_slave_busy"] += 1
-    netif_stop_queue(bond)
     return NetdevTx.BUSY
+
+
+def bond_queue_copy(bond: Bond, clone: SkBuff, slave: Slave) -> None:
+    """__netpoll_send_skb()'s end: the slave's npinfo->txq has it, and the next send or the worker sends it. Without netpoll it is freed."""
+    if bond.netpoll is None or slave.np is None:
+        bond.stats["tx_dropped"] += 1
+        kfree_skb(clone)
+        return
+    clone.dev, clone.np = slave.dev, slave.np
+    netpoll_queue(clone)
 
 
 def dev_hard_start_xmit(dev: NetDevice, skb: SkBuff) -> NetdevTx:
@@ -61,5 +73,4 @@ def dev_hard_start_xmit(dev: NetDevice, skb: SkBuff) -> NetdevTx:
 def bond_tx_none(bond: Bond) -> NetdevTx:
     """No slave to send on: the caller keeps the frame (the kernel freed it and reported success)."""
     bond.stats["tx_no_slave"] += 1
-    netif_stop_queue(bond)
     return NetdevTx.BUSY

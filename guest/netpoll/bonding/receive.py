@@ -2,6 +2,9 @@
 
 In: a slave's device and an skb. Out: True, and the skb is the bond's, or False, and whoever asked frees
 it. The one rule: nothing is sent from here; what LACP answers leaves in process context.
+
+A slave with an address of its own (balance-alb) whose hardware passes everything on brings frames to the bond's address, too, where a
+switch floods: they stay PACKET_OTHERHOST, which nobody above takes, since the slave that has that address brings them as well.
 """
 
 from __future__ import annotations
@@ -22,7 +25,10 @@ LOCK_PATIENCE = 0.05  # seconds for a lock whose CPU may have died with it
 
 
 def bond_handle_frame(bond: Bond, dev: NetDevice, skb: SkBuff) -> bool:
-    """LACP for us, nothing from an inactive slave, all else as the bond's own. Any context."""
+    """LACP for us, nothing from an inactive slave, all else as the bond's own. Any context.
+
+    To the slave's own address it is PACKET_HOST, though its driver may have read another since.
+    """
     slave = bond.by_dev.get(dev)
     if slave is None or not bond.running:
         return False
@@ -34,7 +40,7 @@ def bond_handle_frame(bond: Bond, dev: NetDevice, skb: SkBuff) -> bool:
         bond.stats["rx_inactive"] += 1
         return False
     skb.dev = bond
-    if data[:6] == bond.dev_addr:
+    if data[:6] == slave.hwaddr:
         skb.pkt_type = PACKET_HOST
     return True
 

@@ -2,6 +2,9 @@
 
 In: the bond's npinfo coming and going, slaves coming and going. Out: Slave.np. The one rule: a slave has
 netpoll exactly as long as it is a slave and its bond has it.
+
+Retries are the business of whoever sends on the bond: a slave is polled once for a frame, and then the bond is asked again which slave it
+is to be. A copy of a frame that leaves by several slaves (broadcast) is nobody's business above, so there each slave is polled for a tick.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from guest.netpoll.bonding.params import Mode
 from guest.netpoll.bonding.slave import Slave, back_to_the_bond
 from guest.netpoll.netdevice import NetDevice, NetpollHook, NetpollSender
 from guest.netpoll.skbuff import SkBuff
@@ -17,13 +21,15 @@ from guest.netpoll.skbuff import SkBuff
 if TYPE_CHECKING:
     from guest.netpoll.bonding.bond import Bond
 
+TICK = 4000 // 50  # tries: jiffies_to_usecs(1) / USEC_PER_POLL at 250 Hz, as in __netpoll_send_skb()
+
 
 @runtime_checkable
 class SlaveNetpoll(Protocol):
     """What the bond asks of its npinfo (core.NetpollInfo): netpoll on single slaves."""
 
-    def slave_enable_netpoll(self, dev: NetDevice, drop: Callable[[SkBuff], None]) -> NetpollSender:
-        """A sender set up on `dev` (an address is not needed), few retries, `drop` as its drop routine."""
+    def slave_enable_netpoll(self, dev: NetDevice, drop: Callable[[SkBuff], None], tries: int) -> NetpollSender:
+        """A sender set up on `dev` (an address is not needed), at most `tries` retries, `drop` as its drop routine."""
 
     def slave_disable_netpoll(self, np: NetpollSender) -> None:
         """Clean it up."""
@@ -36,13 +42,13 @@ def bond_netpoll_setup(bond: Bond) -> None:
         if bond.npinfo is None:
             slave_disable_netpoll(slave)
         elif slave.np is None and slave.dev.supports_netpoll:
-            slave_enable_netpoll(slave, bond.npinfo)
+            slave_enable_netpoll(slave, bond.npinfo, TICK if bond.mode is Mode.BROADCAST else 1)
 
 
-def slave_enable_netpoll(slave: Slave, npinfo: NetpollHook) -> None:
+def slave_enable_netpoll(slave: Slave, npinfo: NetpollHook, tries: int) -> None:
     """Set netpoll up on a slave. An npinfo that cannot leaves the bond sending straight to the slave's driver."""
     if isinstance(npinfo, SlaveNetpoll):
-        np = npinfo.slave_enable_netpoll(slave.dev, back_to_the_bond)
+        np = npinfo.slave_enable_netpoll(slave.dev, back_to_the_bond, tries)
         slave.np, slave.disable_np = np, functools.partial(npinfo.slave_disable_netpoll, np)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from guest.netpoll.bonding.alb import bond_alb_xmit, bond_tlb_xmit
 from guest.netpoll.bonding.hash import bond_xmit_hash
 from guest.netpoll.bonding.params import Mode
-from guest.netpoll.bonding.queue_xmit import bond_dev_queue_xmit, bond_tx_none
+from guest.netpoll.bonding.queue_xmit import bond_dev_queue_xmit, bond_queue_copy, bond_tx_none
 from guest.netpoll.netdevice import NetdevTx
 from guest.netpoll.skbuff import SkBuff, kfree_skb, skb_clone
 
@@ -64,16 +64,15 @@ def bond_3ad_xmit_xor(bond: Bond, skb: SkBuff) -> NetdevTx:
 
 
 def bond_xmit_broadcast(bond: Bond, skb: SkBuff) -> NetdevTx:
-    """Mode 3: a clone on each slave with a link. OK if one of them took it."""
-    sent = False
-    for slave in [slave for slave in bond.slaves if slave.can_tx]:
-        clone = skb_clone(skb)
-        if bond_dev_queue_xmit(bond, clone, slave) is NetdevTx.OK:
-            sent = True
-        else:
+    """Mode 3: a clone on each slave with a link. OK if one of them took it; the others' clones then wait for their own slaves."""
+    clones = [(skb_clone(skb), slave) for slave in bond.slaves if slave.can_tx]
+    left = [(clone, slave) for clone, slave in clones if bond_dev_queue_xmit(bond, clone, slave) is not NetdevTx.OK]
+    if len(left) == len(clones):
+        for clone, _ in left:
             kfree_skb(clone)
-    if not sent:
         return bond_tx_none(bond)
+    for clone, slave in left:
+        bond_queue_copy(bond, clone, slave)
     kfree_skb(skb)
     return NetdevTx.OK
 
