@@ -161,8 +161,9 @@ def _length(words: str, key: str) -> Callable[[Path, ErrorDetails, str | None], 
     def describe(_path: Path, detail: ErrorDetails, _plain: str | None) -> _Described:
         context = detail["ctx"]
         has = context.get("actual_length", len(detail["input"]))
-        noun = "characters" if isinstance(detail["input"], str) else "values"
-        return f"{has} {noun} are given here", f"give {words} {context[key]}"
+        noun = "character" if isinstance(detail["input"], str) else "value"
+        given = f"1 {noun} is" if has == 1 else f"{has} {noun}s are"
+        return f"{given} given here", f"give {words} {context[key]}"
 
     return describe
 
