@@ -7,6 +7,7 @@ reached and did not hold makes FAIL; else a check that was not reached makes INC
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -83,7 +84,7 @@ def judge(plan: Plan, events: Iterable[Event]) -> Verdict:
     checks = (*(_check(expect, seen) for expect in plan.expect), *timed.checks(seen), *invariants.checks(seen))
     faults = tuple(errors(seen))
     word, why = _word(checks, faults)
-    word, why, bug = _known(plan.known_bug, word, why, checks)
+    word, why, bug = _known(_provoked(plan.known_bug, seen), word, why, checks)
     records = seen.records
     return Verdict(
         case=plan.case,
@@ -117,6 +118,13 @@ def _word(checks: Iterable[CheckResult], faults: tuple[str, ...]) -> tuple[Word,
         if not check.reached:
             return "INCONCLUSIVE", f"{check.check}: {check.why}"
     return "PASS", "; ".join(f"{check.check}: {check.why}" for check in checks[:1]) or "nothing was expected"
+
+
+def _provoked(bug: KnownBug | None, seen: Seen) -> KnownBug | None:
+    """None if the console shows that what the bug needs did not happen this time."""
+    if bug is None or bug.console is None:
+        return bug
+    return bug if any(re.search(bug.console, line.text) for line in seen.records.console) else None
 
 
 def _known(bug: KnownBug | None, word: Word, why: str, checks: Iterable[CheckResult]) -> tuple[Word, str, str | None]:

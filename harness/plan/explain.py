@@ -59,7 +59,8 @@ def _lines(plan: Plan, argv: Sequence[str]) -> Iterator[str]:
     yield "expect:"
     yield from (f"  {line}" for expect in plan.expect for line in _expect(expect.model_dump(by_alias=True)))
     if plan.known_bug is not None:
-        yield f"known bug: {plan.known_bug.verdict} is expected: {plan.known_bug.reason}"
+        where = f" where the console has `{plan.known_bug.console}`" if plan.known_bug.console else ""
+        yield f"known bug: {plan.known_bug.verdict} is expected{where}: {plan.known_bug.reason}"
     yield f"timeout: {plan.timeout:g} s"
 
 

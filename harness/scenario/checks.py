@@ -16,7 +16,7 @@ from harness.scenario.checks_debugger import check_debugger
 from harness.scenario.checks_dump import check_capture
 from harness.scenario.checks_expect import check_expect
 from harness.scenario.checks_pmd import check_poll_mode
-from harness.scenario.checks_steps import check_steps
+from harness.scenario.checks_steps import check_steps, expression
 from harness.scenario.document import Path
 from harness.scenario.errors import suggest
 from harness.scenario.messages import Message
@@ -95,6 +95,8 @@ def _bug_checks(index: int, bug: KnownBug, scenario: Scenario) -> Iterator[Messa
     if bug.verdict in ("FAIL", "INCONCLUSIVE") and not bug.checks:
         what = "which checks fail is not said" if bug.verdict == "FAIL" else "which checks are not reached is not said"
         yield Message((*path, "verdict"), what, f"add e.g. `checks: [{wanted[0] if wanted else 'kernel'}]`")
+    if bug.console is not None:
+        yield from expression((*path, "console"), bug.console)
     if bug.verdict == "ERROR" and bug.checks:
         yield Message((*path, "checks"), "an ERROR comes from the testbed, not from a check", "remove it", on_key=True)
     for number, name in enumerate(bug.checks):

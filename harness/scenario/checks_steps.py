@@ -241,11 +241,15 @@ def has_drop_routine(scenario: Scenario, path: Path, name: str) -> Found:
 
 
 def _wait_console(_story: Story, _index: int, path: Path, wait: WaitConsole) -> Found:
+    yield from expression((*path, "console"), wait.console)
+
+
+def expression(path: Path, text: str) -> Found:
+    """What is searched in lines of the console has to be a regular expression."""
     try:
-        re.compile(wait.console)
+        re.compile(text)
     except re.error as error:
-        what = f"{wait.console!r} is no regular expression: {error}"
-        yield Message((*path, "console"), what, "escape special characters with \\")
+        yield Message(path, f"{text!r} is no regular expression: {error}", "escape special characters with \\")
 
 
 def _wait_event(_story: Story, _index: int, _path: Path, _wait: WaitEvent) -> Found:

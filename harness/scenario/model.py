@@ -468,9 +468,10 @@ class Expect(Frozen):
 class KnownBug(Frozen):
     """A verdict that is expected for now: pytest's strict xfail. `when` is matched against the case's matrix parameters
     and against `kernel`; every key must match. `checks` fail with it, or are not reached where it is INCONCLUSIVE: those and
-    no others, so that it hides nothing else."""
+    no others, so that it hides nothing else. A bug that chance provokes has a `console` line that tells, and without that line there is none."""
 
     when: dict[str, str]
+    console: str | None = None  # a regular expression: the bug shows where a line of the console has it, and nowhere else
     verdict: VerdictWord
     checks: Annotated[
         tuple[str, ...], Field(strict=False)

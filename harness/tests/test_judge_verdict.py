@@ -103,6 +103,25 @@ def test_a_known_bug_hides_no_other_failure(checks: list[str], events: list[Even
     assert why in verdict.why
 
 
+TOLD = {
+    "told-and-fails": ("bit 7", LOSSY, "KNOWN_BUG", "FAIL as known"),
+    "told-and-holds": ("bit 7", GOOD, "FAIL", "known bug is gone"),
+    "not-told-and-fails": ("bit 8", LOSSY, "FAIL", "delivered: lost"),
+    "not-told-and-holds": ("bit 8", GOOD, "PASS", "10 of 10"),
+}
+
+
+@pytest.mark.parametrize(("line", "events", "word", "why"), TOLD.values(), ids=TOLD)
+def test_a_known_bug_of_chance_is_one_where_the_console_tells(
+    line: str, events: list[Event], word: str, why: str
+) -> None:
+    told = [*events[:-1], event(2.5, "console", "line", text="[    2.500000] bit 7 is stuck"), events[-1]]
+    verdict = judge(plan(DELIVERED, known_bug=stated("FAIL") | {"console": line}), told)
+    assert verdict.word == word, verdict
+    assert why in verdict.why
+    assert (verdict.known_bug is None) == (line == "bit 8")
+
+
 def test_a_known_inconclusive_names_what_is_not_reached() -> None:
     for checks, word in (
         (["delivered"], "KNOWN_BUG"),

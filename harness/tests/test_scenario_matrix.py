@@ -116,6 +116,12 @@ ROWS = [
         "23:50: 'deliverd' is no check of this testcase; did you mean 'delivered'?",
     ),
     row(
+        "known bug that a line tells, which is no regular expression",
+        "expect:",
+        "known_bugs:\n  - {when: {nic: e1000}, console: '(panic', verdict: FAIL, checks: [delivered], reason: a reason that is long}\nexpect:",
+        "23:35: '(panic' is no regular expression: missing ), unterminated subpattern at position 0; escape special characters with \\",
+    ),
+    row(
         "known error by a check",
         "expect:",
         "known_bugs:\n  - {when: {nic: e1000}, verdict: ERROR, checks: [kernel], reason: a reason that is long}\nexpect:",
