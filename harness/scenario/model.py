@@ -471,7 +471,8 @@ class KnownBug(Frozen):
     no others, so that it hides nothing else. A bug that chance provokes has a `console` line that tells, and without that line there is none."""
 
     when: dict[str, str]
-    console: str | None = None  # a regular expression: the bug shows where a line of the console has it, and nowhere else
+    console: str | None = None  # a regular expression: the bug shows where the console has it, and nowhere else
+    by_chance: bool = False  # with INCONCLUSIVE: whether it is provoked is chance; where it is, all must hold
     verdict: VerdictWord
     checks: Annotated[
         tuple[str, ...], Field(strict=False)

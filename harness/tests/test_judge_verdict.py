@@ -122,6 +122,21 @@ def test_a_known_bug_of_chance_is_one_where_the_console_tells(
     assert (verdict.known_bug is None) == (line == "bit 8")
 
 
+CHANCE = {
+    "not-reached": (EMPTY, "KNOWN_BUG", "INCONCLUSIVE as known"),
+    "reached-and-holds": (GOOD, "PASS", "10 of 10"),
+    "reached-and-fails": (LOSSY, "FAIL", "delivered: lost"),
+}
+
+
+@pytest.mark.parametrize(("events", "word", "why"), CHANCE.values(), ids=CHANCE)
+def test_what_chance_provokes_is_judged_where_it_is(events: list[Event], word: str, why: str) -> None:
+    bug = stated("INCONCLUSIVE") | {"checks": ["delivered"], "by_chance": True}
+    verdict = judge(plan(DELIVERED, known_bug=bug), events)
+    assert verdict.word == word, verdict
+    assert why in verdict.why
+
+
 def test_a_known_inconclusive_names_what_is_not_reached() -> None:
     for checks, word in (
         (["delivered"], "KNOWN_BUG"),

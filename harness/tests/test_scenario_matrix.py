@@ -122,6 +122,12 @@ ROWS = [
         "23:35: '(panic' is no regular expression: missing ), unterminated subpattern at position 0; escape special characters with \\",
     ),
     row(
+        "known failure by chance",
+        "expect:",
+        "known_bugs:\n  - {when: {nic: e1000}, by_chance: true, verdict: FAIL, checks: [delivered], reason: a reason that is long}\nexpect:",
+        "23:26: chance decides whether something is reached, and FAIL is not about that; remove it, or name the line that tells in `console`",
+    ),
+    row(
         "known error by a check",
         "expect:",
         "known_bugs:\n  - {when: {nic: e1000}, verdict: ERROR, checks: [kernel], reason: a reason that is long}\nexpect:",
