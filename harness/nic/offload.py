@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from guest.netpoll.wire.checksum import checksum, ones_sum, pseudo_sum
 
@@ -17,11 +17,11 @@ IPV4, IPV6, VLAN = 0x0800, 0x86DD, 0x8100
 TCP, UDP = 6, 17
 _EXTENSIONS = (0, 43, 60)  # IPv6: hop-by-hop, routing, destination options
 FIN, PSH, CWR = 0x01, 0x08, 0x80
+_IPV4 = struct.Struct("!BxHxxHxB")  # version and header length, total length, fragment, protocol
 _CHECK_AT = {TCP: 16, UDP: 6}
 
 
-@dataclass(frozen=True)
-class Layers:
+class Layers(NamedTuple):
     """Where IP and TCP or UDP are in a frame. `end` excludes Ethernet's padding."""
 
     version: int
@@ -37,6 +37,13 @@ class Layers:
             bytes(frame[source:target]), bytes(frame[target : target + size]), self.protocol, self.end - self.l4
         )
 
+    def total(self, frame: bytes) -> int:
+        """Sum over pseudo header and TCP or UDP; in one go where the addresses lie just before, as without options they do."""
+        addresses = ETH + 12 if self.version == 4 else ETH + 8
+        if self.l4 - addresses == (8 if self.version == 4 else 32):
+            return (ones_sum(frame[addresses : self.end]) + self.protocol + self.end - self.l4) % 65535
+        return (ones_sum(frame[self.l4 : self.end]) + self.pseudo(frame)) % 65535
+
 
 def layers(frame: bytes | bytearray) -> Layers | None:
     """None unless the frame is unfragmented TCP or UDP over IP with all its bytes there."""
@@ -50,11 +57,10 @@ def layers(frame: bytes | bytearray) -> Layers | None:
 
 
 def _ipv4(frame: bytes | bytearray) -> Layers | None:
-    words, protocol = frame[ETH] & 0xF, frame[ETH + 9]
-    fragment = (frame[ETH + 6] << 8 | frame[ETH + 7]) & 0x3FFF
-    if frame[ETH] >> 4 != 4 or words < 5 or fragment or protocol not in _CHECK_AT:
+    first, length, fragment, protocol = _IPV4.unpack_from(frame, ETH)
+    if not 0x45 <= first <= 0x4F or fragment & 0x3FFF or protocol not in _CHECK_AT:
         return None
-    return Layers(4, protocol, ETH + 4 * words, ETH + (frame[ETH + 2] << 8 | frame[ETH + 3]))
+    return Layers(4, protocol, ETH + 4 * (first & 0xF), ETH + length)
 
 
 def _ipv6(frame: bytes | bytearray) -> Layers | None:
@@ -71,11 +77,9 @@ def fill_checksum(frame: bytes) -> bytes:
     found = layers(frame)
     if found is None:
         return frame
-    done = bytearray(frame)
     at = found.l4 + _CHECK_AT[found.protocol]
-    value = checksum(done[found.l4 : found.end])
-    struct.pack_into("!H", done, at, value or 0xFFFF)  # 0 would mean none to UDP, and is the same to TCP
-    return bytes(done)
+    value = checksum(frame[found.l4 : found.end]) or 0xFFFF  # 0 would mean none to UDP, and is the same to TCP
+    return frame[:at] + value.to_bytes(2, "big") + frame[at + 2 :]
 
 
 def received_sums(frame: bytes) -> tuple[int, int, int] | None:
@@ -84,8 +88,7 @@ def received_sums(frame: bytes) -> tuple[int, int, int] | None:
     found = layers(frame)
     if found is None or (found.protocol == UDP and frame[found.l4 + 6 : found.l4 + 8] == b"\0\0"):
         return None
-    total = (ones_sum(frame[found.l4 : found.end]) + found.pseudo(frame)) % 65535
-    return found.version, found.protocol, total or 0xFFFF
+    return found.version, found.protocol, found.total(frame) or 0xFFFF
 
 
 def segment(frame: bytes, mss: int, header: int) -> Iterator[bytes]:

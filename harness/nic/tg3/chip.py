@@ -40,6 +40,10 @@ _MAC_CONTROL, _PAUSE = b"\x88\x08", b"\x88\x08\x00\x01"
 _VLAN_BYTES = 4
 _LOOPED = int(MacMode.PORT_INT_LPBACK)  # a plain number: an IntFlag's `&` costs as much as a DMA read
 _ONES = 0xFFFF_FFFF
+# Plain numbers where frames pass: to look a member of an enum up costs as much as to use it.
+_SRAM_WINDOW = int(Reg.NIC_SRAM_WIN_BASE)
+_AT_RX_MODE, _AT_TX_MODE, _AT_MAC_MODE = (int(at) >> 2 for at in (Reg.MAC_RX_MODE, Reg.MAC_TX_MODE, Reg.MAC_MODE))
+_AT_RX_MTU, _ENABLED, _OVERSIZED = int(Reg.MAC_RX_MTU_SIZE) >> 2, int(hw.MODE_ENABLE), int(RxMode.ACCEPT_OVERSIZED)
 
 
 def _all_but(bits: int) -> int:
@@ -65,6 +69,7 @@ class Tg3:
         self._tx = Transmit(partial(self._control_block, Sram.SEND_RCB), bus, self.status, self._transmit, count)
         self._rx = Receive(self._values, partial(self._control_block, Sram.RCV_RET_RCB), bus, self.status, count)
         self._silent = self._blocked = False
+        self._rung = False  # the doorbell was, since the last settle()
         self.registers = RegisterFile(hw.BAR_SIZE, self._rows())
         self._boot()
 
@@ -77,14 +82,14 @@ class Tg3:
         """An access to BAR 0, or to configuration space's window."""
         if self.faults.on and (ones := self._faulty(count)) is not None:
             return ones
-        if offset >= Reg.NIC_SRAM_WIN_BASE:
+        if offset >= _SRAM_WINDOW:
             return self._flat(offset, count).tobytes()
         return self.registers.read(offset, count)
 
     def write(self, offset: int, data: bytes) -> None:
         if self.faults.on and self._faulty(0) is not None:
             return
-        if offset >= Reg.NIC_SRAM_WIN_BASE:
+        if offset >= _SRAM_WINDOW:
             self._flat(offset, len(data))[:] = data
             return
         self.registers.write(offset, data)
@@ -96,7 +101,10 @@ class Tg3:
         return b"\xff" * count if self.faults.strikes("gone") else None
 
     def settle(self) -> None:
-        """A burst of accesses or frames is over."""
+        """A burst of accesses or frames is over: what was announced meanwhile is sent in one go."""
+        if self._rung:
+            self._rung = False
+            self._run_tx()
         self.status.settle()
 
     def power_on_reset(self) -> None:
@@ -184,11 +192,10 @@ class Tg3:
     def _doorbell(self, value: int) -> None:
         self._tx.producer = value
         self._count("doorbells", 1)
-        self._run_tx()
+        self._rung = True
 
     def _run_tx(self) -> None:
-        enabled = self._values()[Reg.MAC_TX_MODE >> 2] & hw.MODE_ENABLE
-        if enabled and self.master() and not self.faults.strikes("no-dma"):
+        if self._values()[_AT_TX_MODE] & _ENABLED and self.master() and not self.faults.strikes("no-dma"):
             self._tx.run()
 
     def _tx_mode(self, _value: int) -> None:
@@ -281,6 +288,7 @@ class Tg3:
 
     def _boot(self) -> None:
         """What the bootcode leaves: its signature, and the MAC address in mailbox and MAC."""
+        self._rung = False
         self._tx.reset()
         self._rx.reset()
         self.status.reset()
@@ -304,7 +312,7 @@ class Tg3:
 
     def _transmit(self, frame: bytes) -> None:
         """A frame leaves the MAC: onto the wire, into the loop, or nowhere if there is no link."""
-        looped = self._values()[Reg.MAC_MODE >> 2] & _LOOPED or self.phy.loopback
+        looped = self._values()[_AT_MAC_MODE] & _LOOPED or self.phy.loopback
         if not looped and not self.phy.link:
             self._count("tx_without_link", 1)
             return
@@ -340,7 +348,7 @@ class Tg3:
             self.settle()
 
     def _receiving(self) -> bool:
-        return bool(self._values()[Reg.MAC_RX_MODE >> 2] & hw.MODE_ENABLE) and self.master()
+        return bool(self._values()[_AT_RX_MODE] & _ENABLED) and self.master()
 
     def _accept(self, frame: bytes) -> None:
         """Filter, count and deliver. A frame for which there is no room by now is discarded and counted."""
@@ -348,9 +356,9 @@ class Tg3:
         if not self._filter.accepts(frame) or self._control_frame(frame):
             return
         values = self._values()
-        limit = values[Reg.MAC_RX_MTU_SIZE >> 2] - hw.FCS
+        limit = values[_AT_RX_MTU] - hw.FCS
         tagged = _VLAN_BYTES if frame[12:14] == b"\x81\x00" else 0
-        if 0 < limit < len(frame) - tagged and not values[Reg.MAC_RX_MODE >> 2] & RxMode.ACCEPT_OVERSIZED:
+        if 0 < limit < len(frame) - tagged and not values[_AT_RX_MODE] & _OVERSIZED:
             self.stats.add(Reg.MAC_RX_STATS_FRAME_TOO_LONG)
             return
         self.stats.received(frame)

@@ -19,6 +19,9 @@ from harness.vfio_user.errors import DmaFault
 _KEEP_TAG, _IPV6 = int(RxMode.KEEP_VLAN_TAG), int(RxMode.IPV6_CSUM_ENABLE)
 _END, _VLAN, _IP_CSUM = int(RxFlag.END), int(RxFlag.VLAN), int(RxFlag.IP_CSUM)
 _L4_CSUM, _IS_TCP = int(RxFlag.TCPUDP_CSUM), int(RxFlag.IS_TCP)
+_SIZE = RX_BD.size
+_MODE = int(Reg.MAC_RX_MODE) >> 2
+_STD_HIGH, _STD_LOW = int(Reg.RCVDBDI_STD_BD_HOST_ADDR_HIGH) >> 2, int(Reg.RCVDBDI_STD_BD_HOST_ADDR_LOW) >> 2
 
 
 class Receive:
@@ -49,25 +52,23 @@ class Receive:
     def take(self, frame: bytes) -> None:
         """Put a frame into the next buffer; there is room."""
         values, memory = self._values(), self._bus.memory
-        mode = values[Reg.MAC_RX_MODE >> 2]
+        mode = values[_MODE]
         frame, tci = (frame, None) if mode & _KEEP_TAG else offload.untag(frame)
-        base = values[Reg.RCVDBDI_STD_BD_HOST_ADDR_HIGH >> 2] << 32 | values[Reg.RCVDBDI_STD_BD_HOST_ADDR_LOW >> 2]
+        base = values[_STD_HIGH] << 32 | values[_STD_LOW]
         try:
-            high, low, idx_len, *_, opaque = RX_BD.unpack(
-                memory.read(base + self._std_consumer * RX_BD.size, RX_BD.size)
-            )
+            high, low, idx_len, _, _, _, _, opaque = RX_BD.unpack(memory.read(base + self._std_consumer * _SIZE, _SIZE))
             memory.write(high << 32 | low, frame[: idx_len & 0xFFFF])
             flags, sums = _checked(frame, bool(mode & _IPV6))
-            flags |= _END | (_VLAN if tci is not None else 0)
+            flags |= _END if tci is None else _END | _VLAN
             done = RX_BD.pack(high, low, idx_len & ~0xFFFF | len(frame) + FCS, flags, sums, tci or 0, 0, opaque)
-            memory.write(self._ring() + self._producer * RX_BD.size, done)
+            memory.write(self._ring() + self._producer * _SIZE, done)
         except DmaFault:
             self._tell("dma_faults", 1)
             return
         self._std_consumer = (self._std_consumer + 1) % RX_STD_RING
         self._producer = (self._producer + 1) % RX_RETURN_RING
         self._status.rx_std_consumer, self._status.rx_producer = self._std_consumer, self._producer
-        self._status.mark(rx=1)
+        self._status.received()
 
 
 def _checked(frame: bytes, ipv6: bool) -> tuple[int, int]:

@@ -12,8 +12,13 @@ from collections.abc import Callable
 from guest.netpoll.layout.bcm5787 import FCS, Reg
 
 _TOP = 0xFFFF_FFFF
-_TX = (Reg.MAC_TX_STATS_OCTETS, Reg.MAC_TX_STATS_UCAST, Reg.MAC_TX_STATS_MCAST, Reg.MAC_TX_STATS_BCAST)
-_RX = (Reg.MAC_RX_STATS_OCTETS, Reg.MAC_RX_STATS_UCAST, Reg.MAC_RX_STATS_MCAST, Reg.MAC_RX_STATS_BCAST)
+_Registers = tuple[int, int, int, int]  # octets, unicast, multicast, broadcast
+_TX: _Registers = (
+    int(Reg.MAC_TX_STATS_OCTETS), int(Reg.MAC_TX_STATS_UCAST), int(Reg.MAC_TX_STATS_MCAST), int(Reg.MAC_TX_STATS_BCAST)
+)  # fmt: skip
+_RX: _Registers = (
+    int(Reg.MAC_RX_STATS_OCTETS), int(Reg.MAC_RX_STATS_UCAST), int(Reg.MAC_RX_STATS_MCAST), int(Reg.MAC_RX_STATS_BCAST)
+)  # fmt: skip
 
 
 class Statistics:
@@ -22,7 +27,8 @@ class Statistics:
 
     def add(self, register: int, count: int = 1) -> None:
         values, at = self._values(), register >> 2
-        values[at] = min(values[at] + count, _TOP)
+        total = values[at] + count
+        values[at] = total if total <= _TOP else _TOP
 
     def clear_on_read(self, register: int) -> Callable[[int], int]:
         """The `read` of a counter's row."""
@@ -39,7 +45,7 @@ class Statistics:
     def received(self, frame: bytes) -> None:
         self._count(_RX, frame)
 
-    def _count(self, registers: tuple[int, int, int, int], frame: bytes) -> None:
+    def _count(self, registers: _Registers, frame: bytes) -> None:
         self.add(registers[0], len(frame) + FCS)
         kind = 1 if not frame[0] & 1 else 3 if frame[:6] == b"\xff" * 6 else 2
         self.add(registers[kind])

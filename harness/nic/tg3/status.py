@@ -20,6 +20,13 @@ from harness.vfio_user.errors import DmaFault
 
 _ENABLE, _LINK, _MASKED = int(HostccMode.ENABLE), int(MacStatus.LNKSTATE_CHANGED), int(MiscHostCtrl.MASK_PCI_INT)
 _UPDATED, _UPDATED_LINK = int(Status.UPDATED), int(Status.UPDATED | Status.LINK_CHG)
+# Plain numbers: to look a member of an enum up costs as much as to use it.
+_TX_FRAMES, _RX_FRAMES = int(Reg.HOSTCC_TXMAX_FRAMES) >> 2, int(Reg.HOSTCC_RXMAX_FRAMES) >> 2
+_HIGH, _LOW = int(Reg.HOSTCC_STATUS_BLK_HOST_ADDR_HIGH) >> 2, int(Reg.HOSTCC_STATUS_BLK_HOST_ADDR_LOW) >> 2
+_MODE, _CONTROL = int(Reg.HOSTCC_MODE) >> 2, int(Reg.TG3PCI_MISC_HOST_CTRL) >> 2
+_MAC_STATUS, _MAC_EVENT = int(Reg.MAC_STATUS) >> 2, int(Reg.MAC_EVENT) >> 2
+_AT_STATUS, _AT_TAG, _AT_TX = int(StatusBlock.STATUS), int(StatusBlock.TAG), int(StatusBlock.TX_CONSUMER)
+_AT_RX, _AT_STD = int(StatusBlock.RX_PRODUCER), int(StatusBlock.RX_STD_CONSUMER)
 PROMPT = 200e-6  # seconds: a coalescing delay up to this is over by the time we have done a burst
 
 
@@ -43,10 +50,17 @@ class HostCoalescing:
         """Whether the interrupt pin is driven."""
         return self._asserted
 
-    def mark(self, tx: int = 0, rx: int = 0) -> None:
-        """So many frames were sent or received since the status block was written."""
-        self._dirty_tx += tx
-        self._dirty_rx += rx
+    def sent(self) -> None:
+        """A frame was sent; after as many as the driver has asked for the status block is written, in the middle of a burst, too."""
+        self._dirty_tx += 1
+        if self._dirty_tx == self._values()[_TX_FRAMES]:
+            self.update()
+
+    def received(self) -> None:
+        """A frame was received."""
+        self._dirty_rx += 1
+        if self._dirty_rx == self._values()[_RX_FRAMES]:
+            self.update()
 
     def settle(self) -> None:
         """A burst of work is over: write the status block if coalescing's limits say so, else when its time has come."""
@@ -74,7 +88,7 @@ class HostCoalescing:
             self.update()
 
     def _enabled(self) -> bool:
-        return bool(self._values()[Reg.HOSTCC_MODE >> 2] & _ENABLE)
+        return bool(self._values()[_MODE] & _ENABLE)
 
     def update(self) -> None:
         """Write the status block and interrupt."""
@@ -92,20 +106,19 @@ class HostCoalescing:
 
     def _write(self) -> None:
         values, memory = self._values(), self._bus.memory
-        high, low = values[Reg.HOSTCC_STATUS_BLK_HOST_ADDR_HIGH >> 2], values[Reg.HOSTCC_STATUS_BLK_HOST_ADDR_LOW >> 2]
-        base = high << 32 | low
+        base = values[_HIGH] << 32 | values[_LOW]
         if self._tx_written == self.tx_consumer or not self._faults.strikes("no-completions"):
             self._tx_written = self.tx_consumer
-        memory.store16(base + StatusBlock.RX_STD_CONSUMER, self.rx_std_consumer)
-        memory.store16(base + StatusBlock.RX_PRODUCER, self.rx_producer)
-        memory.store16(base + StatusBlock.TX_CONSUMER, self._tx_written)
-        link = values[Reg.MAC_STATUS >> 2] & values[Reg.MAC_EVENT >> 2] & _LINK
-        memory.store32(base + StatusBlock.STATUS, _UPDATED_LINK if link else _UPDATED)
-        memory.store32(base + StatusBlock.TAG, self.tag)
+        memory.store16(base + _AT_STD, self.rx_std_consumer)
+        memory.store16(base + _AT_RX, self.rx_producer)
+        memory.store16(base + _AT_TX, self._tx_written)
+        link = values[_MAC_STATUS] & values[_MAC_EVENT] & _LINK
+        memory.store32(base + _AT_STATUS, _UPDATED_LINK if link else _UPDATED)
+        memory.store32(base + _AT_TAG, self.tag)
 
     def fire(self) -> None:
         """Interrupt, if the driver has armed it and nothing masks it."""
-        if not self._armed or self._values()[Reg.TG3PCI_MISC_HOST_CTRL >> 2] & _MASKED:
+        if not self._armed or self._values()[_CONTROL] & _MASKED:
             return
         self._armed = False
         if self._faults.strikes("no-interrupts"):

@@ -18,6 +18,7 @@ MINIMUM = 60  # bytes; the MAC pads
 # Plain numbers: an IntFlag's `&` costs as much as a DMA read.
 _END, _VLAN, _IP_CSUM, _L4_CSUM = int(TxFlag.END), int(TxFlag.VLAN), int(TxFlag.IP_CSUM), int(TxFlag.TCPUDP_CSUM)
 _SEGMENT = int(TxFlag.CPU_PRE_DMA | TxFlag.CPU_POST_DMA)
+_OFFLOAD = _VLAN | _IP_CSUM | _L4_CSUM | _SEGMENT
 
 
 class Transmit:
@@ -61,9 +62,9 @@ class Transmit:
             if len_flags & _END:
                 self._send(len_flags, vlan_tag)
                 self._status.tx_consumer = self._fetched
+                self._status.sent()
                 frames += 1
         self._tell("tx_completed", frames)
-        self._status.mark(tx=frames)
 
     def _fetch(self, producer: int) -> Iterable[tuple[int, ...]]:
         """Descriptors from where we are to `producer`, in one read or two."""
@@ -75,9 +76,12 @@ class Transmit:
         return TX_BD.iter_unpack(data)
 
     def _send(self, flags: int, vlan_tag: int) -> None:
-        frame, lost = b"".join(self._pieces), b"" in self._pieces
-        self._pieces = []
-        if lost or len(frame) < offload.ETH:
+        pieces, self._pieces = self._pieces, []
+        frame = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if b"" in pieces or len(frame) < offload.ETH:
+            return
+        if not flags & _OFFLOAD:
+            self._out(frame if len(frame) >= MINIMUM else frame.ljust(MINIMUM, b"\0"))
             return
         for piece in _offloaded(frame, flags, vlan_tag >> 16):
             whole = offload.tag(piece, vlan_tag & 0xFFFF) if flags & _VLAN else piece
