@@ -1,6 +1,7 @@
-"""What a dump is compared with by `netpoll-harness bench capture`, in the same capture kernel: a bare stream of frames, and makedumpfile into ssh.
+"""What a dump is compared with by `netpoll-harness bench capture`, in the same capture kernel: bare streams, and makedumpfile into ssh.
 
-    peer bare DEV COUNT       COUNT frames as long as a dump's, one send() each, nobody answers
+    peer bare DEV COUNT       COUNT frames as long as a dump's, one send() each, nobody answers: what the wire can carry
+    peer udp DEV OURS THEIRS  standard input in UDP datagrams, one sendto() each, nobody answers: what a dump costs at least
     peer ssh DEV OURS THEIRS KEY     standard input through `ssh root@THEIRS`, after DEV has got the address OURS; KEY: the private key, base64
 
 In: words. Out: an exit status. Rule: nothing of our stack is used, so that the comparison is with what people have.
@@ -20,6 +21,8 @@ from pathlib import Path
 SIOCSIFADDR, SIOCSIFNETMASK = 0x8916, 0x891C  # linux/sockios.h
 FRAME = 1514  # bytes
 ETHERTYPE = 0x88B5  # IEEE 802, local experiment 1
+DATAGRAM = 1472  # bytes: what an MTU of 1500 leaves
+PORT = 6661
 IDENTITY = Path("/tmp/identity")
 SSH = (
     "/usr/bin/ssh",
@@ -38,6 +41,18 @@ def bare(dev: str, count: str) -> int:
         frame = (b"\xff" * 6 + bytes.fromhex(_mac(dev)) + ETHERTYPE.to_bytes(2)).ljust(FRAME, b"\x5a")
         for _ in range(int(count)):
             sock.send(frame)
+    return 0
+
+
+def udp(dev: str, ours: str, theirs: str) -> int:
+    """The simplest program that gets a dump onto the wire. Says how many datagrams it sent."""
+    address(dev, ours, "255.255.255.0")
+    sent = 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, open(0, "rb") as dump:
+        while data := dump.read(DATAGRAM):
+            sock.sendto(data, (theirs, PORT))
+            sent += 1
+    print(f"peer: {sent} datagrams", flush=True)
     return 0
 
 
@@ -62,7 +77,7 @@ def address(dev: str, ip: str, mask: str) -> None:
             )
 
 
-PEERS: Mapping[str, Callable[..., int]] = {"bare": bare, "ssh": ssh}
+PEERS: Mapping[str, Callable[..., int]] = {"bare": bare, "udp": udp, "ssh": ssh}
 
 
 def run(words: Sequence[str]) -> int:

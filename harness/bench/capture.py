@@ -1,7 +1,10 @@
-"""How fast a dump is: against a bare stream of as many frames, over a wire that loses some, and against makedumpfile into ssh; in one run.
+"""How fast a dump is: against the bare UDP stream of the same dump, over a wire that loses some, and against makedumpfile into ssh; in one run.
 
 In: a Bench, how many rounds. Out: figures, as lines and as JSON. Rule: the ways take turns within a round, in guests of one template's size and kernel, and
 a figure counts only if the dump that it speaks of is whole and opens.
+
+What cannot be beaten is `udp`: makedumpfile's stream put into datagrams by the simplest program, which nobody acknowledges and nobody keeps.
+Makedumpfile's own time is in it as in every dump. `bare` sends as many frames of nothing: the bound of wire and NIC alone.
 """
 
 from __future__ import annotations
@@ -43,6 +46,12 @@ timeout: 900
 """
 CHUNK = 1448  # bytes of a dump in a frame
 WAYS = {"netdump": "lose: 0", "netdump, our driver": "driver: pmd", "netdump, 1 % lost": "lose: 1"}
+TITLES = {
+    "udp": "the dump's bare UDP stream",
+    "bare": "as many frames of nothing",
+    "ssh": "makedumpfile into ssh",
+}
+WIDTH = max(map(len, (*TITLES.values(), *WAYS)))
 GOAL_BARE, GOAL_LOSS = 2.0, 1.2  # times as long, at most
 
 
@@ -69,7 +78,8 @@ def measure(bench: Bench, folder: Path, rounds: int, say: Say) -> Figures:
     figures = Figures()
     for number in range(rounds):
         _ours(bench, plans["netdump"], "netdump", figures)
-        _peer(job, folder, "bare", figures)
+        for way in ("udp", "bare"):
+            _peer(job, folder, way, figures)
         for way in list(plans)[1:]:
             _ours(bench, plans[way], way, figures)
         _peer(peers, folder, "ssh", figures)
@@ -123,10 +133,16 @@ def _peer(job: Job, folder: Path, way: str, figures: Figures) -> None:
 
 def table(figures: Figures) -> list[str]:
     """The medians, and ratios against what they are held against."""
-    lines = [f"a dump of {figures.size / (1 << 20):.1f} MiB", f"{'':22}  {'on the wire':>12}  {'from the panic':>15}"]
+    lines = [
+        f"a dump of {figures.size / (1 << 20):.1f} MiB",
+        f"{'':{WIDTH}}  {'on the wire':>12}  {'from the panic':>15}",
+    ]
     for way, seconds in figures.wire.items():
         panic = figures.panic.get(way)
-        lines.append(f"{way:22}  {median(seconds):10.2f} s  " + (f"{median(panic):13.2f} s" if panic else ""))
+        lines.append(
+            f"{TITLES.get(way, way):{WIDTH}}  {median(seconds):10.2f} s  "
+            + (f"{median(panic):13.2f} s" if panic else "")
+        )
     lines += [
         f"{name}: {ratio:.2f} times as long (goal {goal:g} at most: {'met' if ratio <= goal else 'MISSED'})"
         for name, ratio, goal in goals(figures)
@@ -143,9 +159,9 @@ def goals(figures: Figures) -> list[tuple[str, float, float]]:
     ours = median(figures.wire["netdump"])
     found = [("netdump, 1 % lost, against none", median(figures.wire["netdump, 1 % lost"]) / ours, GOAL_LOSS)]
     for way in ("netdump", "netdump, our driver"):
-        if "bare" in figures.wire and way in figures.wire:
-            ratio = median(figures.wire[way]) / median(figures.wire["bare"])
-            found.append((f"{way}, against a bare stream", ratio, GOAL_BARE))
+        if "udp" in figures.wire and way in figures.wire:
+            ratio = median(figures.wire[way]) / median(figures.wire["udp"])
+            found.append((f"{way}, against the bare UDP stream of the dump", ratio, GOAL_BARE))
     return found
 
 

@@ -1,4 +1,5 @@
-"""One run of a peer of `bench capture`: the same guest panics, and its capture kernel sends a bare stream, or makedumpfile's output through ssh.
+"""One run of a peer of `bench capture`: the same guest panics, and its capture kernel sends a bare stream, or makedumpfile's output
+through ssh or in bare datagrams.
 
 In: a pickled Job on standard input, which peer as an argument. Out: one JSON object: seconds on the wire, and from the panic on. Rule: the case is brought up
 and crashed as any other; only the capture kernel's client and who listens differ. For namespaces of its own: `unshare -m -n`.
@@ -13,15 +14,17 @@ import os
 import pickle
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import images
-from guest.capture.peers import ETHERTYPE, address
+from guest.capture.peers import ETHERTYPE, PORT, address
 from harness.act import run_stage
 from harness.case import Case, Job, bring_up
 from harness.dump.vmcore import open_dump
@@ -33,21 +36,26 @@ from images.userland import ensure_userland
 
 WITHIN = 600.0  # seconds
 OVER = re.compile(r"^capture: [\d.]+ (ended with (\d+)|failed: .*)|end Kernel panic")
+SENT = re.compile(r"^peer: (\d+) datagrams")
+FILTER = f"--filter={dump.LEVEL}"
+Figures = dict[str, float]
+Way = tuple[
+    list[str], Callable[[Evidence, float], Figures]
+]  # the capture kernel's words; evidence, when it ended -> seconds
 LIB = "usr/lib/x86_64-linux-gnu"
 
 
-async def run(job: Job, given: Mapping[str, Any]) -> dict[str, float]:
+async def run(job: Job, given: Mapping[str, Any]) -> Figures:
     """Raises AssertionError with the console's words when it did not work."""
     evidence = Evidence(job.folder / "evidence.jsonl", Clock.start())
     async with bring_up(job, evidence) as case:
         setup, crash = job.plan.stages[:2]
         kept = tuple(each for each in setup.actions if not isinstance(each, Host) and not _arms(each))
         await run_stage(case, setup.model_copy(update={"actions": kept}))
-        words, tail = _ssh(case, job.folder) if given["way"] == "ssh" else (["bare", "DEV", str(given["frames"])], None)
+        words, figures = WAYS[given["way"]](case, job.folder, given["frames"])
         given_dump = job.plan.scenario.dump
         assert given_dump is not None
-        stream = [] if tail is None else [f"--filter={dump.LEVEL}"]
-        line = dump.command_line(job.plan.scenario, given_dump.device, [*stream, "peer", *words])
+        line = dump.command_line(job.plan.scenario, given_dump.device, words)
         await case.machine.agent.ask("capture_arm", {"cmdline": line})
         await run_stage(case, crash)
         ended = await _ended(evidence, case.machine.console.tail)
@@ -55,11 +63,7 @@ async def run(job: Job, given: Mapping[str, Any]) -> dict[str, float]:
         for capture in case.captures.values():
             while capture.drain():
                 pass
-    return (
-        _bare(evidence, given["frames"])
-        if tail is None
-        else _through_ssh(evidence, ended, tail, images.ensure_makedumpfile(images.Builder()))
-    )
+    return figures(evidence, ended)
 
 
 def _arms(action: object) -> bool:
@@ -87,14 +91,38 @@ def _panic(evidence: Evidence) -> float:
     )
 
 
-def _bare(evidence: Evidence, frames: int) -> dict[str, float]:
+def _bare(_case: Case, _folder: Path, frames: int) -> Way:
+    return ["peer", "bare", "DEV", str(frames)], partial(_bare_figures, frames=frames)
+
+
+def _bare_figures(evidence: Evidence, _ended: float, frames: int) -> Figures:
     came = [event["t"] for event in evidence.events if event["kind"] == "frame" and event.get("ethertype") == ETHERTYPE]
     assert len(came) >= 0.99 * frames, f"{len(came)} of {frames} frames came"
     return {"wire": came[-1] - came[0]}
 
 
-def _ssh(case: Case, folder: Path) -> tuple[list[str], Path]:
-    """An sshd behind the guest's NIC that does one thing; the client's words, and where its dump goes."""
+def _udp(case: Case, _folder: Path, _frames: int) -> Way:
+    """A socket that nobody reads: the host's kernel answers for its address, and to no datagram."""
+    address(case.plan.nics[0].tap, dump.SERVER_IP, "255.255.255.0")
+    sock = case.stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    sock.bind((dump.SERVER_IP, PORT))
+    return [FILTER, "peer", "udp", "DEV", dump.CLIENT_IP, dump.SERVER_IP], _udp_figures
+
+
+def _udp_figures(evidence: Evidence, _ended: float) -> Figures:
+    """All that the peer says it sent was seen on the wire, but for what a socket may drop before its ARP is answered."""
+    came = [event["t"] for event in evidence.events if event["kind"] == "frame" and event.get("dport") == PORT]
+    sent = next(
+        int(found[1])
+        for event in evidence.events
+        if event["src"] == "console" and (found := SENT.search(event["text"]))
+    )
+    assert len(came) >= 0.99 * sent > 1000, f"{len(came)} of {sent} datagrams came"
+    return {"wire": came[-1] - came[0], "panic": came[-1] - _panic(evidence)}
+
+
+def _ssh(case: Case, folder: Path, _frames: int) -> Way:
+    """An sshd behind the guest's NIC that does one thing."""
     tree = ensure_userland(images.Builder()).tree
     keygen = [*argv_in_tree(tree / LIB, tree / "usr/bin/ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]
     for key in ("host", "user"):
@@ -127,10 +155,11 @@ def _ssh(case: Case, folder: Path) -> tuple[list[str], Path]:
     case.stack.callback(server.wait)
     case.stack.callback(server.kill)
     key = base64.b64encode((folder / "user").read_bytes()).decode()
-    return ["ssh", "DEV", dump.CLIENT_IP, dump.SERVER_IP, key], whole
+    client = [FILTER, "peer", "ssh", "DEV", dump.CLIENT_IP, dump.SERVER_IP, key]
+    return client, partial(_through_ssh, flat=whole, tool=images.ensure_makedumpfile(images.Builder()))
 
 
-def _through_ssh(evidence: Evidence, ended: float, flat: Path, tool: images.DumpTool) -> dict[str, float]:
+def _through_ssh(evidence: Evidence, ended: float, flat: Path, tool: images.DumpTool) -> Figures:
     """Put in order and opened, as a dump is that came by itself; the time for that counts, too."""
     began = time.monotonic()
     vmcore = flat.with_name("vmcore")
@@ -146,6 +175,8 @@ def _through_ssh(evidence: Evidence, ended: float, flat: Path, tool: images.Dump
     )
     return {"wire": ended + order - first, "panic": ended + order - panic}
 
+
+WAYS: Mapping[str, Callable[[Case, Path, int], Way]] = {"bare": _bare, "udp": _udp, "ssh": _ssh}
 
 if __name__ == "__main__":
     from harness.testbed import namespace  # what it makes quiet, the wrapper's namespace has as well
