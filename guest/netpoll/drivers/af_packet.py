@@ -21,6 +21,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from struct import Struct
 
 from guest.netpoll.drivers.kernel_link import GONE, KernelLink
@@ -190,13 +191,14 @@ class AfPacketDevice(KernelLink):
     def xmit_many(self, frames: Sequence[bytes]) -> int:
         """One send() each; the frame that is refused, and those after it, come again one by one."""
         left = iter(frames)
-        send, sent = self._send, left
+        sending = map(self._send, left)
         if self._csum_sock is not None and frames:
             offset = 34 if frames[0][12:14] == b"\x08\x00" else 54
             header = VNET_HDR.pack(VNET_NEEDS_CSUM, 0, offset + 8, 0, offset, 6)
-            send, sent = self._csum_sock.send, map(header.__add__, left)
+            gather = self._csum_sock.sendmsg
+            sending = map(gather, zip(repeat(header), left))
         try:
-            deque(map(send, sent), maxlen=0)
+            deque(sending, maxlen=0)
         except OSError:
             return len(frames) - 1 - sum(1 for _ in left)
         return len(frames)

@@ -29,7 +29,7 @@ from guest.netpoll.clients.debugnet.wire import (
     emit,
     parse_answer,
 )
-from guest.netpoll.clients.dump.sources import Source, SourceError
+from guest.netpoll.clients.dump.sources import Chunk, Source, SourceError
 from guest.netpoll.wire import WireError
 
 STARVED = 1.0  # seconds without a look at a source that has nothing
@@ -51,7 +51,7 @@ class Tuning:
     """Times in seconds. FreeBSD's: window 64, no `reorder`, every timeout 1 s, 11 of them are the end."""
 
     window: int = 64  # datagrams under way
-    our_window: int = 128  # to a server of ours, which answers many at once
+    our_window: int = 256  # to a server of ours, which answers many at once
     reorder: int = 3  # one is lost when so many sent after it have arrived
     herald: float = 0.5
     first_timeout: float = 1.0  # until a round trip has been seen
@@ -90,8 +90,8 @@ class Client:
         self._chunk = min(room - HEADER_LEN, MAX_DATA)
         self._name = name
         self._path = path.encode() + b"\0" if path else b""
-        self._chunks: Iterator[tuple[int, bytes] | None] = source.chunks(self._chunk)
-        self._held: tuple[int, bytes] | None = None
+        self._chunks: Iterator[Chunk | None] = source.chunks(self._chunk)
+        self._held: Chunk | None = None
         self._exhausted = False
         self.starved = False  # the source had nothing yet when the window had room
         self._begun = False
@@ -263,7 +263,7 @@ class Client:
     def _window(self) -> int:
         return self.tuning.our_window if self.ours else self.tuning.window
 
-    def _pull(self) -> tuple[int, bytes] | None:
+    def _pull(self) -> Chunk | None:
         try:
             chunk = next(self._chunks)
         except StopIteration:

@@ -10,6 +10,7 @@ One is lost when enough that were sent after it have arrived. Where nothing come
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import takewhile
 
 from guest.netpoll.clients.debugnet.wire import HEADER, HEADER_LEN, Type
 
@@ -57,12 +58,28 @@ class Flight:
         return True
 
     def seen(self, below: int, bits: bytes, now: float) -> bool:
-        """All numbers below, and above it those whose bit is set; False if that is no news."""
-        mask = int.from_bytes(bits, "little")
-        here = [n for n in self.sent if n < below or (n > below and mask >> (n - below - 1) & 1)]
+        """All numbers below, and above it those whose bit is set; False if that is no news. The latest is the round trip's measure."""
+        sent, again, latest = self.sent, self._again, None
+        here = self._below(below) if not bits else self._marked(below, int.from_bytes(bits, "little"))
         for seqno in here:
-            self.acknowledge(seqno, now)
+            transmission, when, _ = sent.pop(seqno)
+            if transmission > self._newest:
+                self._newest = transmission
+                latest = when if seqno not in again else None
+        if here:
+            self._active, self._probed = now, False
+        if latest is not None:
+            self._measured(now - latest)
         return bool(here)
+
+    def _below(self, below: int) -> list[int]:
+        """In a flight in which nothing was ever sent again numbers ascend: no need to look at them all."""
+        if self._again:
+            return [n for n in self.sent if n < below]
+        return list(takewhile(below.__gt__, self.sent))
+
+    def _marked(self, below: int, mask: int) -> list[int]:
+        return [n for n in self.sent if n < below or (n > below and mask >> n - below - 1 & 1)]
 
     def _not_lost(self, seqno: int) -> None:
         """It was acknowledged twice: if we sent it twice, that was for nothing, and we wait for more signs the next time."""

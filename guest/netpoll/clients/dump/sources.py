@@ -1,6 +1,6 @@
 """Where a dump's bytes come from: a file read at offsets, or a stream that comes once.
 
-In: read functions. Out: chunks, (offset in the dump's file, bytes), no longer than asked for. The one rule: what was read goes out at
+In: read functions. Out: chunks, (offset in the dump's file, bytes or a view of them), no longer than asked for. The one rule: what was read goes out at
 the offset at which the file has it, whatever the order; a range that never goes out is zero.
 
 /proc/vmcore, or any file, is read at its offsets, pages of zeros left out. makedumpfile's flattened stream (-F) says where each of
@@ -24,7 +24,7 @@ MOST = 1 << 62  # offsets and sizes beyond are not of this world
 _RECORD = Struct(">qq")  # offset, size
 _FLAT = Struct(">16sqq")  # signature, type, version
 
-Chunk = tuple[int, bytes]
+Chunk = tuple[int, bytes | memoryview]
 Waiting = Iterator[None]
 
 
@@ -59,12 +59,13 @@ class FileSource:
         """Ascending, without pages of zeros. Raises SourceError when the file ends early."""
         for start in range(0, self.length, BLOCK):
             block = self._block(start, min(BLOCK, self.length - start))
+            view = memoryview(block)
             ends = (
                 start + BLOCK >= self.length
             )  # the last byte goes out, whatever it is: by it a server knows the length
             for first, last in extents(block, ends):
                 for at in range(first, last, size):
-                    yield start + at, block[at : min(at + size, last)]
+                    yield start + at, view[at : min(at + size, last)]
 
     def _block(self, offset: int, size: int) -> bytes:
         parts = []
@@ -115,14 +116,14 @@ class StreamSource:
         self.length = 0
         self.flattened = False
         self._read = read
-        self._have = b""
+        self._have = memoryview(b"")
         self._at = 0  # in _have: what comes next
         self._before = 0  # bytes of the stream before _have
 
     def chunks(self, size: int) -> Iterator[Chunk | None]:
         """In the stream's order. Raises SourceError for a flattened stream that is damaged or cut short."""
         yield from self._gather(len(FLAT_MAGIC))
-        self.flattened = self._have.startswith(FLAT_MAGIC)
+        self.flattened = self._have[: len(FLAT_MAGIC)] == FLAT_MAGIC
         if self.flattened:
             yield from self._records(size)
         else:
@@ -135,12 +136,13 @@ class StreamSource:
             if more is None:
                 yield None
             elif more:
+                left = bytes(self._have[self._at :])
                 self._before += self._at
-                self._have, self._at = self._have[self._at :] + more, 0
+                self._have, self._at = memoryview(left + more if left else more), 0
             else:
                 return
 
-    def _take(self, size: int) -> bytes:
+    def _take(self, size: int) -> memoryview:
         start, self._at = self._at, self._at + size
         if self._at > len(self._have):
             end = self._before + len(self._have)
@@ -155,7 +157,7 @@ class StreamSource:
                 return
             yield from self._cut(self.length, block, size)
 
-    def _cut(self, offset: int, block: bytes, size: int) -> Iterator[Chunk]:
+    def _cut(self, offset: int, block: memoryview, size: int) -> Iterator[Chunk]:
         self.length = max(self.length, offset + len(block))
         for at in range(0, len(block), size):
             yield offset + at, block[at : at + size]
@@ -175,9 +177,10 @@ class StreamSource:
             yield from self._record(offset, count, size)
 
     def _record(self, offset: int, count: int, size: int) -> Iterator[Chunk | None]:
-        """One record, which may be longer than memory."""
+        """One record, which may be longer than memory: what is here of it goes out, in whole chunks."""
         while count:
-            step = min(count, BLOCK // size * size)
-            yield from self._gather(step)
+            yield from self._gather(min(count, size))
+            here = len(self._have) - self._at
+            step = count if here >= count else max(here // size, 1) * size
             yield from self._cut(offset, self._take(step), size)
             offset, count = offset + step, count - step
