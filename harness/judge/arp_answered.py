@@ -14,7 +14,7 @@ from harness.judge.seen import Seen
 from harness.judge.strange import ETH_P_ARP
 from harness.judge.told import Answer
 from harness.judge.words import at, cut, many
-from harness.scenario.model import ArpAnswered
+from harness.scenario.expectations import ArpAnswered
 
 
 def check(expect: ArpAnswered, seen: Seen) -> CheckResult:

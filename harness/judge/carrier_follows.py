@@ -13,7 +13,7 @@ from harness.judge.model import CheckResult
 from harness.judge.records import Link
 from harness.judge.seen import Seen
 from harness.judge.words import at, many
-from harness.scenario.model import CarrierFollows
+from harness.scenario.expectations import CarrierFollows
 
 
 @dataclass(frozen=True)

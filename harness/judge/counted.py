@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from harness.judge.model import CheckResult
 from harness.judge.seen import Seen
-from harness.scenario.model import Counted
+from harness.scenario.expectations import Counted
 
 
 def check(expect: Counted, seen: Seen) -> CheckResult:

@@ -17,7 +17,7 @@ from harness.judge.model import CheckResult
 from harness.judge.records import Frame, Handled, Sending
 from harness.judge.seen import Seen
 from harness.judge.words import at, cut, many, ranges, runs
-from harness.scenario.model import Delivered
+from harness.scenario.expectations import Delivered
 
 
 def check(expect: Delivered, seen: Seen) -> CheckResult:

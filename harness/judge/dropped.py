@@ -15,7 +15,7 @@ from harness.judge.model import CheckResult
 from harness.judge.records import Handled
 from harness.judge.seen import Seen
 from harness.judge.words import many, ranges
-from harness.scenario.model import Dropped
+from harness.scenario.expectations import Dropped
 
 
 def check(expect: Dropped, seen: Seen) -> CheckResult:

@@ -16,7 +16,7 @@ from harness.judge.messages import Key, unfinished
 from harness.judge.model import CheckResult
 from harness.judge.seen import Seen
 from harness.judge.words import cut, many
-from harness.scenario.model import Echoed
+from harness.scenario.expectations import Echoed
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from harness.judge.model import CheckResult
 from harness.judge.seen import Seen
 from harness.judge.words import at, many
-from harness.scenario.model import SawEvent
+from harness.scenario.expectations import SawEvent
 
 OF_PANIC = ("GUEST_PANICKED", "GUEST_CRASHLOADED")
 

@@ -16,7 +16,7 @@ from harness.judge.model import CheckResult
 from harness.judge.records import Frame
 from harness.judge.seen import Seen
 from harness.judge.words import at, cut, many
-from harness.scenario.model import Failover
+from harness.scenario.expectations import Failover
 
 IDLE = 0.2  # seconds of silence of the sender that are worth a word
 

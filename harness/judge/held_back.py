@@ -12,7 +12,7 @@ from harness.judge.delivery import delivery
 from harness.judge.model import CheckResult
 from harness.judge.seen import Seen
 from harness.judge.words import at, many
-from harness.scenario.model import HeldBack
+from harness.scenario.expectations import HeldBack
 
 
 def check(expect: HeldBack, seen: Seen) -> CheckResult:

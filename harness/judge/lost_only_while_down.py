@@ -15,7 +15,7 @@ from harness.judge.messages import Key, Message
 from harness.judge.model import CheckResult
 from harness.judge.seen import Seen
 from harness.judge.words import at, cut, many
-from harness.scenario.model import LostOnlyWhileDown
+from harness.scenario.expectations import LostOnlyWhileDown
 
 
 def check(expect: LostOnlyWhileDown, seen: Seen) -> CheckResult:

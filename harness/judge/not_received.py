@@ -19,7 +19,7 @@ from harness.judge.seen import Seen
 from harness.judge.strange import seen_of
 from harness.judge.told import Passed, Strange
 from harness.judge.words import cut, many
-from harness.scenario.model import NotReceived
+from harness.scenario.expectations import NotReceived
 
 ARP = "arp-request"
 

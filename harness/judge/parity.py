@@ -16,7 +16,7 @@ from harness.judge.model import CheckResult
 from harness.judge.seen import Seen
 from harness.judge.whereabouts import whereabouts
 from harness.judge.words import at, cut, many, runs, short
-from harness.scenario.model import Parity
+from harness.scenario.expectations import Parity
 
 
 def check(expect: Parity, seen: Seen) -> CheckResult:

@@ -14,7 +14,7 @@ from harness.judge.model import CheckResult
 from harness.judge.seen import Seen
 from harness.judge.told import Counters
 from harness.judge.words import many
-from harness.scenario.model import Polled
+from harness.scenario.expectations import Polled
 
 NUMBERS = ("sent", "retried", "polled", "dropped", "dev_tx_stopped", "dev_tx_woken")
 

@@ -16,7 +16,7 @@ from harness.judge.records import Line
 from harness.judge.seen import Seen
 from harness.judge.told import Keys
 from harness.judge.words import at, cut, many, short
-from harness.scenario.model import Pressed
+from harness.scenario.expectations import Pressed
 
 PREFIX = "sysrq: "
 ANSWERS = {

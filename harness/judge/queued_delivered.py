@@ -18,7 +18,7 @@ from harness.judge.model import CheckResult
 from harness.judge.records import Handled
 from harness.judge.seen import Seen
 from harness.judge.words import many
-from harness.scenario.model import QueuedDelivered
+from harness.scenario.expectations import QueuedDelivered
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,15 @@ from harness.scenario.debuggers import Debugged
 from harness.scenario.document import Path
 from harness.scenario.dumps import Dumped
 from harness.scenario.errors import suggest
-from harness.scenario.messages import Message
-from harness.scenario.model import (
+from harness.scenario.expectations import (
     ArpAnswered,
     CarrierFollows,
     Counted,
-    Crash,
     Delivered,
     Dropped,
     Echoed,
     Failover,
     Flooded,
-    Frames,
     HeldBack,
     LostOnlyWhileDown,
     NotReceived,
@@ -40,8 +37,9 @@ from harness.scenario.model import (
     Pressed,
     QueuedDelivered,
     SawEvent,
-    Scenario,
 )
+from harness.scenario.messages import Message
+from harness.scenario.model import Crash, Frames, Scenario
 from harness.scenario.oracles import BurstFailover, CountersAgree, Latency, QueueStopped, Sequence
 from harness.scenario.story import Found, given, served_nic, unknown_endpoint, unknown_nic, unseen_link
 

@@ -15,7 +15,7 @@ from guest.netpoll.layout.bcm5787 import Mii, Reg, StatusBlock
 from harness.nic.faults import FRAME_FAULTS, NAMES, Setting
 from harness.nic.mii import NEGOTIATION, Partner
 from harness.nic.tg3.filter import hash_bit
-from harness.scenario.model import FaultName
+from harness.scenario.words import FaultName
 from harness.tests.tg3_rig import MAC, PEER, RX_BUFFERS, STATUS, Driver, frame
 
 
