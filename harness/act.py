@@ -25,6 +25,7 @@ from harness.inject.burst import arm
 from harness.inject.flood import Flood, Target
 from harness.inject.npcrash import load
 from harness.inject.pause import resynchronise
+from harness.lookout import look_at_queues
 from harness.nic.client import ServedNic
 from harness.observe import stuck
 from harness.observe.capture import Capture
@@ -384,8 +385,10 @@ async def _await(case: Case, action: Await) -> None:
     case.evidence.add("await", "timeout", **keys, within=round(deadline - began, 3), seen=progress.seen())
     if action.what == "panic":
         await _where_is_it(case, f"no line with {action.of!r} on the console")
+        await look_at_queues(case)
     elif action.what == "text" and case.crashed:
         await _where_is_it(case, f"no message with {action.text!r} at {action.of}")
+        await look_at_queues(case)
     if action.required:
         raise TestbedError(
             f"{action.what} {action.of} {action.state or ''} did not come within {action.within:g} s ({progress.seen()})",

@@ -1,6 +1,6 @@
-"""What is looked at beside the steps of a case because one of its expectations needs it: the guest kernel's TX queues.
+"""The guest kernel's TX queues: looked at beside the steps of a case because one of its expectations needs it, or once, when last words are missing.
 
-In: a case whose NICs are set up. Out: a task of the case that writes evidence. Rule: where a kernel does not say where it keeps its queues nothing is
+In: a case whose NICs are set up. Out: evidence, by a task of the case or at once. Rule: where a kernel does not say where it keeps its queues nothing is
 written, and the expectation is not reached.
 """
 
@@ -8,27 +8,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 
 from harness.case import Case
 from harness.observe import queues
+from harness.observe.events import Evidence
 from harness.testbed import btf, symbols
 from harness.testbed.errors import TestbedError
+
+Look = Callable[[Evidence, queues.Hmp, list[queues.Queue]], Awaitable[None]]
 
 
 def look_out(case: Case) -> None:
     """Begin to look, if anything is to be seen. Call once the NICs are plugged in."""
-    wanted = {
-        expect.queue_stopped.nic
-        for expect in case.plan.expect
-        if expect.queue_stopped and expect.queue_stopped.by == "kernel"
-    }
-    if wanted and case.vmlinux is not None:
-        case.beside.append(asyncio.ensure_future(_queues(case, frozenset(wanted))))
+    if wanted := _watched(case):
+        case.beside.append(asyncio.ensure_future(_with_queues(case, wanted, queues.watch)))
 
 
-async def _queues(case: Case, wanted: frozenset[str]) -> None:
-    """Until the case settles. Ends by itself with QEMU."""
-    assert case.vmlinux is not None
+async def look_at_queues(case: Case) -> None:
+    """Those that are stopped now, of NICs that nobody watches: what is missing on the wire may wait behind one."""
+    nics = frozenset(nic.id for nic in case.plan.nics) - _watched(case)
+    if nics:
+        await _with_queues(case, nics, queues.look)
+
+
+def _watched(case: Case) -> frozenset[str]:
+    asked = [expect.queue_stopped for expect in case.plan.expect if expect.queue_stopped]
+    return frozenset(each.nic for each in asked if each.by == "kernel")
+
+
+async def _with_queues(case: Case, wanted: frozenset[str], then: Look) -> None:
+    """A look, or looks until the case settles. Ends by itself with QEMU."""
+    if case.vmlinux is None:
+        return
     init_net = symbols.address_of(case.kallsyms, "init_net")
     try:
         layout = await asyncio.to_thread(btf.layout, case.vmlinux, queues.STRUCTURES)
@@ -43,4 +55,4 @@ async def _queues(case: Case, wanted: frozenset[str]) -> None:
         return str(await case.machine.fast.send("human-monitor-command", {"command-line": command}))
 
     with contextlib.suppress(TestbedError):  # QEMU has ended, which the case hears of elsewhere
-        await queues.watch(case.evidence, hmp, await queues.find(hmp, layout, init_net, nics))
+        await then(case.evidence, hmp, await queues.find(hmp, layout, init_net, nics))

@@ -105,6 +105,18 @@ def _findings(found: Comparison, seen: Seen) -> list[str]:
         *(
             whereabouts(seen.records) if found.complete and found.lost else []
         ),  # where the processor was, after what is missing
+        *(_stopped(seen) if found.lost else []),
+    ]
+
+
+def _stopped(seen: Seen) -> list[str]:
+    """TX queues of the guest's kernel that were seen stopped at last. Byte queue limits are the stack's bit."""
+    own = [each for each in seen.records.queues if each.by == "kernel" and each.side == "guest"]
+    last = {each.nic: each for each in own}
+    return [
+        f"the TX queue of {nic} was stopped ({each.why}) when last looked at, at {at(each.t)}: netpoll keeps back what comes then"
+        for nic, each in sorted(last.items())
+        if each.stopped
     ]
 
 

@@ -82,6 +82,14 @@ async def watch(evidence: Evidence, hmp: Hmp, queues: list[Queue]) -> None:
         await asyncio.sleep(PAUSE)
 
 
+async def look(evidence: Evidence, hmp: Hmp, queues: list[Queue]) -> None:
+    """Look once, and tell which are stopped."""
+    for queue in queues:
+        bits = (await _word(hmp, queue.address) or 0) & ((1 << len(STATES)) - 1)
+        if bits:
+            _tell(evidence, queue, bits, 0.0)
+
+
 def _tell(evidence: Evidence, queue: Queue, bits: int, since: float) -> None:
     state, why = ("stopped" if bits else "woken"), "+".join(_names(bits))
     since = round(since, 6)

@@ -187,6 +187,20 @@ def test_a_loss_is_told_with_what_the_link_was_doing() -> None:
     assert "n0 link down since 9.950 s, carrier down" in check.findings[0]
 
 
+def test_a_loss_behind_a_stopped_queue_is_told() -> None:
+    def seen(state: str) -> Event:
+        return event(2.9, "qmp", "queue", nic="n0", state=state, by="kernel", why="stack")
+
+    def said(wire: list[str], *more: Event) -> str:
+        return " ".join(parity(run(CRASH, console(PANIC_LINES), datagrams(wire), *more)).findings)
+
+    lost = PANIC_LINES[:4]
+    told = "the TX queue of n0 was stopped (stack) when last looked at"
+    assert told in said(lost, seen("stopped"))
+    assert told not in said(lost, seen("stopped"), seen("woken"))
+    assert told not in said(PANIC_LINES, seen("stopped"))
+
+
 def test_the_kernels_own_notice_on_the_wire_is_no_line() -> None:
     wire = [*PANIC_LINES[:3], "** 2 printk messages dropped **", *PANIC_LINES[5:]]
     check = parity(crashed(wire))

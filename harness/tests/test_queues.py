@@ -92,6 +92,17 @@ def test_changes_are_told_with_what_stopped_it(tmp_path: Path) -> None:
     )
 
 
+def test_one_look_tells_which_are_stopped(tmp_path: Path) -> None:
+    memory, evidence = Memory(), Evidence(tmp_path / "evidence.jsonl", Clock.start())
+    found = asyncio.run(queues.find(memory.hmp, LAYOUT, INIT_NET, {"eth0": "n0", "eth1": "n1"}))
+    memory.words |= {found[0].address: 0, found[1].address: 2, found[2].address: 1}
+    del memory.words[found[3].address]
+    asyncio.run(queues.look(evidence, memory.hmp, found))
+    evidence.close()
+    told = [(event["nic"], event["queue"], event["state"], event["why"]) for event in evidence.events]
+    assert told == [("n0", 1, "stopped", "stack"), ("n1", 0, "stopped", "driver")]
+
+
 @pytest.mark.guest
 @pytest.mark.parametrize("name", sorted(images.kernel_names()))
 def test_every_kernel_says_where_it_keeps_its_queues(name: str) -> None:
