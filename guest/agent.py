@@ -340,6 +340,10 @@ class Agent:
         work = partial(self.endpoints.send, endpoint, label, **shape)
         self._start(background, work, endpoint=endpoint, label=label)
 
+    def op_np_crash(self) -> None:
+        """Our stack is as if its machine had crashed; the machine itself lives on."""
+        self.endpoints.crash()
+
     def op_np_counters(self) -> None:
         self.endpoints.counters()
 

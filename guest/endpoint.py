@@ -19,12 +19,15 @@ from typing import Any
 from guest.client import Client, Emit
 from guest.netpoll.bonding import Bond, BondParams, Mode, partner_mode
 from guest.netpoll.bonding.params import LacpRate, parse_options
+from guest.netpoll.context import ContextError
 from guest.netpoll.drivers.af_packet import AfPacketDevice
 from guest.netpoll.drivers.af_packet_ring import AfPacketRingDevice
 from guest.netpoll.drivers.dgram import DgramDevice
+from guest.netpoll.drivers.pmd.device import PollModeDevice
 from guest.netpoll.drivers.pmd.probe import probe_interface
 from guest.netpoll.loop import Loop
 from guest.netpoll.netdevice import Net, NetdevEvent, NetDevice, register_netdev
+from guest.netpoll.poll import netpoll_poll
 from guest.netpoll.skbuff import SkBuff
 
 QUEUE_CHANGES = 200  # of one device's queue that are told; its counters tx_stopped and tx_woken count all
@@ -134,8 +137,13 @@ class Endpoints:
     def _run(self, loop: Loop) -> None:
         """Serve until asked to close, and then until nothing has come for a moment."""
         try:
-            while loop.run_once(DRAIN_SECONDS if self._closing else None) or not self._closing:
+            while not self._net.context.crashed and (
+                loop.run_once(DRAIN_SECONDS if self._closing else None) or not self._closing
+            ):
                 pass
+        except ContextError:
+            if not self._net.context.crashed:  # else it crashed between our look and the loop's
+                raise
         except Exception as error:  # a defect of ours; without a word it would look like a guest that hears nothing
             self._emit("done", endpoint="", label="the loop", count=-1, error=f"{type(error).__name__}: {error}")
             raise
@@ -176,12 +184,31 @@ class Endpoints:
     def counters(self) -> None:
         """Tell the counters of each endpoint, once the loop has told of what it is in the middle of: an echo may be on the wire before its
         hook has said so."""
-        if self._thread is not None:
+        if self._thread is not None and self._thread.is_alive():
             told = threading.Event()
             self._net.context.schedule_work(told.set)
             told.wait(ROUND_SECONDS)
         for endpoint in self._endpoints.values():
             endpoint.counters()
+        if self._net.context.crashed:
+            self._tell_interrupts()
+
+    def crash(self) -> None:
+        """The stack's machine dies here (Context.crash()): no interrupt, no softirq, no process context any more, polling is what is left.
+        Once nothing of that runs any more and each device was polled, what its interrupts are set to is told, and with the counters again."""
+        self._net.context.crash()
+        if self._thread is not None and self._loop is not None:
+            self._loop.wake()
+            self._thread.join(ROUND_SECONDS)
+        for endpoint in self._endpoints.values():
+            netpoll_poll(endpoint.np)
+        self._tell_interrupts()
+
+    def _tell_interrupts(self) -> None:
+        for dev in list(self._net.devices.values()):
+            if isinstance(dev, PollModeDevice):
+                through, told = dev.bus.interrupt_state()
+                self._emit("interrupts", nic=self._told[dev.name], chip=dev.irq_enabled(), bus=through, told=told)
 
     def close(self) -> None:
         """Take what has arrived, tell the counters, end the thread. A second call does nothing."""

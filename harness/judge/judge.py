@@ -37,6 +37,7 @@ from harness.judge import (
     queued_delivered,
     sequence,
     timed,
+    uninterrupted,
 )
 from harness.judge.consistency import errors
 from harness.judge.model import CheckResult, Verdict, Word
@@ -69,6 +70,7 @@ CHECKS: dict[str, Callable[[Any, Seen], CheckResult]] = {
     "sequence": sequence.check,
     "dumped": dumped.check,
     "debugged": debugged.check,
+    "uninterrupted": uninterrupted.check,
 }
 """Each key of `Expect` and the function that checks it."""
 

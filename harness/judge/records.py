@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, get_args
 
 from harness.judge.debugging import DebugSession, debug_session
 from harness.judge.dumps import DumpEvent, DumpFile, dump_event, dump_file
-from harness.judge.told import Answer, Counters, Echo, IfStats, KernelRecord, Key, Keys, Passed, Strange
+from harness.judge.told import Answer, Counters, Echo, IfStats, Interrupts, KernelRecord, Key, Keys, Passed, Strange
 from harness.scenario.model import FrameKind
 
 MAX_NUMBERS = 10_000_000  # as many as a testcase can ask for in one send
@@ -195,6 +195,7 @@ class Records:
     silent: list[Name] = field(default_factory=list)  # the agent did not answer
     timeouts: list[Timeout] = field(default_factory=list)
     counters: list[Counters] = field(default_factory=list)
+    interrupts: list[Interrupts] = field(default_factory=list)
     strange: list[Strange] = field(default_factory=list)
     passed: list[Passed] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
@@ -367,6 +368,10 @@ def _queue(item: _Item, side: str) -> Queue:
     return Queue(item.t, item.word("nic"), stopped, item.word("by"), side, item.may("why") or "")
 
 
+def _interrupts(item: _Item) -> Interrupts:
+    return Interrupts(item.t, item.word("nic"), item.flag("chip"), item.flag("bus"), item.whole("told"))
+
+
 def _start(records: Records, item: _Item) -> None:
     records.started = item.t
 
@@ -441,6 +446,7 @@ _EITHER_SIDE: dict[str, Parser] = {
     "passed": lambda r, e: r.passed.append(Passed(e.t, e.word("endpoint"), e.word("label"), _seq(e), e.flag("ok"))),
     "arp": lambda r, e: r.answers.append(Answer(e.t, e.word("endpoint"), e.word("ip"), e.word("mac"), e.word("to"))),
     "queue": lambda r, e: r.queues.append(_queue(e, e.word("src"))),
+    "interrupts": lambda r, e: r.interrupts.append(_interrupts(e)),
     "ifstats": lambda r, e: r.ifstats.append(IfStats(e.t, e.word("src"), e.word("nic"), e.numbers("values"))),
     "echo": lambda r, e: r.echoes.append(_echo(e)),
     "keys": lambda r, e: r.keys.append(Keys(e.t, e.word("endpoint"), e.word("keys"), e.may("forge"))),

@@ -17,6 +17,16 @@ class Counters(NamedTuple):
     values: Mapping[str, int]
 
 
+class Interrupts(NamedTuple):
+    """What the interrupts of a NIC of our drivers are set to, at the chip and at the bus, and how many have come in all."""
+
+    t: float
+    nic: str
+    chip: bool
+    bus: bool
+    told: int
+
+
 class Strange(NamedTuple):
     """`total` frames that are not for the peer's client have been handed over by time `t`; `what` is wrong with them."""
 

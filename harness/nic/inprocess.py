@@ -147,7 +147,8 @@ class Slot:
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if bus_interrupts else -1
         if bus_interrupts:
             self._irq(SetIrqs.DATA_EVENTFD | SetIrqs.ACTION_TRIGGER, [os.dup(self._event)])
-        self._closed = False
+        self._closed = self._let_through = False
+        self._interrupts = 0
 
     def _tell(self, kind: str, **keys: Any) -> None:
         self.told.append((kind, keys))
@@ -206,9 +207,23 @@ class Slot:
     def interrupt_enable(self) -> None:
         """As a write to /dev/uioN: INTx is told again if the device still asserts it."""
         if self._event >= 0:
-            with suppress(BlockingIOError):
-                os.eventfd_read(self._event)
+            self._take_told()
+            self._let_through = True
             self._irq(SetIrqs.DATA_NONE | SetIrqs.ACTION_UNMASK, [])
+
+    def interrupt_disable(self) -> None:
+        if self._event >= 0:
+            self._let_through = False
+            self._irq(SetIrqs.DATA_NONE | SetIrqs.ACTION_MASK, [])
+
+    def interrupt_state(self) -> tuple[bool, int]:
+        self._take_told()
+        return self._let_through, self._interrupts
+
+    def _take_told(self) -> None:
+        if self._event >= 0:
+            with suppress(BlockingIOError):
+                self._interrupts += os.eventfd_read(self._event)
 
     def close(self) -> None:
         if self._closed:

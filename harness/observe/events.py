@@ -49,6 +49,7 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | guest, host | sending | endpoint, label, count, size, seed: a send begins |
 | guest, host | done  | endpoint, label, count: a send finished |
 | guest, host | counters | endpoint, values {name: int}: its NetpollStats, and its device's counters with `dev_` before them |
+| guest   | interrupts | nic, chip (enabled there, read back), bus (let through there, read back), told (how many, since our driver took the NIC): in a crashed context, after its first poll and with the counters |
 | guest, host | frames | endpoint, label, what, count: these frames, which are not for the peer's client, have been handed over |
 | guest, host | passed | endpoint, label, seq, ok, why: such a frame came out behind netpoll, at the protocol stack |
 | guest, host | arp   | endpoint, ip, mac, to: it heard `mac` answer `to` that it has `ip` |

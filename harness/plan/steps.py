@@ -74,6 +74,8 @@ def _translate(number: int, step: Step, scenario: Scenario) -> tuple[str, tuple[
         return debugger.debug_step(scenario, step.debug)
     if step.machine is not None:
         return machine_step(step.machine)
+    if step.context is not None:
+        return "our stack crashes: it polls, and nothing interrupts it", (Ask(op="np_crash"),)
     if step.run is not None:
         return _run(step.run, scenario.guest.channel)
     if step.records is not None:

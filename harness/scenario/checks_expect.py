@@ -41,6 +41,7 @@ from harness.scenario.expectations import (
 from harness.scenario.messages import Message
 from harness.scenario.model import Crash, Frames, Scenario
 from harness.scenario.oracles import BurstFailover, CountersAgree, Latency, QueueStopped, Sequence
+from harness.scenario.polling import Uninterrupted
 from harness.scenario.story import Found, given, served_nic, unknown_endpoint, unknown_nic, unseen_link
 
 
@@ -352,6 +353,17 @@ def _queue_stopped(scenario: Scenario, path: Path, expect: QueueStopped) -> Foun
         yield Message((*path, "nic"), what, suggest(expect.nic, own, "devices with one"))
 
 
+def _uninterrupted(scenario: Scenario, path: Path, expect: Uninterrupted) -> Found:
+    yield from unknown_endpoint(scenario, (*path, "by"), expect.by)
+    endpoint = scenario.endpoints.get(expect.by)
+    if endpoint is not None and endpoint.stack != "pmd":
+        what = f"{expect.by!r} is on {endpoint.stack}, whose interrupts are the kernel's"
+        yield Message((*path, "by"), what, "name an endpoint of the guest with stack: pmd")
+    if not any(step.context for step in scenario.steps):
+        what = "no step has our stack crash, so interrupts are served"
+        yield Message((*path, "by"), what, f"add `- context: {{of: {expect.by}, becomes: crashed}}`")
+
+
 def _held_back(scenario: Scenario, path: Path, expect: HeldBack) -> Found:
     yield from _flow(scenario, path, expect.from_, expect.to, expect.at_least)
     yield from unknown_nic(scenario, (*path, "nic"), expect.nic)
@@ -439,6 +451,7 @@ _CHECKS: dict[type[Frozen], Callable[[Scenario, Path, Any], Found]] = {
     HeldBack: _held_back,
     Sequence: _sequence,
     CountersAgree: _counters_agree,
+    Uninterrupted: _uninterrupted,
     Dumped: dumped,
     Debugged: debugged,
 }

@@ -44,6 +44,7 @@ from harness.scenario.model import (
     WaitStopped,
 )
 from harness.scenario.oracles import ReadCounters, ReadRecords
+from harness.scenario.polling import ContextStep
 from harness.scenario.story import (
     Found,
     Story,
@@ -379,6 +380,22 @@ def _counters(story: Story, _index: int, path: Path, _counters: ReadCounters) ->
     yield from alive(story, path, "the guest is to read its counters")
 
 
+def _context(story: Story, index: int, path: Path, step: ContextStep) -> Found:
+    yield from unknown_endpoint(story.scenario, (*path, "of"), step.of)
+    yield from alive(story, path, "our stack is to crash")
+    endpoint = story.scenario.endpoints.get(step.of)
+    if endpoint is not None and endpoint.stack != "pmd":
+        what = f"{step.of!r} is on {endpoint.stack}; a NIC is polled in a crashed context by a driver of ours only"
+        yield Message((*path, "of"), what, "name an endpoint of the guest with stack: pmd")
+    if story.polling is not None:
+        yield Message(path, f"step {story.polling + 1} has crashed our stack already", "remove one of them")
+    own = {label for label in story.running if story.scenario.endpoints[story.sends[label].from_].at == "guest"}
+    for label in sorted(own):
+        what = f"the background send {label!r} runs while our stack is to crash"
+        yield Message(path, what, f"wait for it before: `- wait: {{sent: {label}}}`")
+    story.polling = index
+
+
 _CHECKS: dict[type[Frozen], Callable[[Story, int, Path, Any], Found]] = {
     Send: _send,
     InjectLink: inject,
@@ -405,4 +422,5 @@ _CHECKS: dict[type[Frozen], Callable[[Story, int, Path, Any], Found]] = {
     Run: _run,
     ReadRecords: _records,
     ReadCounters: _counters,
+    ContextStep: _context,
 }

@@ -94,6 +94,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "dump_server": "the server of the testcase's `dump` is killed, or started anew",
         "debug": "gdb attaches to the crashed kernel, asks what there is to ask, and detaches",
         "machine": "something is done to the whole machine that the guest outlives",
+        "context": "our stack in the guest goes on as on a machine that has crashed: no interrupt is enabled or served, nothing runs but sends and the polls they make; for all its endpoints; see [pmd.md](pmd.md)",
         "run": "a command in the guest",
         "counters": "what guest and host have counted on each NIC, bond and tap is read",
         "records": "the agent reads /dev/kmsg: each record that the kernel's log still holds, with its number",
@@ -209,7 +210,9 @@ MEANINGS: dict[str, dict[str, str]] = {
         "within": "seconds",
         "may_fail": "its exit status need not be 0",
     },
+    "ContextStep": {"of": "an endpoint in the guest with `stack: pmd`", "becomes": "what its context is from here on"},
     "Expect": {
+        "uninterrupted": "in the crashed context no interrupt of the sender's NICs was enabled, at the chip or at the bus, and none came",
         "debugged": "gdb saw each CPU of the crashed kernel as a thread, found its memory as the kernel's image has it, and one thread's backtrace goes through these functions",
         "dumped": "the dump is on the host, opens, shows the panic, and each page in it is what the guest's RAM holds at the end, byte for byte",
         "counters_agree": "the guest's kernel has counted as many frames out of this device as the captures saw, each driver behind it (`ethtool -S`) and each tap as many as its capture, and each endpoint of our stack on it as many as its flow has, when they were last read",
@@ -256,6 +259,7 @@ MEANINGS: dict[str, dict[str, str]] = {
     "Failover": {"bond": "a bond", "cut": "the slave whose link is cut", "from_": "the sender", "within": "seconds that the gap may last"},
     "Counted": {"nic": "a NIC of `model: tg3`", "what": "a fault's name (how often it struck), or what the device did", "at_least": "so many"},
     "Polled": {"by": "the sender", "at_least": "so many sends"},
+    "Uninterrupted": {"by": "the sender"},
     "HeldBack": {"from_": "the sender", "to": "the receiver", "nic": "the NIC whose reader stops", "at_least": "so many: more than its TX ring has descriptors"},
     "BurstFailover": {"bond": "a bond", "cut": "the slave whose link is cut in the middle of a panic", "to": "the endpoint on the host", "within": "seconds"},
     "QueueStopped": {
@@ -312,6 +316,7 @@ UNLESS: dict[str, str] = {
     "queued_delivered": "the guest saw the carrier go, and messages were sent meanwhile",
     "lost_only_while_down": "that many were sent before, during and after",
     "counted": "the device counted so many",
+    "uninterrupted": "interrupts came before, it sent in the crashed context, and what the interrupts are set to was read before and after",
     "polled": "the counters say that the queue stopped, and that so many sends polled and tried again",
     "not_received": "the capture saw so many go to the guest, and a message sent after them arrived",
     "arp_answered": "the capture saw so many go to the guest",

@@ -42,6 +42,7 @@ from harness.scenario.oracles import (
     ReadRecords,
     Sequence,
 )
+from harness.scenario.polling import ContextStep, Uninterrupted
 from harness.scenario.words import FaultName, Id, Seconds, Way
 
 Mac = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")]
@@ -298,6 +299,7 @@ class Step(Frozen):
     run: Run | None = None
     records: ReadRecords | None = None
     counters: ReadCounters | None = None
+    context: ContextStep | None = None
 
 
 class Expect(Frozen):
@@ -326,6 +328,7 @@ class Expect(Frozen):
     burst_failover: BurstFailover | None = None
     dumped: Dumped | None = None
     debugged: Debugged | None = None
+    uninterrupted: Uninterrupted | None = None
 
 
 class KnownBug(Frozen):

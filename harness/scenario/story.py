@@ -39,6 +39,7 @@ class Story:
     crashed: int | None = None
     server: str = "running"  # that of the dump
     paused: int | None = None
+    polling: int | None = None  # our stack in the guest has crashed: nobody is interrupted
     stopped: set[str] = field(default_factory=set)  # NICs whose reader has stopped
 
     def sent_to(self, endpoint: str) -> int:

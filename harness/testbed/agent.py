@@ -34,6 +34,7 @@ KINDS = frozenset(
         "sending",
         "done",
         "counters",
+        "interrupts",
         "passed",
         "echo",
         "key",

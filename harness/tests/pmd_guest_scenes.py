@@ -106,20 +106,7 @@ def lives() -> dict[str, Any]:
     with taker():
         pass
     found["exit"] = state()
-    with taker() as pid:
-        os.kill(pid, signal.SIGKILL)
-    found["SIGKILL"] = state() | {"master": bool(command() & claim.COMMAND_MASTER)}
-    dev = probe(Net(), "pmd0", address())
-    found["next taker"] = state()
-    dev.release()
-    del dev
-    found["closed"] = state()
-    with taker() as pid:
-        os.kill(pid, signal.SIGKILL)
-    found["list"] = run(sys.executable, "-S", "-P", "-m", "guest.netpoll", "pmd", "list")
-    found["release"] = run(sys.executable, "-S", "-P", "-m", "guest.netpoll", "pmd", "release")
-    found["released"] = state()
-    return found
+    return found | killed()
 
 
 def command() -> int:
@@ -223,7 +210,27 @@ def translated() -> dict[str, Any]:
             loop.run_until(lambda number=number: len(got) > number, PATIENCE, f"the echo of {message!r}")  # type: ignore[misc]
         dev_close(dev)
     dev.release()
-    return found | {"echoed": got == wanted, "closed": state()}
+    found |= {"echoed": got == wanted, "closed": state()}
+    return found | killed()
+
+
+def killed() -> dict[str, Any]:
+    """By SIGKILL, with the device in mid-flight: what the kernel has done of itself, and who does the rest."""
+    found: dict[str, Any] = {}
+    with taker() as pid:
+        os.kill(pid, signal.SIGKILL)
+    found["SIGKILL"] = state() | {"master": bool(command() & claim.COMMAND_MASTER)}
+    dev = probe(Net(), "pmd0", address())
+    found["next taker"] = state()
+    dev.release()
+    del dev
+    found["given back"] = state()
+    with taker() as pid:
+        os.kill(pid, signal.SIGKILL)
+    found["list"] = run(sys.executable, "-S", "-P", "-m", "guest.netpoll", "pmd", "list")
+    found["release"] = run(sys.executable, "-S", "-P", "-m", "guest.netpoll", "pmd", "release")
+    found["released"] = state()
+    return found
 
 
 def after() -> dict[str, Any]:

@@ -211,6 +211,41 @@ def test_interrupts_are_never_enabled_after_a_crash(model: str, monkeypatch: pyt
     rig.close()
 
 
+def test_after_a_crash_the_first_poll_turns_interrupts_off_and_none_comes(rig: Rig) -> None:
+    """Read back from the chip and the bus, while frames come and go and the link does."""
+    assert rig.dev.irq_enabled()
+    assert rig.slot.interrupt_state()[0]
+    rig.crash()
+    netpoll_poll(rig.np)
+    told = rig.slot.interrupt_state()[1]
+    assert not rig.dev.irq_enabled(), "though there was nothing to do"
+    for n in range(rig.dev.tx.count * 2):
+        assert netpoll_send_udp(rig.np, b"%d" % n) == 0
+        assert rig.arrive(b"%d" % n)
+        netpoll_poll(rig.np)
+    for up in (False, True):
+        rig.slot.chip.plug(up)
+        rig.clock.advance(5)
+        netpoll_poll(rig.np)
+        assert rig.dev.carrier is up
+    assert not rig.dev.irq_enabled()
+    assert rig.slot.interrupt_state() == (False, told)
+
+
+def test_after_a_crash_who_cleans_a_full_ring_sees_the_link_as_well(rig: Rig) -> None:
+    """Nobody polls but the sends, and each of their polls has work to do."""
+    rig.crash()
+    rig.slot.chip.plug(False)
+    rig.clock.advance(0.1)
+    sends = 0
+    while not rig.dropped:
+        netpoll_send_udp(rig.np, b"%d" % sends)
+        sends += 1
+        assert sends <= rig.dev.tx.count + 1, "the ring was cleaned, and the link not looked at"
+    assert not rig.dev.carrier
+    assert rig.dev.xoff
+
+
 def test_a_transmitter_that_hangs_is_reset_by_the_watchdog(rig: Rig) -> None:
     rig.slot.chip.fault("no-dma", Setting())
     taken = fill(rig)

@@ -71,7 +71,7 @@ def test_the_kernel_gets_its_nic_back_whatever_ends_the_taker(bench: Bench, tmp_
     assert found["busy"]["errno"] == errno.EBUSY
     assert "is in use: process " in found["busy"]["said"]
     assert found["busy"]["after"] == taken
-    for how in ("SIGTERM", "exit", "closed", "released"):
+    for how in ("SIGTERM", "exit", "given back", "released"):
         assert found[how] == home, how
     assert found["SIGKILL"] == taken | {"master": False}, "no DMA into memory that is somebody else's"
     assert found["next taker"] == taken

@@ -1,4 +1,5 @@
-"""Behind an IOMMU (q35 with intel-iommu): our driver takes its NIC by VFIO, sends and receives, and gives it back; UIO is refused."""
+"""Behind an IOMMU (q35 with intel-iommu): our driver takes its NIC by VFIO, sends and receives, and gives it back; the kernel's driver gets it
+back from one that was killed, too; UIO is refused."""
 
 from __future__ import annotations
 
@@ -98,3 +99,9 @@ def test_vfio_where_an_iommu_is_in_the_way(bench: Bench, testcases: Path) -> Non
     assert found["out of reach"]["errno"] == errno.ERANGE
     assert found["echoed"], "300 messages, each back once and in order"
     assert found["closed"] == found["before"]
+    assert found["SIGKILL"] == found["taken"] | {"master": False}, "VFIO resets what nobody has open any more"
+    assert found["next taker"] == found["taken"]
+    assert "its taker is gone" in found["list"]
+    assert "given back to e1000" in found["release"]
+    for how in ("given back", "released"):
+        assert found[how] == found["before"], how

@@ -69,7 +69,7 @@ ROWS = [
         "step that is a word",
         "- crash: {how: sysrq-c}",
         "- crash",
-        "21:5: a step is a mapping with one key; one of send, inject, flap, remove, restore, filter, fault, wait, frames, flood, reader, keys, crash, machine, dump_server, debug, run, records, counters, include",
+        "21:5: a step is a mapping with one key; one of send, inject, flap, remove, restore, filter, fault, wait, frames, flood, reader, keys, crash, machine, dump_server, debug, run, records, counters, context, include",
     ),
     row(
         "two expectations in one",

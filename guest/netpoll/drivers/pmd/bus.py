@@ -79,5 +79,12 @@ class PciDevice(Protocol):
     def interrupt_enable(self) -> None:
         """Take what `interrupt_fd` holds and let the next interrupt through (UIO masks INTx when it delivers one)."""
 
+    def interrupt_disable(self) -> None:
+        """Let none through, until `interrupt_enable`."""
+
+    def interrupt_state(self) -> tuple[bool, int]:
+        """Whether they are let through, and how many were told since the device was taken. For who waits for none: it may take what
+        `interrupt_fd` holds."""
+
     def close(self) -> None:
         """Stop DMA, free the memory, give the device back to the driver it had. Twice is once."""

@@ -4,9 +4,9 @@
     interrupt | poll_controller -> irq_cause -> irq_mask -> schedule -> poll -> clean_rx -> netif_receive_skb
 
 In: frames from the stack, what the device wrote. Out: the NetDevice operations. The one rule: after a crash no
-interrupt is enabled any more; poll_controller and poll are all that runs, and they find work in memory.
+interrupt is enabled any more, and the first poll turns off what was; poll_controller and poll are all that runs, and they find work in memory.
 
-A chip's driver gives `start`, `halt`, `fill`, `doorbell`, `irq_cause`, `irq_mask`, `irq_unmask`, `check_link`,
+A chip's driver gives `start`, `halt`, `fill`, `doorbell`, `irq_cause`, `irq_mask`, `irq_unmask`, `irq_enabled`, `check_link`,
 `clean_tx`, `clean_rx`. What the device wrote is not trusted: a chip's driver that finds nonsense calls `broken`.
 """
 
@@ -59,6 +59,7 @@ class PollModeDevice(NetDevice):
         self._bus_masked = (
             True  # by an interrupt that it told of; a poll that netpoll makes has nothing to unmask there
         )
+        self._polled_alone = False  # a crash has been taken notice of
         self._stuck = self._cleaned = 0
         self._watching = 0  # which open() the watchdog belongs to
         self._away = False  # its registers read as ones
@@ -91,6 +92,10 @@ class PollModeDevice(NetDevice):
 
     def irq_unmask(self) -> bool:
         """It interrupts again; True if work came meanwhile that it will not interrupt for."""
+        raise NotImplementedError
+
+    def irq_enabled(self) -> bool:
+        """Whether it would interrupt for work that it has, read back from where it looks itself."""
         raise NotImplementedError
 
     def queue_full(self) -> None:
@@ -199,6 +204,8 @@ class PollModeDevice(NetDevice):
     def interrupt(self) -> None:
         """Read and acknowledge the cause; if it is ours, mask and schedule the poll."""
         self._bus_masked |= self.ctx.in_irq()
+        if self.ctx.crashed and not self._polled_alone:
+            self._interrupts_off()
         if self.irq_cause():
             self.irq_mask()
             disable_irq(self)
@@ -206,6 +213,12 @@ class PollModeDevice(NetDevice):
         elif self._bus_masked and not self.ctx.crashed:
             self._bus_masked = False
             self.bus.interrupt_enable()  # not ours, or a poll has done the work: the bus masked it when it came
+
+    def _interrupts_off(self) -> None:
+        """Nobody is left to take an interrupt: what lets one through is turned off, once."""
+        self._polled_alone = self._bus_masked = True
+        self.irq_mask()
+        self.bus.interrupt_disable()
 
     def poll(self, budget: int) -> int:
         """Link, TX, then at most `budget` frames; then interrupts again, unless nobody serves them."""

@@ -256,6 +256,9 @@ class E1000(PollModeDevice):
         self.regs.write32(Reg.IMS, self._unmasked)
         return False
 
+    def irq_enabled(self) -> bool:
+        return self.regs.read32(Reg.IMS) != 0
+
     def check_link(self) -> None:
         """STATUS.LU; also asked, without news, while there is no carrier, since a cause may have been read by a kernel that died."""
         if not self._news and self.carrier:

@@ -80,6 +80,10 @@ class SysfsFunction:
         """Let the interrupt pin through, or not."""
         self.command(put=0 if on else COMMAND_INTX_DISABLE, take=COMMAND_INTX_DISABLE if on else 0)
 
+    def intx_on(self) -> bool:
+        """As the command register reads."""
+        return not int.from_bytes(self.read_config(COMMAND, 2), "little") & COMMAND_INTX_DISABLE
+
     def bar(self, index: int, least: int) -> MappedRegisters:
         size = self.bar_size(index)
         if size < least:

@@ -236,6 +236,10 @@ class Tg3(PollModeDevice):
         self.regs.write32(Reg.MAILBOX_INTERRUPT_0, (self._last_tag & 0xFF) << 24)
         return False
 
+    def irq_enabled(self) -> bool:
+        """The mailbox reads as it was written: a tag in its highest byte, or something beside it that masks."""
+        return not self.regs.read32(Reg.MAILBOX_INTERRUPT_0) & 0xFF_FFFF
+
     # Link
 
     def check_link(self) -> None:

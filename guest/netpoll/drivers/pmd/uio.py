@@ -64,13 +64,15 @@ class UioDevice:
         self.set_master = self._function.set_master
 
     def _open_uio(self) -> int:
-        nodes = sorted(path.name for path in (self._claim.folder / "uio").glob("uio*"))
+        nodes = sorted((self._claim.folder / "uio").glob("uio*"))
         if not nodes:
             raise BusError(errno.ENODEV, f"{self._claim.record.address}: {UIO} made no /dev/uioN")
+        self._node = nodes[0]
+        device = f"/dev/{self._node.name}"
         try:
-            return os.open(f"/dev/{nodes[0]}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            return os.open(device, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            raise BusError(error.errno or errno.EIO, f"/dev/{nodes[0]}: {error.strerror}") from error
+            raise BusError(error.errno or errno.EIO, f"{device}: {error.strerror}") from error
 
     def bar(self, index: int, least: int) -> Registers:
         return self._function.bar(index, least)
@@ -95,6 +97,13 @@ class UioDevice:
         with suppress(BlockingIOError):
             os.read(self._uio, 4)
         self._function.intx(True)
+
+    def interrupt_disable(self) -> None:
+        self._function.intx(False)
+
+    def interrupt_state(self) -> tuple[bool, int]:
+        """As the command register reads, and as the kernel has counted (uio_info's event counter)."""
+        return self._function.intx_on(), int((self._node / "event").read_text())
 
     def close(self) -> None:
         if self._closed:

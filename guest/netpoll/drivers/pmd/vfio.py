@@ -28,7 +28,7 @@ VFIO_PCI = "vfio-pci"
 SET_IOMMU, GROUP_GET_STATUS, GROUP_SET_CONTAINER, GROUP_GET_DEVICE_FD = 0x3B66, 0x3B67, 0x3B68, 0x3B6A
 DEVICE_GET_REGION_INFO, DEVICE_SET_IRQS, IOMMU_MAP_DMA = 0x3B6C, 0x3B6E, 0x3B71
 TYPE1_IOMMU, GROUP_VIABLE, REGION_MMAP, CONFIG_REGION = 1, 1, 4, 7
-IRQ_DATA_NONE, IRQ_DATA_EVENTFD, IRQ_UNMASK, IRQ_TRIGGER, INTX = 1, 4, 0x10, 0x20, 0
+IRQ_DATA_NONE, IRQ_DATA_EVENTFD, IRQ_MASK, IRQ_UNMASK, IRQ_TRIGGER, INTX = 1, 4, 8, 0x10, 0x20, 0
 DMA_READ_WRITE = 3
 
 _REGION = struct.Struct("=IIIIQQ")  # argsz, flags, index, cap_offset, size, offset
@@ -55,7 +55,7 @@ class VfioDevice:
             raise
         self.vendor, self.device = struct.unpack("<HH", self.read_config(0, 4))
         self._reach, self._next = 1 << 64, FIRST_IOVA
-        self._event = -1
+        self._event, self._told, self._let_through = -1, 0, False
 
     def _open(self, folder: Path) -> int:
         """Container, group, device. The group's driver must be VFIO for all of it."""
@@ -158,9 +158,22 @@ class VfioDevice:
 
     def interrupt_enable(self) -> None:
         """INTx is masked when it was told (vfio_intx_handler())."""
-        with suppress(BlockingIOError):
-            os.eventfd_read(self.interrupt_fd() or -1)
+        self._take_told()
+        self._let_through = True
         self._irqs(IRQ_DATA_NONE | IRQ_UNMASK)
+
+    def interrupt_disable(self) -> None:
+        self._let_through = False
+        self._irqs(IRQ_DATA_NONE | IRQ_MASK)
+
+    def interrupt_state(self) -> tuple[bool, int]:
+        """What we have asked of VFIO, which shows no command register of the hardware's; and what its eventfd has told."""
+        self._take_told()
+        return self._let_through, self._told
+
+    def _take_told(self) -> None:
+        with suppress(BlockingIOError):
+            self._told += os.eventfd_read(self.interrupt_fd() or -1)
 
     def _irqs(self, flags: int, data: bytes = b"") -> None:
         with _words(f"{self.name}: its interrupt"):

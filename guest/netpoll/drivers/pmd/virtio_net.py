@@ -109,9 +109,10 @@ class VirtioNet(PollModeDevice):
 
     def irq_cause(self) -> bool:
         """Work is found in memory. The ISR is read in an interrupt, to let go of the pin, and where memory shows no work: only it
-        tells of a new configuration."""
+        tells of a new configuration. So it is for a ring that is full after a crash: whose every poll has one to clean would never hear of
+        the link."""
         work = self._rx.used[1] != self._rx.seen or (self.xoff and self._tx.used[1] != self._tx.seen)
-        if work and not self.ctx.in_irq():
+        if work and not (self.ctx.in_irq() or (self.ctx.crashed and self.xoff)):
             return True
         isr = self.pci.read_isr()
         if isr & Isr.CONFIG:
@@ -127,6 +128,9 @@ class VirtioNet(PollModeDevice):
         if self.xoff:
             passed |= self._tx.interrupt_at(self._tx.seen + self.tx.in_flight() // 2)
         return passed
+
+    def irq_enabled(self) -> bool:
+        return self._rx.interrupts() or self._tx.interrupts()
 
     def queue_full(self) -> None:
         """Linux' virtqueue_enable_cb_delayed(): an interrupt when half of it has left, or the poll now if it has already."""

@@ -129,6 +129,12 @@ class Virtqueue:
         else:
             self.avail[0] = AVAIL_F_NO_INTERRUPT
 
+    def interrupts(self) -> bool:
+        """Whether the device would interrupt for one of the buffers that it may have."""
+        if not self.event_idx:
+            return not self.avail[0] & AVAIL_F_NO_INTERRUPT
+        return (self.avail[self._used_event] - self.used[1]) & 0xFFFF < self.ring.count
+
     def fresh(self) -> int:
         """How many entries of the used ring are new; more than are in flight are a lie."""
         return (self.used[1] - self.seen) & 0xFFFF
