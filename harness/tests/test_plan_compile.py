@@ -292,6 +292,17 @@ def test_sysctls_of_the_author_and_of_the_crash_are_set_together(tmp_path: Path)
     assert [a.execute for a in plan.stages[-1].actions if isinstance(a, Qmp)] == ["inject-nmi"]
 
 
+@pytest.mark.parametrize(
+    "loaded", [each for each in shipped() if "netconsole/comes-back[" in case_of(each)], ids=case_of
+)
+def test_a_netconsole_is_enabled_anew_once_its_nic_has_a_link(loaded: Loaded) -> None:
+    plan = compile_plan(loaded.scenario, loaded.source)
+    back = next(stage.actions for stage in plan.stages if "put back" in stage.title)
+    waits = [isinstance(action, Await) and action.what == "carrier" for action in back]
+    asks = [isinstance(action, Ask) and action.op == "netconsole_again" for action in back]
+    assert waits.index(True) < asks.index(True)
+
+
 def test_a_command_can_be_pasted() -> None:
     assert list(command_lines(["qemu", "-machine", "pc", "-append", "a 'b'", "-S"])) == [
         "qemu \\",
