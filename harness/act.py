@@ -200,7 +200,9 @@ async def _qmp(case: Case, action: Qmp, answer: Awaitable[Any] | None = None) ->
     fd = case.taps[action.fd_of] if action.fd_of is not None else None
     arguments = dict(action.arguments)
     if action.socket_of is not None:
-        arguments["socket"] = {"type": "unix", "path": case.served[action.socket_of].path}
+        served = case.served[action.socket_of]
+        await case.machine.alive(served.ready(), 40, f"the process that serves {action.socket_of}")
+        arguments["socket"] = {"type": "unix", "path": served.path}
     answer = answer or session.execute(action.execute, arguments, fd)
     try:
         await case.machine.alive(answer, 30, f"QEMU's answer to {action.execute}")

@@ -206,6 +206,7 @@ async def plugged(machine: Machine, nic: Nic, netdev: str = "net") -> AsyncItera
     try:
         if nic.model == "tg3":
             served = ServedNic.start(tap, nic.mac, lambda _event: None)
+            await served.ready()
             path = {"type": "unix", "path": served.path}
             await machine.qmp.execute("device_add", {"driver": "vfio-user-pci", "id": nic.tap, "socket": path})
         else:

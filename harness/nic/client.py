@@ -23,6 +23,7 @@ from harness.testbed.errors import TestbedError
 from harness.testbed.process import spawn
 
 ANSWER = 5.0  # seconds until a command is answered
+START = 30.0  # seconds until the process serves; on an idle machine it takes a tenth of one
 Observe = Callable[[dict[str, Any]], None]
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,7 +44,7 @@ class ServedNic:
 
     @classmethod
     def start(cls, tap: int, mac: str, observe: Observe, seed: int = 0, model: str = "tg3") -> ServedNic:
-        """Serve a `model` of harness.nic.models; QEMU can connect to `path` when this returns."""
+        """Serve a `model` of harness.nic.models; QEMU can connect to `path` when this returns, but see `ready`."""
         log = tempfile.TemporaryFile(prefix="nic-")  # noqa: SIM115
         ours, theirs = socket.socketpair()
         with socket.socket(socket.AF_UNIX) as listening, theirs:
@@ -97,18 +98,25 @@ class ServedNic:
         said = self._log.read().decode(errors="replace").strip()[-2000:]
         return TestbedError(f"the process that serves the NIC ended: {said or '(it said nothing)'}")
 
+    async def ready(self) -> None:
+        """Wait until the process serves: QEMU, once it is told to connect, keeps the whole guest waiting for an answer. Raises as `command`."""
+        await self._ask("ready", START, {})
+
     async def command(self, op: str, **keys: Any) -> None:
         """Have the device do something. Raises TestbedError when it refuses, has ended, or does not answer in 5 s."""
+        await self._ask(op, ANSWER, keys)
+
+    async def _ask(self, op: str, within: float, keys: dict[str, Any]) -> None:
         self._next += 1
         answer = asyncio.get_running_loop().create_future()
         self._answers[self._next] = answer
         try:
             self._control.sendall(json.dumps({"op": op, "id": self._next, **keys}).encode() + b"\n")
-            await asyncio.wait_for(answer, ANSWER)
+            await asyncio.wait_for(answer, within)
         except OSError as error:
             raise self._dead() from error
         except TimeoutError as error:
-            raise TestbedError(f"the process that serves the NIC did not answer {op!r} within {ANSWER:g} s") from error
+            raise TestbedError(f"the process that serves the NIC did not answer {op!r} within {within:g} s") from error
 
     def drain(self) -> None:
         """Take what the device has told so far."""

@@ -6,7 +6,7 @@ the guest or the wire does.
 
 Commands, one JSON object a line:
 
-    {"op": "link", "up": false, "silent": false}       {"op": "interrupt"}
+    {"op": "link", "up": false, "silent": false}       {"op": "interrupt"}       {"op": "ready"}
     {"op": "fault", "name": "drop", "on": true, "chance": 0.5, "seconds": 0, "direction": "tx"}
 
 Each is answered with `{"kind": "ok", "id": ...}` or `{"kind": "refused", "id": ..., "why": ...}`.
@@ -160,6 +160,8 @@ class Model:
             self.chip.plug(bool(command["up"]), bool(command.get("silent", False)))
         elif command["op"] == "interrupt":
             self.chip.spurious()
+        elif command["op"] == "ready":
+            pass  # whoever asks wants to know that there is somebody to answer
         elif command["op"] == "fault":
             self.chip.fault(str(command["name"]), _setting(command) if command["on"] else None)
         else:

@@ -1,6 +1,6 @@
 """A clone with a NIC that we serve in a network namespace of its own, and what Linux' driver and TCP say of it. Prints one JSON object.
 
-    unshare -n python -m harness.tests.served_guest KERNEL content|offline|suspend MODEL
+    unshare -n python -m harness.tests.served_guest KERNEL content|offline|suspend|sleep MODEL [pc|q35]
 
 In: the name of a kernel whose images are there, a scene, and a model of harness.nic.models. Out: what was found, for
 harness.tests.test_tg3_guest and test_models_guest. Rule: commands in the guest are
@@ -10,6 +10,7 @@ short; a stream runs in the background there and is waited for at the host's end
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import random
@@ -27,7 +28,7 @@ from pyroute2 import IPRoute
 
 from harness.nic.client import ServedNic
 from harness.observe.events import Clock
-from harness.plan.nics import MODELS
+from harness.plan.nics import BRIDGE, MODELS
 from harness.run import Bench, Options, load
 from harness.testbed.machine import Machine, Observers
 from harness.testbed.tap import open_tap
@@ -35,8 +36,15 @@ from harness.testbed.template import clone_argv, clone_memory, restore
 
 MAC, HOST, GUEST, PORT = "52:54:00:6e:00:01", "10.0.0.1", "10.0.0.2", 5000
 STREAM = 1_500_000
+LOG = 6666
+_NETCONSOLE = f"""
+mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config
+cd /sys/kernel/config/netconsole && mkdir sleep && cd sleep && echo eth0 > dev_name && echo {GUEST} > local_ip &&
+echo {HOST} > remote_ip && echo {LOG} > remote_port && echo 1 > enabled
+"""
 # With MSI-X: vfio_user_instance_finalize() takes the PBA's region out of a BAR that is gone by then, an assertion (QEMU 11.1)
 UNPLUG_ENDS_QEMU = ("virtio-net",)
+# On q35 the sleeper stays plugged in: after S3 the hot-plug controller of its PCI bridge lets nothing go (Linux 6.1).
 _PEER = f"""
 import random, socket, hashlib
 sock = socket.create_connection(("{HOST}", {PORT}), 30)
@@ -62,6 +70,12 @@ class Guest:
         arguments = {"argv": ["/bin/sh", "-c", command], "may_fail": True, "within": within}
         await self._machine.alive(self._machine.agent.ask("run", arguments, within), within + 5, command)
         return str(self._outputs[before]["out"])
+
+    async def woken(self) -> None:
+        """Wait until the machine sleeps, and wake it up."""
+        await self._machine.qmp_event("SUSPEND", 60, "the machine's sleep", lambda _data: True)
+        await self._machine.alive(self._machine.qmp.execute("system_wakeup"), 10, "system_wakeup")
+        await self._machine.qmp_event("WAKEUP", 30, "the machine's waking", lambda _data: True)
 
     async def until(self, command: str, wanted: str, within: float) -> None:
         """Repeat a command until its output contains `wanted`."""
@@ -139,15 +153,57 @@ async def suspend(guest: Guest) -> dict[str, Any]:
     return found
 
 
-SCENES = {"content": scene, "offline": offline, "suspend": suspend}
+async def sleep(guest: Guest) -> dict[str, Any]:
+    """The whole machine suspends to RAM (ACPI S3) and is woken by QMP; netconsole before and after, and a TCP stream.
+
+    QEMU resets every device on the way up, so what tg3_resume() finds is a chip after power-on.
+    """
+    found: dict[str, Any] = {"states": await guest.run("cat /sys/power/mem_sleep")}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as log:
+        log.bind((HOST, LOG))
+        await guest.run(_NETCONSOLE)
+        found["said before"] = await _heard(guest, log, "before the sleep")
+        resets = guest.told["reset"]
+        command = "echo deep > /sys/power/mem_sleep && echo mem > /sys/power/state && echo woken"
+        asked = asyncio.create_task(guest.run(command, within=120))  # answered when the machine is awake again
+        await guest.woken()
+        found["mem"] = await asked
+        await guest.until("cat /sys/class/net/eth0/carrier", "1", 20)
+        found["resets"] = guest.told["reset"] - resets
+        found["said after"] = await _heard(guest, log, "after the sleep")
+    with socket.create_server((HOST, PORT)) as listening:
+        listening.settimeout(60)
+        found["stream"] = await stream(guest, listening)
+    found["dmesg"] = await complaints(guest)
+    return found
+
+
+async def _heard(guest: Guest, log: socket.socket, words: str) -> bool:
+    """Whether netconsole brings a line of the kernel log that is written now."""
+    await guest.run(f"echo {words} > /dev/kmsg")
+
+    def listen() -> bool:
+        deadline = time.monotonic() + 20
+        while (left := deadline - time.monotonic()) > 0:
+            log.settimeout(left)
+            with contextlib.suppress(TimeoutError):
+                if words.encode() in log.recv(2048):
+                    return True
+        return False
+
+    return await asyncio.to_thread(listen)
+
+
+SCENES = {"content": scene, "offline": offline, "suspend": suspend, "sleep": sleep}
 Scene = Callable[[Guest], Awaitable[dict[str, Any]]]
 
 
-async def main(kernel: str, play: Scene, model: str = "tg3") -> dict[str, Any]:
+async def main(kernel: str, play: Scene, model: str = "tg3", chipset: str = "pc") -> dict[str, Any]:
     testcase = Path(__file__).resolve().parents[2] / "testcases" / "crash" / "panic.yaml"
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Options(results=Path(folder), kernel=kernel), lambda text: print(text, file=sys.stderr))
         plan = load([testcase], bench.options)[0]
+        plan = plan.model_copy(update={"machine": plan.machine.model_copy(update={"machine": chipset})})
         job = await asyncio.to_thread(bench.prepare, plan)
         bench.close()
         outputs: list[dict[str, Any]] = []
@@ -160,10 +216,12 @@ async def main(kernel: str, play: Scene, model: str = "tg3") -> dict[str, Any]:
             argv = partial(clone_argv, job.ingredients, memory)
             async with Machine.start(argv, observers, Clock.start(), Path(folder) / "console", inherit) as machine:
                 await restore(machine, job.template)
-                return await plugged(machine, outputs, play, model)
+                return await plugged(machine, outputs, play, model, {"bus": BRIDGE} if chipset == "q35" else {})
 
 
-async def plugged(machine: Machine, outputs: list[dict[str, Any]], play: Scene, model: str) -> dict[str, Any]:
+async def plugged(
+    machine: Machine, outputs: list[dict[str, Any]], play: Scene, model: str, place: Mapping[str, str]
+) -> dict[str, Any]:
     driver = next(row.driver for row in MODELS.values() if row.ours == model)
     await machine.alive(machine.agent.synchronise(time.monotonic), 30, "the agent")
     tap = await asyncio.to_thread(open_tap, "tap0")
@@ -178,14 +236,15 @@ async def plugged(machine: Machine, outputs: list[dict[str, Any]], play: Scene, 
 
     nic = ServedNic.start(tap, MAC, observe, model=model)
     try:
-        arguments = {"driver": "vfio-user-pci", "id": "nic", "socket": {"type": "unix", "path": nic.path}}
+        await nic.ready()
+        arguments = {"driver": "vfio-user-pci", "id": "nic", "socket": {"type": "unix", "path": nic.path}, **place}
         await machine.alive(machine.qmp.execute("device_add", arguments), 30, "device_add")
         await machine.alive(machine.agent.ask("nic_wait", {"id": "n0", "mac": MAC, "driver": driver}, 30), 40, driver)
         guest = Guest(machine, nic, outputs, kinds, driver)
         await guest.run(f"ip link set eth0 up; ip addr add {GUEST}/24 dev eth0")
         await guest.until("cat /sys/class/net/eth0/carrier", "1", 20)
         found = await play(guest)
-        if model in UNPLUG_ENDS_QEMU:
+        if model in UNPLUG_ENDS_QEMU or (place and play is sleep):
             return {**found, "remarks": remarks}
         await machine.alive(machine.qmp.execute("device_del", {"id": "nic"}), 10, "device_del")
         await machine.qmp_event("DEVICE_DELETED", 30, "the NIC's end", lambda data: data.get("device") == "nic")
@@ -200,4 +259,4 @@ def _give_address(interface: str) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(main(sys.argv[1], SCENES[sys.argv[2]], sys.argv[3]))))
+    print(json.dumps(asyncio.run(main(sys.argv[1], SCENES[sys.argv[2]], *sys.argv[3:]))))

@@ -21,13 +21,13 @@ LONG = ("debian-5.10", "debian-backports")  # the rest in each gate
 KERNELS = ["debian-6.1", "debian-6.12", *(pytest.param(name, marks=pytest.mark.long) for name in LONG)]
 
 
-def played(kernel: str, scene: str, model: str = "tg3") -> dict[str, Any]:
+def played(kernel: str, scene: str, model: str = "tg3", chipset: str = "pc") -> dict[str, Any]:
     """What a scene of harness.tests.served_guest found."""
     builder = images.Builder()  # here, where there is a network
     images.ensure_qemu(builder)
     images.ensure_guest(images.ensure_kernel(kernel, builder), builder)
     own_network = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
-    command = [*own_network, sys.executable, "-m", "harness.tests.served_guest", kernel, scene, model]
+    command = [*own_network, sys.executable, "-m", "harness.tests.served_guest", kernel, scene, model, chipset]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout)
@@ -73,6 +73,20 @@ def test_the_driver_suspends_and_resumes_the_chip() -> None:
         assert found[f"{state} ends"] == 1, "the kernel says that it slept"
         assert found[f"resets by {state}"] >= 2, "tg3_suspend() halts the chip, tg3_resume() starts it"
         assert found[f"stream after {state}"] == {"out": True, "in": True}
+    assert found["dmesg"] == "", "no complaint of the kernel"
+
+
+@pytest.mark.guest
+@pytest.mark.netns
+@pytest.mark.parametrize("chipset", ["pc", pytest.param("q35", marks=pytest.mark.long)])
+def test_the_machine_sleeps_and_wakes_with_the_chip(chipset: str) -> None:
+    found = played("debian-6.1", "sleep", chipset=chipset)
+    assert "[deep]" in found["states"]
+    assert found["mem"] == "woken\n"
+    assert found["resets"] >= 2, "tg3_suspend() halts the chip, tg3_resume() starts it"
+    assert found["said before"]
+    assert found["said after"], "netconsole speaks again"
+    assert found["stream"] == {"out": True, "in": True}
     assert found["dmesg"] == "", "no complaint of the kernel"
 
 
