@@ -38,6 +38,12 @@ def insert(path: str) -> None:
     _run("insmod", path)
 
 
+def code_of(name: str) -> dict[str, int]:
+    """Where the sections of a loaded module lie that hold code (kernel/module/sysfs.c); those of its set-up are gone by now."""
+    folder = Path("/sys/module") / name / "sections"
+    return {path.name: int(path.read_text(), 16) for path in folder.glob(".text*")}
+
+
 def parameters_of(name: str) -> list[str]:
     """The parameters that a module takes. RuntimeError where it cannot be loaded anew."""
     if _run("modinfo", "-F", "filename", name).strip() == BUILT_IN:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -58,7 +59,8 @@ from harness.testbed.errors import GuestSilent, QmpRefused, TestbedError, Unable
 from harness.testbed.qmp import Qmp as QmpSession
 from harness.testbed.tap import open_tap
 
-FIRST_LOOK = 0.4  # seconds of waiting for a panic's last words between looks at where the CPUs are
+# Seconds of waiting for a panic's last words between looks at where the CPUs are; the last again and again.
+LOOKS = (0.1, 0.1, 0.2, 0.4)
 FLUSH = 0.6  # seconds from the moment at which no CPU can send any more: what QEMU, a tap and our endpoint may need to pass a frame on
 NO_SUCH_DEVICE = "is not a valid device model name"  # qemu: system/qdev-monitor.c, qdev_get_device_class()
 
@@ -71,6 +73,8 @@ async def run_stage(case: Case, stage: Stage) -> None:
     case.evidence.add("run", "stage", step=stage.step, title=stage.title)
     for action in stage.actions:
         began = time.monotonic()
+        if case.ahead:
+            case.ahead.popleft()
         await _act(case, action)
         seconds = round(time.monotonic() - began, 6)
         case.evidence.add("run", "did", step=stage.step, what=word_of(action), seconds=seconds)
@@ -104,8 +108,7 @@ async def _act(case: Case, action: Action) -> None:
         case Type():
             case.machine.type(action.text)
         case Load():
-            await load(case.machine, case.crash_module)
-            case.kallsyms = await _fresh_symbols(case)
+            _more_symbols(case, await load(case.machine, case.crash_module))
         case Kill():
             case.evidence.add("inject", "crash", how="kill")
             case.crashed = True
@@ -299,6 +302,13 @@ async def _fresh_symbols(case: Case) -> Path:
     return path
 
 
+def _more_symbols(case: Case, lines: Sequence[str]) -> None:
+    """A module that was loaded besides moves no other."""
+    path = case.folder / "kallsyms"
+    path.write_text("".join(f"{line}\n" for line in (*case.kallsyms.read_text().splitlines(), *lines)))
+    case.kallsyms = path
+
+
 async def _ask_via(case: Case, action: Ask) -> None:
     """A request over the channel of the testcase's choice, which is opened when it is first needed."""
     if action.via not in case.channels:
@@ -404,13 +414,30 @@ async def _deadline(case: Case, action: Await, began: float) -> float:
     deadline = began + action.within
     if action.what != "text" or not case.crashed or case.gone:
         return deadline
-    while (first := time.monotonic() + FIRST_LOOK) < deadline:
-        if (await _reached(case, action, first))[1]:
-            return deadline
-        if await stuck.panic_is_over(partial(_hmp, case), symbols.load(case.kallsyms)):
+    for pause in chain(LOOKS, repeat(LOOKS[-1])):
+        look = time.monotonic() + pause
+        if look >= deadline or (await _reached(case, action, look))[1]:
+            break
+        rest = await stuck.rest_of_panic(partial(_hmp, case), symbols.load(case.kallsyms))
+        if rest is not stuck.Rest.SENDS:
             case.evidence.add("qmp", "panic_over", seconds=round(time.monotonic() - began, 4))
+            if rest is stuck.Rest.LOOPS and _needs_no_guest(case):
+                await case.machine.alive(case.machine.qmp.execute("stop"), 30, "QEMU's answer to stop")
+                case.stopped = True
             return min(deadline, time.monotonic() + FLUSH)
     return deadline
+
+
+def _needs_no_guest(case: Case) -> bool:
+    """May a guest whose panic is over be stopped, which `settle` would do next? Nothing but waiting follows, and no frame of it is in a
+    buffer whose clock stands still with the machine (net/filter-buffer.c: QEMU_CLOCK_VIRTUAL) or in a device that it shares memory with."""
+    held = any((event["src"], event["kind"]) == ("inject", "hold") for event in case.evidence.events)
+    return (
+        case.ahead is not None
+        and all(isinstance(action, Await) for action in case.ahead)
+        and not held
+        and not case.served
+    )
 
 
 async def _reached(case: Case, action: Await, deadline: float) -> tuple[Progress, bool]:
@@ -430,4 +457,5 @@ async def _hmp(case: Case, command: str) -> str:
 
 async def _where_is_it(case: Case, why: str) -> None:
     """A guest that panics and never says its last line, or that answers no more, hangs somewhere: find out where."""
-    await stuck.record(case.evidence, partial(_hmp, case), symbols.load(case.kallsyms), why)
+    samples = 1 if case.stopped else stuck.SAMPLES
+    await stuck.record(case.evidence, partial(_hmp, case), symbols.load(case.kallsyms), why, samples)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from harness.nic.client import ServedNic
 from harness.observe.capture import Capture
 from harness.observe.events import Clock, Evidence
 from harness.observe.relay import Relay
-from harness.plan.model import Plan
+from harness.plan.model import Action, Plan
 from harness.plan.nics import MODELS
 from harness.testbed.channels import Channel, ChannelName, Login
 from harness.testbed.machine import Machine, Observers
@@ -79,7 +80,9 @@ class Case:
     captures: dict[str, Capture | Relay] = field(default_factory=dict)
     served: dict[str, ServedNic] = field(default_factory=dict)
     crashed: bool = False
+    stopped: bool = False  # its panic is over, and so is the machine's time
     gone: bool = False  # QEMU has ended, as the testcase wanted it
+    ahead: deque[Action] | None = None  # what is still to be done; None: nobody knows, somebody decides as he goes
     acted: int = 0  # events there were when the last step began that did more than wait
     offset: Offset = field(default_factory=Offset)
     kallsyms: Path = Path()

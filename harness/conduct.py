@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import datetime
 import traceback
+from collections import deque
 from functools import partial
 
 from harness.act import run_stage
@@ -31,6 +32,7 @@ async def conduct(job: Job) -> None:
     try:
         _require_taps(job)
         async with asyncio.timeout(job.plan.timeout), bring_up(job, evidence) as case:
+            case.ahead = deque(action for stage in job.plan.stages for action in stage.actions)
             with contextlib.suppress(Silent):
                 for stage in job.plan.stages:
                     where[0] = f"step {stage.step}: {stage.title}"

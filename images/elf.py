@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 PT_LOAD, PT_DYNAMIC, PT_NOTE = 1, 2, 4
+SHT_SYMTAB, STT_FUNC = 2, 2
 DT_NULL, DT_NEEDED, DT_STRTAB, DT_RPATH, DT_RUNPATH = 0, 1, 5, 15, 29
 
 
@@ -26,6 +27,17 @@ class Segment:
     offset: int
     vaddr: int
     size: int
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section header: name, kind, place in the file, and the section that it refers to."""
+
+    name: str
+    kind: int
+    offset: int
+    size: int
+    link: int
 
 
 @dataclass(frozen=True)
@@ -66,14 +78,19 @@ class Elf:
 
     def section(self, name: str) -> bytes:
         """Content of the first section of that name; empty when there is none."""
-        headers = [self.unpack("<IIQQQQ", self._shoff + i * self._shsize) for i in range(self._shnum)]
+        found = next((each for each in self.sections() if each.name == name), None)
+        return b"" if found is None else self.data[found.offset : found.offset + found.size]
+
+    def sections(self) -> list[Section]:
+        """All section headers; none where their names are nowhere."""
+        headers = [self.unpack("<IIQQQQI", self._shoff + i * self._shsize) for i in range(self._shnum)]
         if self._section_strings >= len(headers):
-            return b""
+            return []
         strings = headers[self._section_strings][4]
-        for name_at, _kind, _flags, _addr, offset, size in headers:
-            if self.string(strings + name_at) == name:
-                return self.data[offset : offset + size]
-        return b""
+        return [
+            Section(self.string(strings + name), kind, offset, size, link)
+            for name, kind, _flags, _addr, offset, size, link in headers
+        ]
 
     def string(self, offset: int) -> str:
         """The NUL-terminated string at a file offset."""
@@ -142,3 +159,14 @@ def modinfo(elf: Elf) -> dict[str, list[str]]:
         if equals:
             found.setdefault(key, []).append(value)
     return found
+
+
+def functions(elf: Elf) -> Iterator[tuple[str, str, int]]:
+    """(section, name, offset in it) of each function that an object file, such as a kernel module, defines."""
+    sections = elf.sections()
+    for table in (each for each in sections if each.kind == SHT_SYMTAB and each.link < len(sections)):
+        strings = sections[table.link].offset
+        for at in range(table.offset, table.offset + table.size - 23, 24):
+            name, info, _other, section, value, _size = elf.unpack("<IBBHQQ", at)
+            if info & 0xF == STT_FUNC and 0 < section < len(sections):
+                yield sections[section].name, elf.string(strings + name), value

@@ -7,11 +7,13 @@ anybody: the case is inconclusive and says what is missing.
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.testbed.errors import Unable
+from harness.testbed.errors import TestbedError, Unable
 from harness.testbed.machine import Machine
+from images.elf import Elf, functions
 
 AT = "/run/npcrash.ko"
 PART = 256 << 10  # bytes a request
@@ -26,8 +28,8 @@ class CrashFile:
     lacks: str = ""
 
 
-async def load(machine: Machine, module: CrashFile | None) -> None:
-    """Write it and load it. Raises Unable where there is no module, TestbedError."""
+async def load(machine: Machine, module: CrashFile | None) -> list[str]:
+    """Write it and load it; its functions come back as lines of /proc/kallsyms. Raises Unable where there is no module, TestbedError."""
     if module is None or module.path is None:
         raise Unable(module.lacks if module else "no kernel module was built for this guest")
     data = module.path.read_bytes()
@@ -35,4 +37,14 @@ async def load(machine: Machine, module: CrashFile | None) -> None:
         part = base64.b64encode(data[offset : offset + PART]).decode()
         asked = machine.agent.ask("file_write", {"path": AT, "data": part, "append": offset > 0})
         await machine.alive(asked, WITHIN, "the guest's word that it has the module")
-    await machine.alive(machine.agent.ask("insmod", {"path": AT}), WITHIN, "the guest's word that the module is loaded")
+    asked = machine.agent.ask("insmod", {"path": AT})
+    code: Mapping[str, int] = await machine.alive(asked, WITHIN, "the guest's word that the module is loaded")
+    return kallsyms(data, code)
+
+
+def kallsyms(module: bytes, code: Mapping[str, int]) -> list[str]:
+    """Lines of /proc/kallsyms for a module file whose sections lie at `code`. Raises TestbedError for addresses that a guest made up."""
+    if not all(type(address) is int and 0 <= address < 1 << 64 for address in code.values()):
+        raise TestbedError(f"the guest says that the module's code is at {code}", "a defect of the guest's agent")
+    found = ((code[section] + offset, name) for section, name, offset in functions(Elf(module)) if section in code)
+    return [f"{address:016x} t {name} [{Path(AT).stem}]" for address, name in sorted(found)]

@@ -55,6 +55,7 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | guest, host | arp   | endpoint, ip, mac, to: it heard `mac` answer `to` that it has `ip` |
 | guest, host | echo  | endpoint, label, seq, sent, inside: its rx_hook sent a datagram back; `inside` the poll or interrupt routine |
 | guest, host | queue | nic (id of NIC or bond), state (stopped, woken), by (netpoll): the TX queue of our stack's device; at most 200 changes of each device |
+| qmp     | panic_over | seconds: since the wait for its last words began; the panicked guest can send nothing any more, and is stopped where nothing but waits follow |
 | qmp     | queue     | nic, state (stopped, woken), by (kernel), queue (its number), why (driver, stack: BQL, frozen): the guest kernel's own TX queue, as a look into its memory found it changed since the last look at `since`, or found it stopped when last words were missing |
 | host    | dump      | what: ready, begun, data (the first), progress, complete, partial, said, killed, ended, failed; bytes: so many of one dump have been written |
 | host    | vmcore    | file, complete, size; of a complete one format, pages, equal, zero, different, outside, named (page frame numbers), log {lines, panics, refused}, tasks {list of [pid, comm]; or absent, or refused: why not}, seconds, error |

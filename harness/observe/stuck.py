@@ -7,6 +7,7 @@ cannot tell a CPU that spins from one that works; nothing in the guest is change
 from __future__ import annotations
 
 import asyncio
+import enum
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -27,23 +28,33 @@ _HALTED = re.compile(r"\bHLT=(\d)")
 _WORD = re.compile(r"0x([0-9a-f]{16})")
 
 
-async def record(evidence: Evidence, hmp: Hmp, symbols: Symbols, why: str) -> None:
-    """Take the samples and write them down; `why` says what was waited for in vain."""
-    for sample in range(SAMPLES):
+async def record(evidence: Evidence, hmp: Hmp, symbols: Symbols, why: str, samples: int = SAMPLES) -> None:
+    """Take the samples and write them down; `why` says what was waited for in vain. `samples`: 1 for a machine that stands still."""
+    for sample in range(samples):
         if sample:
             await asyncio.sleep(PAUSE)
         for cpu in parse_registers(await hmp("info registers -a")):
-            stack = await _stack(hmp, cpu["cpu"], cpu["rsp"], symbols) if sample == SAMPLES - 1 else []
+            stack = await _stack(hmp, cpu["cpu"], cpu["rsp"], symbols) if sample == samples - 1 else []
             where = symbols.resolve(cpu["rip"])
             keys = {"cpu": cpu["cpu"], "rip": f"{cpu['rip']:#x}", "where": where, "halted": cpu["halted"]}
             evidence.add("qmp", "stuck", why=why, sample=sample, **keys, stack=stack)
 
 
-async def panic_is_over(hmp: Hmp, symbols: Symbols) -> bool:
+class Rest(enum.Enum):
+    """What a panicked guest can still do."""
+
+    SENDS = "some CPU may send"
+    HALTS = "each CPU is halted, and an interrupt may wake it"
+    LOOPS = "one CPU is in panic()'s endless loop, the others are halted or there, too"
+
+
+async def rest_of_panic(hmp: Hmp, symbols: Symbols) -> Rest:
     """Is each CPU halted or in a delay that panic() itself waits in? After the panic's last line that is its endless loop: the
     kernel has served its consoles one after the other and will say nothing more (kernel/panic.c, console_unlock())."""
     cpus = parse_registers(await hmp("info registers -a"))
-    return bool(cpus) and all([cpu["halted"] or await _in_panics_loop(hmp, cpu, symbols) for cpu in cpus])
+    if not cpus or not all([cpu["halted"] or await _in_panics_loop(hmp, cpu, symbols) for cpu in cpus]):
+        return Rest.SENDS
+    return Rest.HALTS if all(cpu["halted"] for cpu in cpus) else Rest.LOOPS
 
 
 async def _in_panics_loop(hmp: Hmp, cpu: dict[str, Any], symbols: Symbols) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from harness.judge.records import parse as parse_events
 from harness.judge.whereabouts import whereabouts
-from harness.observe.stuck import backtrace, panic_is_over, parse_registers
+from harness.observe.stuck import Rest, backtrace, parse_registers, rest_of_panic
 from harness.testbed.symbols import parse, unpack
 
 KALLSYMS = """\
@@ -113,23 +113,24 @@ ON_NETPOLLS_STACK = "ffffc90000123d00: 0xffffffffc0010020 0xffffffff81000110"
 
 
 @pytest.mark.parametrize(
-    ("registers", "stack", "over"),
+    ("registers", "stack", "rest"),
     [
-        pytest.param(REGISTERS, ON_PANICS_STACK, True, id="panic waits, the other CPU is halted"),
-        pytest.param(REGISTERS, ON_NETPOLLS_STACK, False, id="netpoll waits for the driver, called by panic"),
-        pytest.param(REGISTERS.replace("HLT=1", "HLT=0"), ON_PANICS_STACK, False, id="the other CPU still runs"),
-        pytest.param(REGISTERS.replace("81000433", "81000110"), "", True, id="in panic itself"),
+        pytest.param(REGISTERS, ON_PANICS_STACK, Rest.LOOPS, id="panic waits, the other CPU is halted"),
+        pytest.param(REGISTERS, ON_NETPOLLS_STACK, Rest.SENDS, id="netpoll waits for the driver, called by panic"),
+        pytest.param(REGISTERS.replace("HLT=1", "HLT=0"), ON_PANICS_STACK, Rest.SENDS, id="the other CPU still runs"),
+        pytest.param(REGISTERS.replace("81000433", "81000110"), "", Rest.LOOPS, id="in panic itself"),
+        pytest.param(REGISTERS.replace("HLT=0", "HLT=1"), ON_PANICS_STACK, Rest.HALTS, id="each CPU is halted"),
         pytest.param(
-            REGISTERS.replace("ffffffff81000433", "ffffffffc0000012"), ON_PANICS_STACK, False, id="in a driver"
+            REGISTERS.replace("ffffffff81000433", "ffffffffc0000012"), ON_PANICS_STACK, Rest.SENDS, id="in a driver"
         ),
         pytest.param(
-            REGISTERS.replace("ffffffff81000433", "0000000000401000"), ON_PANICS_STACK, False, id="in no function"
+            REGISTERS.replace("ffffffff81000433", "0000000000401000"), ON_PANICS_STACK, Rest.SENDS, id="in no function"
         ),
-        pytest.param("Error: no CPU available", ON_PANICS_STACK, False, id="no CPU"),
+        pytest.param("Error: no CPU available", ON_PANICS_STACK, Rest.SENDS, id="no CPU"),
     ],
 )
-def test_a_panic_is_over_when_no_cpu_can_send_any_more(registers: str, stack: str, over: bool) -> None:
+def test_a_panic_is_over_when_no_cpu_can_send_any_more(registers: str, stack: str, rest: Rest) -> None:
     async def hmp(command: str) -> str:
         return {"info registers -a": registers, "cpu 0": ""}.get(command, stack)
 
-    assert asyncio.run(panic_is_over(hmp, SYMBOLS)) is over
+    assert asyncio.run(rest_of_panic(hmp, SYMBOLS)) is rest

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from images.elf import Elf, ElfError, links, modinfo, notes
+from images.elf import Elf, ElfError, functions, links, modinfo, notes
 from images.errors import CacheUnusable
 from images.rootfs import closure
 from images.userland import LIB
@@ -50,7 +50,7 @@ def test_damage_raises_elf_error_and_nothing_else(length: int, patches: list[tup
         data[at : at + len(patch)] = patch
     try:
         file = Elf(bytes(data[:length]))
-        links(file), list(notes(file)), modinfo(file)
+        links(file), list(notes(file)), modinfo(file), list(functions(file))
     except ElfError:
         pass
 
