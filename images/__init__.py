@@ -33,6 +33,8 @@ from images.fetch import Builder
 from images.gdb import Gdb, ensure_gdb
 from images.guest import READY_LINE, GuestImage, ensure_guest
 from images.kernel import Kernel, ensure_kernel, kernel_at, kernel_names
+from images.nfs import INITIALIZED as NFS_INITIALIZED
+from images.nfs import NfsServer, ensure_nfs_server
 from images.progress import PlainText, Progress, Silent
 from images.qemu import Qemu, ensure_qemu, qemu_at
 from images.recipes import DEFAULT_KERNEL
@@ -43,6 +45,7 @@ __all__ = [
     "CAPTURE_INITRD",
     "CAPTURE_KERNEL",
     "DEFAULT_KERNEL",
+    "NFS_INITIALIZED",
     "READY_LINE",
     "BadKernel",
     "BadQemu",
@@ -59,6 +62,7 @@ __all__ = [
     "Image",
     "ImageError",
     "Kernel",
+    "NfsServer",
     "NoApt",
     "NoKeyring",
     "NoMirror",
@@ -78,6 +82,7 @@ __all__ = [
     "ensure_guest",
     "ensure_kernel",
     "ensure_makedumpfile",
+    "ensure_nfs_server",
     "ensure_qemu",
     "ensure_tools",
     "has_pvh_entry",

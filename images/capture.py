@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from images.catalogue import trim
 from images.cpio import Entry, character_device, folder, regular, symlink, write_archive
@@ -22,6 +22,7 @@ from images.fetch import Builder
 from images.guest import compiled, guest_sources, now, source_files
 from images.kernel import Kernel
 from images.modules import NICS, canonical, load_order, select
+from images.nfs import INSIDE, ensure_nfs_modules
 from images.process import argv_in_tree, run, tail
 from images.progress import stage
 from images.recipes import MAKEDUMPFILE
@@ -29,7 +30,7 @@ from images.rootfs import GUEST_HOME, OPENED_LATE, TEXTS, closure, entry, python
 from images.store import manifest_of
 from images.userland import LIB, Userland, ensure_userland
 
-MAKERS = ("capture.py", "cpio.py", "elf.py", "guest.py", "modules.py", "rootfs.py", "userland.py")
+MAKERS = ("capture.py", "cpio.py", "elf.py", "guest.py", "modules.py", "nfs.py", "rootfs.py", "userland.py")
 MODULES = (*NICS.split(), "virtio_pci", "af_packet", "bonding", "uio_pci_generic")
 PROGRAM = "usr/bin/makedumpfile"
 LOADER = "usr/lib64/ld-linux-x86-64.so.2"
@@ -42,6 +43,8 @@ LIBRARY_DROPPED = re.compile(
     r"|/encodings/(?!__init__|__pycache__/(__init__|aliases|utf_8|latin_1|ascii|idna)\.|aliases|utf_8|latin_1|ascii|idna)"
     r"|/lib-dynload/(_codecs_|_ssl|_decimal|_asyncio|_hashlib|_multi|audioop|_lsprof|_elementtree|_zoneinfo|_dbm|_xx)"
 )
+
+Other = Literal["ssh", "nfs"]
 
 
 @dataclass(frozen=True)
@@ -89,14 +92,18 @@ def _finish(scratch: Path) -> Mapping[str, Any]:
     return {"version": match[1].decode()}
 
 
-def ensure_capture(kernel: Kernel, builder: Builder, sources: Path | None = None, *, ssh: bool = False) -> CaptureImage:
-    """The archive for a kernel with the sources of guest/ as they are now. `ssh`: with the client that others dump through, to
-    compare with. Raises ImageError."""
+def ensure_capture(
+    kernel: Kernel, builder: Builder, sources: Path | None = None, *, other: Other | None = None
+) -> CaptureImage:
+    """The archive for a kernel with the sources of guest/ as they are now. `other`: with what others dump through, to compare
+    with; one of them, since half of a guest's memory is all that its first root may take. Raises ImageError."""
     userland, tool = ensure_userland(builder), ensure_makedumpfile(builder)
     files = source_files(sources or guest_sources())
     here = Path(__file__).parent
     words = [kernel.digest, userland.digest, tool.tree.parent.name]
-    words += ["ssh"] if ssh else []
+    nfs = ensure_nfs_modules(kernel, builder) if other == "nfs" else None
+    words += [other] if other else []
+    words += [nfs.parents[4].name] if nfs else []
     words += [_sha256((here / name).read_bytes()) for name in MAKERS]
     digest = _sha256("\n".join(words + [f"{path} {_sha256(data)}" for path, data in sorted(files.items())]).encode())
     name = f"capture-{digest[:16]}"
@@ -104,7 +111,8 @@ def ensure_capture(kernel: Kernel, builder: Builder, sources: Path | None = None
     if path is None:
         with builder.store.lock(f"capture-{kernel.name}"):
             path = builder.store.find(name) or builder.store.build(
-                lambda _: name, lambda scratch: _make(scratch, kernel, userland, tool, files, digest, builder, ssh)
+                lambda _: name,
+                lambda scratch: _make(scratch, kernel, userland, tool, files, digest, builder, other, nfs),
             )
         trim(builder.store)
     return CaptureImage(path / "archive", digest, tuple(manifest_of(path)["modules"]))
@@ -118,18 +126,19 @@ def _make(
     files: Mapping[str, bytes],
     digest: str,
     builder: Builder,
-    ssh: bool,
+    other: Other | None,
+    nfs: Path | None,
 ) -> Mapping[str, Any]:
     with stage(builder.progress, f"capture image for {kernel.name}") as running:
-        chosen = select(kernel.modules, MODULES, lambda packed: userland.unpack("zstd", packed))
+        modules = _modules(kernel, nfs, lambda packed: userland.unpack("zstd", packed))
         ours = compiled(files, userland, scratch / "sources")
         small = io.BytesIO()
         write_archive(
             small,
             {
-                **_root(userland, tool, ssh),
-                **{f"modules/{canonical(Path(path).stem)}.ko": regular(data) for path, data in chosen.files.items()},
-                "modules/needs": regular(needs(chosen.files).encode()),
+                **_root(userland, tool, other == "ssh"),
+                **{f"modules/{canonical(Path(path).stem)}.ko": regular(data) for path, data in modules.items()},
+                "modules/needs": regular(needs(modules).encode()),
                 **{f"{GUEST_HOME}/guest/{path}": regular(data) for path, data in ours.items()},
             },
         )
@@ -143,8 +152,16 @@ def _make(
         "size": size,
         "kernel": {"name": kernel.name, "release": kernel.release, "digest": kernel.digest},
         "packages": dict(userland.packages),
-        "modules": sorted(canonical(Path(path).stem) for path in chosen.files),
+        "modules": sorted(canonical(Path(path).stem) for path in modules),
     }
+
+
+def _modules(kernel: Kernel, nfs: Path | None, unzstd: Callable[[bytes], bytes]) -> Mapping[str, bytes]:
+    """Unpacked, by path. Raises BadKernel."""
+    if nfs is None:
+        return select(kernel.modules, MODULES, unzstd).files
+    base = select(kernel.modules, (*MODULES, *INSIDE), unzstd).files
+    return {**base, **select(nfs, ("nfs", "nfsv4"), unzstd).files}
 
 
 def needs(files: Mapping[str, bytes]) -> str:

@@ -49,6 +49,12 @@ def _kernel(name: str, *suites: str) -> Recipe:
     return Recipe(f"kernel-{name}", suites, ("linux-image-amd64",), KERNEL_PACKAGES, KERNEL_FILES, NO_SUCH_HARDWARE)
 
 
+def nfs_modules(kernel: str) -> Recipe:
+    """NFS's client, which no guest needs: a dump over it is what ours is compared with."""
+    only = r"usr/lib/modules/[^/]+/kernel/fs/nfs/"
+    return Recipe(f"nfs-{kernel}", KERNELS[kernel].suites, ("linux-image-amd64",), KERNEL_PACKAGES, only)
+
+
 QEMU = Recipe("qemu", ("trixie", "trixie-backports"), ("qemu-system-x86", "qemu-utils"), drop=PAPERS)
 QEMU_FEATURE = "vfio-user-pci"  # the device that needs a QEMU this new (10.1 and later)
 
@@ -100,6 +106,15 @@ MAKEDUMPFILE = Recipe(
     ("trixie", "trixie-backports"),
     ("makedumpfile",),
     r"(?!perl|libperl|libgdbm|libdb5).*",
+    drop=PAPERS + r"|usr/share/(perl|perl5|zoneinfo)/|usr/lib/x86_64-linux-gnu/(perl|gconv)",
+)
+
+# Where the bench's NFS client sends its dump: a server that needs no nfsd of the host's kernel.
+NFS_SERVER = Recipe(
+    "nfs-server",
+    ("bookworm",),
+    ("nfs-ganesha", "nfs-ganesha-vfs"),
+    r"nfs-ganesha.*|lib.*|gcc-12-base",
     drop=PAPERS + r"|usr/share/(perl|perl5|zoneinfo)/|usr/lib/x86_64-linux-gnu/(perl|gconv)",
 )
 

@@ -3,6 +3,7 @@
     peer bare DEV COUNT       COUNT frames as long as a dump's, one send() each, nobody answers: what the wire can carry
     peer udp DEV OURS THEIRS  standard input in UDP datagrams, one sendto() each, nobody answers: what a dump costs at least
     peer ssh DEV OURS THEIRS KEY     standard input through `ssh root@THEIRS`, after DEV has got the address OURS; KEY: the private key, base64
+    peer nfs DEV OURS THEIRS LEVEL   makedumpfile writes a file on THEIRS:/dump, mounted by NFS 4.2
 
 In: words. Out: an exit status. Rule: nothing of our stack is used, so that the comparison is with what people have.
 """
@@ -18,11 +19,15 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from guest.capture.memory import PROGRAM, VMCORE
+from guest.capture.system import mount, umount
+
 SIOCSIFADDR, SIOCSIFNETMASK = 0x8916, 0x891C  # linux/sockios.h
 FRAME = 1514  # bytes
 ETHERTYPE = 0x88B5  # IEEE 802, local experiment 1
 DATAGRAM = 1472  # bytes: what an MTU of 1500 leaves
 PORT = 6661
+MOUNTED = Path("/tmp/mounted")
 IDENTITY = Path("/tmp/identity")
 SSH = (
     "/usr/bin/ssh",
@@ -68,6 +73,17 @@ def ssh(dev: str, ours: str, theirs: str, key: str) -> int:
     return subprocess.run([*SSH, f"root@{theirs}", "dump"], check=False, env={**os.environ, "HOME": "/tmp"}).returncode
 
 
+def nfs(dev: str, ours: str, theirs: str, level: str) -> int:
+    """Where kdump-tools has an NFS mount. What the page cache holds leaves with umount(2)."""
+    address(dev, ours, "255.255.255.0")
+    MOUNTED.mkdir()
+    mount("nfs4", f"{theirs}:/dump", MOUNTED, f"addr={theirs},clientaddr={ours},vers=4.2,proto=tcp,sec=sys")
+    argv = [PROGRAM, "-l", "-d", level, "--message-level", "4", VMCORE, str(MOUNTED / "vmcore")]
+    status = subprocess.run(argv, check=False).returncode
+    umount(MOUNTED)
+    return status
+
+
 def address(dev: str, ip: str, mask: str) -> None:
     """ip addr add. Raises OSError."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -77,7 +93,7 @@ def address(dev: str, ip: str, mask: str) -> None:
             )
 
 
-PEERS: Mapping[str, Callable[..., int]] = {"bare": bare, "udp": udp, "ssh": ssh}
+PEERS: Mapping[str, Callable[..., int]] = {"bare": bare, "udp": udp, "ssh": ssh, "nfs": nfs}
 
 
 def run(words: Sequence[str]) -> int:

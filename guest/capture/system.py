@@ -21,8 +21,21 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def mount_all() -> None:
     """mount(2) of MOUNTS. Raises OSError."""
     for kind, where in MOUNTS:
-        if _libc.mount(kind.encode(), where.encode(), kind.encode(), 0, None):
-            raise OSError(ctypes.get_errno(), f"mount {kind}", where)
+        mount(kind, kind, Path(where))
+
+
+def mount(kind: str, what: str, where: Path, options: str = "") -> None:
+    """mount(2). Raises OSError."""
+    if _libc.mount(what.encode(), os.fsencode(where), kind.encode(), 0, options.encode()):
+        number = ctypes.get_errno()
+        raise OSError(number, f"{os.strerror(number)} (mount {kind})", str(where))
+
+
+def umount(where: Path) -> None:
+    """umount2(2). Raises OSError."""
+    if _libc.umount2(os.fsencode(where), 0):
+        number = ctypes.get_errno()
+        raise OSError(number, f"{os.strerror(number)} (umount)", str(where))
 
 
 def needs(folder: Path = MODULES) -> dict[str, list[str]]:

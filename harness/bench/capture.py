@@ -1,4 +1,4 @@
-"""How fast a dump is: against the bare UDP stream of the same dump, over a wire that loses some, and against makedumpfile into ssh; in one run.
+"""How fast a dump is: against the bare UDP stream of the same dump, over a wire that loses some, and against makedumpfile into ssh and onto NFS; in one run.
 
 In: a Bench, how many rounds. Out: figures, as lines and as JSON. Rule: the ways take turns within a round, in guests of one template's size and kernel, and
 a figure counts only if the dump that it speaks of is whole and opens.
@@ -23,6 +23,7 @@ import images
 from harness.case import Job
 from harness.plan.model import Plan
 from harness.run import Bench, load
+from images.capture import Other
 
 Say = Callable[[str], None]
 CASE = """\
@@ -50,8 +51,10 @@ TITLES = {
     "udp": "the dump's bare UDP stream",
     "bare": "as many frames of nothing",
     "ssh": "makedumpfile into ssh",
+    "nfs": "makedumpfile onto NFS",
 }
 WIDTH = max(map(len, (*TITLES.values(), *WAYS)))
+OTHERS: tuple[Other, ...] = ("ssh", "nfs")
 GOAL_BARE, GOAL_LOSS = 2.0, 1.2  # times as long, at most
 
 
@@ -74,7 +77,7 @@ def measure(bench: Bench, folder: Path, rounds: int, say: Say) -> Figures:
     """Raises AssertionError if a dump was not whole: then the figures mean nothing; ImageError, TestbedError."""
     plans = {way: _plan(bench, folder, number, how) for number, (way, how) in enumerate(WAYS.items())}
     job = bench.prepare(plans["netdump"])
-    peers = _with_ssh(bench, job)
+    peers = {other: _with(bench, job, other) for other in OTHERS}
     figures = Figures()
     for number in range(rounds):
         _ours(bench, plans["netdump"], "netdump", figures)
@@ -82,7 +85,8 @@ def measure(bench: Bench, folder: Path, rounds: int, say: Say) -> Figures:
             _peer(job, folder, way, figures)
         for way in list(plans)[1:]:
             _ours(bench, plans[way], way, figures)
-        _peer(peers, folder, "ssh", figures)
+        for other, peer in peers.items():
+            _peer(peer, folder, other, figures)
         say(f"round {number + 1}: " + ", ".join(f"{way} {seconds[-1]:.1f} s" for way, seconds in figures.wire.items()))
     return figures
 
@@ -94,9 +98,15 @@ def _plan(bench: Bench, folder: Path, number: int, how: str) -> Plan:
     return plan
 
 
-def _with_ssh(bench: Bench, job: Job) -> Job:
-    """The same job with a capture kernel that has an ssh client, too."""
-    return bench.with_capture(job, lambda kernel, builder: images.ensure_capture(kernel, builder, ssh=True))
+def _with(bench: Bench, job: Job, other: Other) -> Job:
+    """The same job with a capture kernel that can do what others do, too."""
+
+    def made(kernel: images.Kernel, builder: images.Builder) -> images.CaptureImage:
+        if other == "nfs":
+            images.ensure_nfs_server(builder)  # now: the peer's own process has no network to fetch it from
+        return images.ensure_capture(kernel, builder, other=other)
+
+    return bench.with_capture(job, made)
 
 
 def _ours(bench: Bench, plan: Plan, way: str, figures: Figures) -> None:
@@ -147,10 +157,9 @@ def table(figures: Figures) -> list[str]:
         f"{name}: {ratio:.2f} times as long (goal {goal:g} at most: {'met' if ratio <= goal else 'MISSED'})"
         for name, ratio, goal in goals(figures)
     ]
-    if "ssh" in figures.wire:
-        lines.append(
-            f"makedumpfile into ssh against netdump: {median(figures.panic['ssh']) / median(figures.panic['netdump']):.2f} times as long"
-        )
+    for way in (each for each in OTHERS if each in figures.wire):
+        ratio = median(figures.panic[way]) / median(figures.panic["netdump"])
+        lines.append(f"{TITLES[way]} against netdump, from the panic: {ratio:.2f} times as long")
     return [*lines, *(f"{way} was left out: {why}" for way, why in figures.left_out.items())]
 
 

@@ -1,5 +1,5 @@
 """One run of a peer of `bench capture`: the same guest panics, and its capture kernel sends a bare stream, or makedumpfile's output
-through ssh or in bare datagrams.
+in bare datagrams, through ssh or onto NFS.
 
 In: a pickled Job on standard input, which peer as an argument. Out: one JSON object: seconds on the wire, and from the panic on. Rule: the case is brought up
 and crashed as any other; only the capture kernel's client and who listens differ. For namespaces of its own: `unshare -m -n`.
@@ -35,6 +35,7 @@ from images.process import argv_in_tree
 from images.userland import ensure_userland
 
 WITHIN = 600.0  # seconds
+READY = 30.0  # seconds until a server listens
 OVER = re.compile(r"^capture: [\d.]+ (ended with (\d+)|failed: .*)|end Kernel panic")
 SENT = re.compile(r"^peer: (\d+) datagrams")
 FILTER = f"--filter={dump.LEVEL}"
@@ -168,15 +169,46 @@ def _through_ssh(evidence: Evidence, ended: float, flat: Path, tool: images.Dump
     order = time.monotonic() - began
     assert sum(1 for _ in open_dump(vmcore, tool.lzo).pages) > 1000, "the dump that came through ssh has no pages"
     panic = _panic(evidence)
-    first = next(
-        event["t"]
-        for event in evidence.events
-        if event["kind"] == "frame" and event["dir"] == "out" and event["t"] > panic
-    )
-    return {"wire": ended + order - first, "panic": ended + order - panic}
+    return {"wire": ended + order - _first(evidence, panic), "panic": ended + order - panic}
 
 
-WAYS: Mapping[str, Callable[[Case, Path, int], Way]] = {"bare": _bare, "udp": _udp, "ssh": _ssh}
+def _first(evidence: Evidence, panic: float) -> float:
+    """When the capture kernel's first frame came."""
+    frames = (event for event in evidence.events if event["kind"] == "frame" and event["dir"] == "out")
+    return next(float(event["t"]) for event in frames if event["t"] > panic)
+
+
+def _nfs(case: Case, folder: Path, _frames: int) -> Way:
+    """A server in user space behind the guest's NIC."""
+    address(case.plan.nics[0].tap, dump.SERVER_IP, "255.255.255.0")
+    served = folder / "nfs"
+    served.mkdir()
+    server = subprocess.Popen(images.ensure_nfs_server(images.Builder()).argv(served), stderr=subprocess.DEVNULL)
+    case.stack.callback(server.wait)
+    case.stack.callback(server.kill)
+    _initialized(server, served / "log")
+    words = ["--module=nfsv4", "peer", "nfs", "DEV", dump.CLIENT_IP, dump.SERVER_IP, str(dump.LEVEL)]
+    return words, partial(_through_nfs, vmcore=served / "export/vmcore")
+
+
+def _initialized(server: subprocess.Popen[bytes], log: Path) -> None:
+    """It serves. Raises AssertionError with its last words."""
+    end = time.monotonic() + READY
+    while images.NFS_INITIALIZED not in (said := log.read_text() if log.exists() else ""):
+        assert server.poll() is None, f"the NFS server ended with {server.returncode}: {said[-1000:]}"
+        assert time.monotonic() < end, f"no NFS server within {READY:g} s: {said[-1000:]}"
+        time.sleep(0.05)
+
+
+def _through_nfs(evidence: Evidence, ended: float, vmcore: Path) -> Figures:
+    """Opened as it lies there; it is a file from the first."""
+    tool = images.ensure_makedumpfile(images.Builder())
+    assert sum(1 for _ in open_dump(vmcore, tool.lzo).pages) > 1000, "the dump that came through NFS has no pages"
+    panic = _panic(evidence)
+    return {"wire": ended - _first(evidence, panic), "panic": ended - panic}
+
+
+WAYS: Mapping[str, Callable[[Case, Path, int], Way]] = {"bare": _bare, "udp": _udp, "ssh": _ssh, "nfs": _nfs}
 
 if __name__ == "__main__":
     from harness.testbed import namespace  # what it makes quiet, the wrapper's namespace has as well

@@ -30,7 +30,7 @@ def test_medians_ratios_and_goals_are_told() -> None:
     assert "as many frames of nothing         1.00 s  " in lines
     assert "netdump, against the bare UDP stream of the dump: 1.50 times as long (goal 2 at most: met)" in lines
     assert "netdump, 1 % lost, against none: 1.10 times as long (goal 1.2 at most: met)" in lines
-    assert "makedumpfile into ssh against netdump: 2.00 times as long" in lines
+    assert "makedumpfile into ssh against netdump, from the panic: 2.00 times as long" in lines
     assert met(figures())
 
 
