@@ -22,7 +22,7 @@ from collections.abc import Callable
 from guest.netpoll import rx
 from guest.netpoll.context import smp_processor_id
 from guest.netpoll.errors import CarrierTimeout, SetupError
-from guest.netpoll.frame import Builder, Endpoints, GsoBuilder, ManyBuilder, make_frame
+from guest.netpoll.frame import Builder, Endpoints, GsoBuilder, ManyBuilder, RunBuilder, make_frame
 from guest.netpoll.napi import do_irq
 from guest.netpoll.netdevice import (
     IPAddress,
@@ -58,7 +58,7 @@ class Netpoll:
 
     __slots__ = (
         "dev", "dev_name", "drop", "frame", "frames", "gso_frame", "header_len", "late", "local_ip", "local_mac", "local_port", "mac_given",
-        "max_payload", "name", "net", "partial_frames", "pool", "protocol", "remote_ip", "remote_mac", "remote_port", "rx_hook",
+        "max_payload", "name", "net", "partial_frames", "pool", "protocol", "remote_ip", "remote_mac", "remote_port", "run", "rx_hook",
         "rx_match", "rx_skb", "spare", "stats",
     )  # fmt: skip
 
@@ -96,6 +96,7 @@ class Netpoll:
         self.frame: Builder | None = None
         self.frames: ManyBuilder | None = None
         self.partial_frames: ManyBuilder | None = None
+        self.run: RunBuilder | None = None
         self.gso_frame: GsoBuilder | None = None
         self.protocol = ETH_P_IP
         self.header_len = 0
@@ -122,6 +123,7 @@ class Netpoll:
         self.frame = template.build
         self.frames = template.build_many
         self.partial_frames = template.build_partial
+        self.run = template.build_run
         self.gso_frame = template.build_gso
         self.protocol = template.protocol
         self.header_len = template.header_len

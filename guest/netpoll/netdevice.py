@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from guest.netpoll.context import Context, LockLike, smp_processor_id
-from guest.netpoll.skbuff import SkbPool, SkBuff
+from guest.netpoll.skbuff import FrameRun, SkbPool, SkBuff
 from guest.netpoll.stats import NetpollStats
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -42,6 +42,7 @@ NETIF_F_HW_CSUM = (
     1 << 3
 )  # frames given to xmit_many() have the pseudo header's sum for a UDP checksum: the device does the rest
 NETIF_F_XMIT_MANY = 1 << 63  # no bit of the kernel's: xmit_many() is there
+NETIF_F_XMIT_RUN = 1 << 62  # nor this: and xmit_run()
 
 NET_RX_SUCCESS = 0
 NET_RX_DROP = 1
@@ -171,6 +172,7 @@ class NetDevice:
         self.mtu = mtu
         self.flags = IFF_BROADCAST | IFF_MULTICAST
         self.features = 0  # NETIF_F_ bits
+        self.needed_headroom = 0  # octets before each frame of a run, an even number
         self.present = True
         self.running = False  # netif_running(): opened and not stopped
         self.carrier = True
@@ -205,6 +207,10 @@ class NetDevice:
 
     def xmit_many(self, frames: Sequence[bytes]) -> int:
         """hard_start_xmit() for several frames and one doorbell: as many as there is room for; how many these are. Same rules."""
+        raise NotImplementedError
+
+    def xmit_run(self, run: FrameRun) -> int:
+        """xmit_many() for frames of one length, made in one piece with `needed_headroom` octets before each."""
         raise NotImplementedError
 
     def doorbell(self) -> None:

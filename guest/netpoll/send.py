@@ -32,8 +32,8 @@ once, not for every message.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 from guest.netpoll.context import smp_processor_id
 from guest.netpoll.errors import MessageTooLong, SetupError
@@ -44,6 +44,7 @@ from guest.netpoll.netdevice import (
     NETIF_F_GSO_UDP_L4,
     NETIF_F_HW_CSUM,
     NETIF_F_XMIT_MANY,
+    NETIF_F_XMIT_RUN,
     NetDevice,
     NetdevTx,
     netif_tx_lock,
@@ -63,6 +64,7 @@ FIND_SKB_TRIES = 10
 UDP_MAX_SEGMENTS = 64  # linux/udp.h, before 6.8
 MAX_GSO = 65535 - 20 - 8
 USEC_PER_POLL = 50
+T = TypeVar("T")
 
 
 def netpoll_send_udp(np: Netpoll, msg: bytes | bytearray | memoryview) -> int:
@@ -139,7 +141,8 @@ def netpoll_send_udp_batch(np: Netpoll, messages: Iterable[bytes]) -> int:
     """Send each message as netpoll_send_udp() would; returns how many were not dropped.
 
     The driver's doorbell rings once, at the end. A device with NETIF_F_XMIT_MANY gets the frames together, under one xmit_lock, and without
-    an skb each; what it has no room for is sent message by message. A device with NETIF_F_GSO_UDP_L4 gets runs of messages of
+    an skb each, with NETIF_F_XMIT_RUN in one piece if all are of one length; what it has no room for is sent message by message. A device with
+    NETIF_F_GSO_UDP_L4 gets runs of messages of
     one length as one frame each; what it refuses is sent message by message. One with NETIF_F_HW_CSUM besides XMIT_MANY computes UDP checksums.
     """
     dev = np.dev
@@ -159,31 +162,42 @@ def netpoll_send_udp_batch(np: Netpoll, messages: Iterable[bytes]) -> int:
 
 def _send_many(np: Netpoll, dev: NetDevice, messages: list[bytes]) -> int:
     """What is queued goes first, and what the driver does not take at once goes the way of every other message."""
-    build, whole, limit = np.frames, np.frames, np.max_payload
-    if dev.features & NETIF_F_HW_CSUM:
-        build = np.partial_frames
-    assert build is not None
-    assert whole is not None
-    fit = _fitting(messages, limit)
-    frames = build(messages if fit == len(messages) else messages[:fit])
-    taken = _hand_over(dev, frames)
-    np.stats.sent += taken
-    left = frames[taken:] if build is whole else whole(messages[taken:fit])
-    done = taken + sum(_send_frame(np, dev, frame) == NET_XMIT_SUCCESS for frame in left)
+    lengths, limit = set(map(len, messages)), np.max_payload
+    fit = len(messages)
+    if max(lengths, default=0) > limit:
+        fit = next(n for n, msg in enumerate(messages) if len(msg) > limit)
+    fitting = messages if fit == len(messages) else messages[:fit]
+    together = _hand_over_run if len(lengths) == 1 and dev.features & NETIF_F_XMIT_RUN else _hand_over_frames
+    left = together(np, dev, fitting) if fitting else []
+    done = fit - len(left)
+    np.stats.sent += done
+    done += sum(_send_frame(np, dev, frame) == NET_XMIT_SUCCESS for frame in left)
     if fit < len(messages):
         raise MessageTooLong(len(messages[fit]), limit, dev.name)
     return done
 
 
-def _fitting(messages: list[bytes], limit: int) -> int:
-    """How many come before the first that is too long."""
-    if max(map(len, messages), default=0) <= limit:
-        return len(messages)
-    return next(n for n, msg in enumerate(messages) if len(msg) > limit)
+def _hand_over_run(np: Netpoll, dev: NetDevice, messages: list[bytes]) -> list[bytes]:
+    """Messages of one length to xmit_run(); the frames that it left."""
+    assert np.run is not None
+    run = np.run(messages, dev.needed_headroom)
+    return [run.frame(number) for number in range(_hand_over(dev, dev.xmit_run, run), run.count)]
 
 
-def _hand_over(dev: NetDevice, frames: list[bytes]) -> int:
-    """xmit_many() where hard_start_xmit() could be called; how many frames the driver has."""
+def _hand_over_frames(np: Netpoll, dev: NetDevice, messages: list[bytes]) -> list[bytes]:
+    """Messages to xmit_many(); the frames that it left, whole."""
+    build, whole = np.frames, np.frames
+    if dev.features & NETIF_F_HW_CSUM:
+        build = np.partial_frames
+    assert build is not None
+    assert whole is not None
+    frames = build(messages)
+    taken = _hand_over(dev, dev.xmit_many, frames)
+    return frames[taken:] if build is whole else whole(messages[taken:])
+
+
+def _hand_over(dev: NetDevice, xmit: Callable[[T], int], frames: T) -> int:
+    """xmit_many() or xmit_run() where hard_start_xmit() could be called; how many frames the driver has."""
     npinfo: NetpollInfo = dev.npinfo  # type: ignore[assignment]  # see poll_napi()
     recursion = npinfo is not None and dev.net.era_recursion and npinfo.polled_by(smp_processor_id())
     if npinfo is None or npinfo.txq or recursion or not dev.running or not netif_tx_lock(dev, 0):
@@ -191,7 +205,7 @@ def _hand_over(dev: NetDevice, frames: list[bytes]) -> int:
     try:
         if dev.xoff:
             return 0
-        taken = dev.xmit_many(frames)
+        taken = xmit(frames)
         if taken:
             npinfo.tries = npinfo.max_retries
         if npinfo.txq:

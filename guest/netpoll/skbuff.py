@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,6 +45,23 @@ class DropReason(enum.Enum):
     LOCKED = "another CPU kept xmit_lock through all retries"
     QUEUE_FULL = "netpoll_queue holds its full depth already"
     FLUSHED = "netpoll was cleaned up before process context came"
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRun:
+    """Frames of one length that need no sk_buff each, as NetDevice.xmit_run() takes them: frame n is the `size` octets from
+    `first` + n * `stride` on, and the device's `needed_headroom` octets before it are zeros."""
+
+    octets: bytearray
+    first: int
+    size: int
+    stride: int
+    count: int
+
+    def frame(self, number: int) -> bytes:
+        """One of them, for a way that needs it by itself."""
+        at = self.first + number * self.stride
+        return bytes(self.octets[at : at + self.size])
 
 
 class SkbError(RuntimeError):

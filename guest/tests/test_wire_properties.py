@@ -146,6 +146,23 @@ def test_many_frames_together_are_what_they_are_one_by_one(version: int) -> None
     assert [*together.build_many(messages[:50]), *together.build_many(messages[50:])] == wanted
 
 
+@pytest.mark.parametrize("headroom", [0, 12])
+@pytest.mark.parametrize("size", [0, 1, 18, 19, 1400])
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_run_of_frames_is_what_they_are_one_by_one(version: int, size: int, headroom: int) -> None:
+    rng = random.Random(size)
+    local, remote = (ipaddress.ip_address(f"192.0.2.{n}" if version == 4 else f"2001:db8::{n}") for n in (1, 2))
+    ends = Endpoints(bytes(range(6)), bytes(range(6, 12)), local, remote, 6665, 6666)
+    together, single = make_frame(ends), make_frame(ends)
+    for count in (1, 64, 65530, 7) if size == 1 else (1, 64, 7):  # over the identification's end
+        messages = [rng.randbytes(size) for _ in range(count)]
+        run = together.build_run(messages, headroom)
+        assert [run.frame(number) for number in range(run.count)] == [single.build(message) for message in messages]
+        before = [run.first + number * run.stride - headroom for number in range(run.count)]
+        assert {bytes(run.octets[at : at + headroom]) for at in before} == {bytes(headroom)}
+        assert len(run.octets) == run.count * run.stride
+
+
 @pytest.mark.parametrize(("local", "remote", "at"), [("10.0.0.1", "10.0.0.2", 34), ("fd00::1", "fd00::2", 54)])
 @given(messages=st.lists(st.binary(max_size=100), max_size=5))
 def test_a_partial_checksum_is_what_a_device_completes(local: str, remote: str, at: int, messages: list[bytes]) -> None:

@@ -65,6 +65,46 @@ def test_batches_larger_than_the_ring_leave_whole_and_in_order(rig: Rig) -> None
     assert rig.np.stats.sent == len(messages)
 
 
+def test_batches_of_one_length_and_of_many_and_single_messages_share_the_ring(rig: Rig) -> None:
+    """A run leaves its frames close together in the buffers, and its addresses in the descriptors."""
+    rng = random.Random(13)
+    sent: list[bytes] = []
+    for size in (18, 0, 1, 19, 1472, 1471, 18, 600):
+        runs = [[rng.randbytes(size) for _ in range(rng.choice((1, 63, 300, rig.dev.tx.count + 9)))] for _ in range(3)]
+        mixed = [rng.randbytes(rng.randint(0, 1472)) for _ in range(rng.randint(1, 90))]
+        for messages in (*runs, mixed):
+            assert netpoll_send_udp_batch(rig.np, messages) == len(messages)
+            assert netpoll_send_udp(rig.np, messages[0]) == 0
+            sent += [*messages, messages[0]]
+    assert rig.payloads() == sent
+    assert rig.np.stats.sent == len(sent)
+    assert not any(sum_of(frame) % 65535 for frame in rig.tape.sent)
+
+
+def sum_of(frame: bytes) -> int:
+    """Of an IPv4 header, plus that of its UDP datagram with the pseudo header: both are 0 modulo 65535."""
+    size = int.from_bytes(frame[38:40], "big")
+    segment = frame[26 : 34 + size] + bytes(size & 1)
+    return int.from_bytes(frame[14:34], "big") % 65535 + (int.from_bytes(segment, "big") + 17 + size) % 65535
+
+
+def test_what_a_run_has_no_room_for_goes_to_the_drop_routine_whole(rig: Rig) -> None:
+    rig.slot.chip.fault("no-dma", Setting())
+    usable = rig.dev.tx.usable
+    messages = [b"message %4d" % number for number in range(usable + 3)]
+    assert netpoll_send_udp_batch(rig.np, messages) == usable
+    assert [frame[42:] for frame in rig.dropped] == messages[usable:]
+    assert rig.np.stats.sent == usable
+    assert rig.np.stats.dropped == 3
+    assert rig.dev.xoff
+    assert netpoll_send_udp_batch(rig.np, [b"stopped", b"already"]) == 0
+    assert [frame[42:] for frame in rig.dropped[3:]] == [b"stopped", b"already"]
+    assert not any(sum_of(frame) % 65535 for frame in rig.dropped)
+    rig.slot.chip.fault("no-dma", None)
+    rig.until(lambda: not rig.dev.xoff, "the queue")
+    assert rig.payloads() == messages[:usable]
+
+
 def test_a_message_too_long_ends_a_batch_after_those_before_it(rig: Rig) -> None:
     with pytest.raises(MessageTooLong):
         netpoll_send_udp_batch(rig.np, [b"one", b"two", bytes(1473), b"four"])
@@ -295,9 +335,10 @@ def fill(rig: Rig) -> list[bytes]:
 def test_a_virtio_device_that_needs_a_reset_gets_it(rig: Rig, crashed: bool) -> None:
     if crashed:
         rig.crash()
-    queue = rig.dev._tx  # type: ignore[attr-defined]
-    queue.desc[0:2] = memoryview(bytes.fromhex("0000adde00000000")).cast("I")  # the first buffer points nowhere
+    addresses = rig.dev.tx.addresses
+    first, addresses[0] = addresses[0], 0xDEAD_0000  # the first buffer points nowhere
     assert netpoll_send_udp(rig.np, b"lost") == 0
+    addresses[0] = first
     netpoll_poll(rig.np)
     if not crashed:
         rig.until(lambda: rig.dev.carrier, "the device")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from guest.netpoll.drivers.pmd.bus import BusError, PciDevice
 from guest.netpoll.drivers.pmd.device import PollModeDevice
@@ -48,6 +48,7 @@ RECEIVE = int(Int.RXT0 | Int.RXDMT0 | Int.RXO | Int.LSC | Int.RXSEQ)
 TRANSMIT = int(Int.TXDW)
 
 _COMMAND = int(TxCmd.EOP | TxCmd.IFCS | TxCmd.RS) << hw.TX_CMD_SHIFT
+_COMMANDS = memoryview(array("Q", [_COMMAND] * RING))
 _TDT, _RDT, _ICR = int(Reg.TDT), int(Reg.RDT), int(Reg.ICR)
 _LSC = int(Int.LSC)
 _DD, _EOP = int(RxStatus.DD) << 32, int(RxStatus.EOP) << 32  # in the second quadword of a receive descriptor
@@ -76,6 +77,7 @@ class E1000(PollModeDevice):
         tx, rx = (bus.dma_alloc(RING * hw.TX_SIZE, 4096) for _ in range(2))
         self._tx_at, self._rx_at = tx.address, rx.address
         self._tx_words, self._rx_words = tx.view.cast("Q"), rx.view.cast("Q")
+        self._tx_halves = tx.view.cast("H")
         self._tx_status = tx.view[hw.TX_STA_OFFSET :: hw.TX_SIZE]
         self._news = True  # of the link
         self._unmasked = 0
@@ -162,8 +164,7 @@ class E1000(PollModeDevice):
         """14.5, in its order."""
         write, ring = self.regs.write32, self.tx
         ring.reset()  # 1. the descriptors
-        for slot, address in enumerate(ring.addresses):
-            self._tx_words[2 * slot], self._tx_words[2 * slot + 1] = address, 0
+        self._tx_words[:] = array("Q", bytes(hw.TX_SIZE * RING))
         self._write_ring(Reg.TDBAL, self._tx_at)  # 2. to 4.
         write(Reg.TIDV, 0)
         write(Reg.TADV, 0)
@@ -273,12 +274,16 @@ class E1000(PollModeDevice):
     # -- transmit -------------------------------------------------------------------------------------
 
     def fill(self, slot: int, size: int) -> None:
-        """Length, command and a status of 0 in one store; the address is there since `start`."""
+        """Length, command and a status of 0 in one store; a run may have left another address than the buffer's."""
+        self._tx_words[2 * slot] = self.tx.addresses[slot]
         self._tx_words[2 * slot + 1] = _COMMAND | size
 
-    def fill_run(self, slot: int, sizes: Sequence[int]) -> None:
-        commands = array("Q", map(_COMMAND.__or__, sizes))
-        self._tx_words[2 * slot + 1 : 2 * (slot + len(sizes)) : 2] = memoryview(commands)
+    def fill_run(self, slot: int, addresses: Iterable[int], sizes: array[int]) -> None:
+        """A column at a time: addresses; commands, with which statuses are 0 again; lengths."""
+        count = len(sizes)
+        self._tx_words[2 * slot : 2 * (slot + count) : 2] = memoryview(array("Q", addresses))
+        self._tx_words[2 * slot + 1 : 2 * (slot + count) : 2] = _COMMANDS[:count]
+        self._tx_halves[8 * slot + 4 : 8 * (slot + count) : 8] = memoryview(sizes)
 
     def doorbell(self) -> None:
         """TDT; and if this frame took the last descriptor, the interrupt that tells of the first that is free again."""

@@ -18,11 +18,12 @@ class Ring:
     """`count`: descriptors, a power of two. `usable`: how many of them may be in flight. `headroom`: bytes before each frame
     that `addresses` count in and `buffers` do not."""
 
-    __slots__ = ("addresses", "buffers", "count", "mask", "next_to_clean", "next_to_use", "usable")
+    __slots__ = ("addresses", "buffers", "count", "mask", "memory", "next_to_clean", "next_to_use", "usable")
 
     def __init__(self, bus: PciDevice, count: int, usable: int | None = None, headroom: int = 0) -> None:
         self.count, self.mask, self.usable = count, count - 1, count if usable is None else usable
         memory = bus.dma_alloc(count * BUFFER, 4096)
+        self.memory = memory.view
         self.buffers = [memory.view[at + headroom : at + BUFFER] for at in range(0, count * BUFFER, BUFFER)]
         self.addresses = [memory.address + at for at in range(0, count * BUFFER, BUFFER)]
         self.next_to_use = self.next_to_clean = 0

@@ -13,7 +13,7 @@ segmentation, the control queue (a device without CTRL_RX passes everything on).
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from guest.netpoll.drivers.pmd.bus import PciDevice
 from guest.netpoll.drivers.pmd.device import PollModeDevice
@@ -49,13 +49,15 @@ class VirtioNet(PollModeDevice):
     """The driver. Raises BusError as VirtioPci does."""
 
     def __init__(self, net: Net, name: str, bus: PciDevice) -> None:
-        super().__init__(net, name, bus)
+        super().__init__(net, name, bus, headroom=HEADER)
         bus.set_dma_mask(64)
         self.pci = VirtioPci(bus)
         self.regs = self.pci.notify.regs
         self._reset()
         self.pci.negotiate(WANTED)
-        self._rx, self._tx = (Virtqueue(bus, n, self.pci.size(n), HEADER) for n in (RX_QUEUE, TX_QUEUE))
+        self._rx, self._tx = (
+            Virtqueue(bus, n, self.pci.size(n), skipped) for n, skipped in ((RX_QUEUE, HEADER), (TX_QUEUE, 0))
+        )
         self.rx, self.tx = self._rx.ring, self._tx.ring
         self._held = array("B", bytes(self.tx.count))  # 1: the device has it
         self._order: list[int] = []  # the available ring's receive buffers
@@ -174,13 +176,15 @@ class VirtioNet(PollModeDevice):
     # The rings
 
     def fill(self, slot: int, size: int) -> None:
-        self._tx.desc[4 * slot + 2] = size + HEADER
+        self._tx.desc_quads[2 * slot] = self.tx.addresses[slot]  # a run may have left another
+        self._tx.desc[4 * slot + 2] = size
         self._held[slot] = 1
 
-    def fill_run(self, slot: int, sizes: Sequence[int]) -> None:
+    def fill_run(self, slot: int, addresses: Iterable[int], sizes: array[int]) -> None:
+        """A column at a time. A length is less than 64 KiB, its upper half 0 since `start`."""
         count = len(sizes)
-        lengths = array("I", map(HEADER.__add__, sizes))
-        self._tx.desc[4 * slot + 2 : 4 * (slot + count) : 4] = memoryview(lengths)
+        self._tx.desc_quads[2 * slot : 2 * (slot + count) : 2] = memoryview(array("Q", addresses))
+        self._tx.desc_halves[8 * slot + 4 : 8 * (slot + count) : 8] = memoryview(sizes)
         self._held[slot : slot + count] = _ALL_HELD[:count]
 
     def doorbell(self) -> None:

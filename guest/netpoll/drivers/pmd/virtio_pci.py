@@ -86,7 +86,7 @@ class Virtqueue:
             bus.dma_alloc(-(-size // 8) * 8) for size in (16 * count, avail_size(count), used_size(count))
         )
         self.addresses = desc.address, avail.address, used.address
-        self.desc = desc.view.cast("I")
+        self.desc, self.desc_halves, self.desc_quads = (desc.view.cast(width) for width in ("I", "H", "Q"))
         self.avail, self.used, self.used_words = avail.view.cast("H"), used.view.cast("H"), used.view.cast("I")
         self.event_idx = False
         self.seen = 0  # our place in the used ring
