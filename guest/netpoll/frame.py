@@ -9,11 +9,9 @@ identification that counts from 1 (as kernels since 3.12 do), and a UDP checksum
 
 from __future__ import annotations
 
-import sys
-from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from struct import Struct
+from struct import Struct, pack
 
 from guest.netpoll.netdevice import IPAddress
 from guest.netpoll.skbuff import FrameRun
@@ -100,7 +98,7 @@ class FrameV4:
     def build_many(self, messages: Sequence[bytes]) -> list[bytes]:
         """`build` of each, for a third less."""
         head, mid, tail, ip_sum, udp_sum = self._parts
-        ident, from_bytes, pack = self._ident, _from_bytes, _pack_v4
+        ident, from_bytes, pack_v4 = self._ident, _from_bytes, _pack_v4
         frames = []
         for msg in messages:
             size = len(msg)
@@ -110,7 +108,7 @@ class FrameV4:
             ident = ident + 1 & 0xFFFF
             ip_check = -(ip_sum + size + ident) % 65535
             check = 65535 - (udp_sum + size + size + payload) % 65535
-            frames.append(pack(head, size + 28, ident, mid, ip_check, tail, size + 8, check) + msg)
+            frames.append(pack_v4(head, size + 28, ident, mid, ip_check, tail, size + 8, check) + msg)
         self._ident = ident
         return frames
 
@@ -119,12 +117,16 @@ class FrameV4:
         head, mid, tail, ip_sum, udp_sum = self._parts
         size, first = len(messages[0]), self._ident + 1
         last = first + len(messages) - 1
-        idents = range(first, last + 1) if last <= 0xFFFF else [n & 0xFFFF for n in range(first, last + 1)]
+        idents: Sequence[int] = range(first, last + 1)
+        ip_check, udp_sum = -(ip_sum + size + first) % 65535, udp_sum + 2 * size
+        ip_checks: Sequence[int] = range(ip_check, ip_check - len(messages), -1)  # one less for one more (RFC 1624)
+        if last > 0xFFFF or ip_checks[-1] < 0:
+            idents = [ident & 0xFFFF for ident in idents]
+            ip_checks = [-(ip_sum + size + ident) % 65535 for ident in idents]
         self._ident = last & 0xFFFF
-        ip_sum, udp_sum = ip_sum + size, udp_sum + 2 * size
         columns = {
             _IDENT: idents,
-            _IP_CHECK: [-(ip_sum + ident) % 65535 for ident in idents],
+            _IP_CHECK: ip_checks,
             _UDP_CHECK_V4: [65535 - (udp_sum + total) % 65535 for total in _totals(messages)],
         }
         return _run(_pack_v4(head, size + 28, 0, mid, 0, tail, size + 8, 0), messages, headroom, columns)
@@ -132,14 +134,14 @@ class FrameV4:
     def build_partial(self, messages: Sequence[bytes]) -> list[bytes]:
         """A frame of each for a device that computes checksums: UDP's left at the pseudo header's sum for it."""
         head, mid, tail, ip_sum, _ = self._parts
-        ident, pack = self._ident, _pack_v4
+        ident, pack_v4 = self._ident, _pack_v4
         pseudo = IPPROTO_UDP + ones_sum(tail[:8]) + UDP_LEN
         frames = []
         for msg in messages:
             size = len(msg)
             ident = ident + 1 & 0xFFFF
             ip_check = -(ip_sum + size + ident) % 65535
-            frames.append(pack(head, size + 28, ident, mid, ip_check, tail, size + 8, (pseudo + size) % 65535) + msg)
+            frames.append(pack_v4(head, size + 28, ident, mid, ip_check, tail, size + 8, (pseudo + size) % 65535) + msg)
         self._ident = ident
         return frames
 
@@ -212,12 +214,10 @@ def _run(header: bytes, messages: Sequence[bytes], headroom: int, columns: Mappi
     before = bytes(odd + headroom) + header
     octets = bytearray(before.join((b"", *messages)))
     stride, first = len(before) + len(messages[0]), odd + headroom
+    column = f">{len(messages)}H"  # struct makes it in half the time that array takes
     with memoryview(octets) as view, view[odd : len(octets) - odd].cast("H") as fields:
         for offset, values in columns.items():
-            column = array("H", values)
-            if sys.byteorder == "little":
-                column.byteswap()
-            fields[(headroom + offset) // 2 :: stride // 2] = memoryview(column)
+            fields[(headroom + offset) // 2 :: stride // 2] = memoryview(pack(column, *values)).cast("H")
     return FrameRun(octets, first, stride - first, stride, len(messages))
 
 

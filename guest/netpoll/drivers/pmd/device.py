@@ -82,7 +82,7 @@ class PollModeDevice(NetDevice):
         """Describe the frame of `size` octets, headroom included, in tx.buffers[slot]."""
         raise NotImplementedError
 
-    def fill_run(self, slot: int, addresses: Iterable[int], sizes: array[int]) -> None:
+    def fill_run(self, slot: int, addresses: Sequence[int], sizes: array[int]) -> None:
         """Describe frames with descriptor `slot` and those that follow it: where each is, headroom first, and its octets (array "H")."""
         raise NotImplementedError
 
@@ -187,7 +187,7 @@ class PollModeDevice(NetDevice):
             some = frames[done : done + count]
             sizes = array("H", map(headroom.__add__, map(len, some)))
             at = self._copy(slot, self._before.join((b"", *some)))
-            self.fill_run(slot, accumulate(sizes[:-1], initial=at), sizes)
+            self.fill_run(slot, tuple(accumulate(sizes[:-1], initial=at)), sizes)
 
         return self._put(fit, put)
 

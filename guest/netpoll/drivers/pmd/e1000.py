@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import errno
 from array import array
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from guest.netpoll.drivers.pmd.bus import BusError, PciDevice
 from guest.netpoll.drivers.pmd.device import PollModeDevice
-from guest.netpoll.drivers.pmd.ring import BUFFER, Ring
+from guest.netpoll.drivers.pmd.ring import BUFFER, Ring, quads
 from guest.netpoll.layout import e1000 as hw
 from guest.netpoll.layout.e1000 import (
     Ctrl,
@@ -278,10 +278,10 @@ class E1000(PollModeDevice):
         self._tx_words[2 * slot] = self.tx.addresses[slot]
         self._tx_words[2 * slot + 1] = _COMMAND | size
 
-    def fill_run(self, slot: int, addresses: Iterable[int], sizes: array[int]) -> None:
+    def fill_run(self, slot: int, addresses: Sequence[int], sizes: array[int]) -> None:
         """A column at a time: addresses; commands, with which statuses are 0 again; lengths."""
         count = len(sizes)
-        self._tx_words[2 * slot : 2 * (slot + count) : 2] = memoryview(array("Q", addresses))
+        self._tx_words[2 * slot : 2 * (slot + count) : 2] = quads(addresses)
         self._tx_words[2 * slot + 1 : 2 * (slot + count) : 2] = _COMMANDS[:count]
         self._tx_halves[8 * slot + 4 : 8 * (slot + count) : 8] = memoryview(sizes)
 

@@ -9,6 +9,9 @@ Who fills moves `next_to_use`, who cleans moves `next_to_clean`: they may be two
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
+
 from guest.netpoll.drivers.pmd.bus import PciDevice
 
 BUFFER = 2048  # bytes: a frame of 1518, a header before it, and no buffer crosses a page
@@ -39,3 +42,8 @@ class Ring:
     def reset(self) -> None:
         """As after a reset of the device: it has none."""
         self.next_to_use = self.next_to_clean = 0
+
+
+def quads(values: Sequence[int]) -> memoryview:
+    """A column of 64-bit fields, for one store into a strided view: struct makes it in half the time that array takes."""
+    return memoryview(struct.pack(f"@{len(values)}Q", *values)).cast("Q")

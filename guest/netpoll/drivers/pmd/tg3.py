@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import errno
 from array import array
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from guest.netpoll.drivers.pmd.bus import BusError, PciDevice
 from guest.netpoll.drivers.pmd.device import PollModeDevice
-from guest.netpoll.drivers.pmd.ring import Ring
+from guest.netpoll.drivers.pmd.ring import Ring, quads
 from guest.netpoll.layout import bcm5787 as hw
 from guest.netpoll.layout.bcm5787 import GrcMode, HostccMode, MacMode, Mii, MiscHostCtrl, Reg, Sram
 from guest.netpoll.netdevice import Net
@@ -272,10 +272,10 @@ class Tg3(PollModeDevice):
         self._tx_quads[slot * 2] = self._tx_addresses[slot]  # a run may have left another
         self._tx_words[slot * 4 + 2] = size << 16 | _END
 
-    def fill_run(self, slot: int, addresses: Iterable[int], sizes: array[int]) -> None:
+    def fill_run(self, slot: int, addresses: Sequence[int], sizes: array[int]) -> None:
         """A column at a time; the flags are there since `start`."""
         end = slot + len(sizes)
-        self._tx_quads[slot * 2 : end * 2 : 2] = memoryview(array("Q", map(_high_first, addresses)))
+        self._tx_quads[slot * 2 : end * 2 : 2] = quads(list(map(_high_first, addresses)))
         self._tx_halves[slot * 8 + 5 : end * 8 : 8] = memoryview(sizes)
 
     def doorbell(self) -> None:

@@ -13,10 +13,11 @@ segmentation, the control queue (a device without CTRL_RX passes everything on).
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from guest.netpoll.drivers.pmd.bus import PciDevice
 from guest.netpoll.drivers.pmd.device import PollModeDevice
+from guest.netpoll.drivers.pmd.ring import quads
 from guest.netpoll.drivers.pmd.virtio_pci import LARGEST, VirtioPci, Virtqueue
 from guest.netpoll.layout.virtio import (
     DESC_F_WRITE,
@@ -180,10 +181,10 @@ class VirtioNet(PollModeDevice):
         self._tx.desc[4 * slot + 2] = size
         self._held[slot] = 1
 
-    def fill_run(self, slot: int, addresses: Iterable[int], sizes: array[int]) -> None:
+    def fill_run(self, slot: int, addresses: Sequence[int], sizes: array[int]) -> None:
         """A column at a time. A length is less than 64 KiB, its upper half 0 since `start`."""
         count = len(sizes)
-        self._tx.desc_quads[2 * slot : 2 * (slot + count) : 2] = memoryview(array("Q", addresses))
+        self._tx.desc_quads[2 * slot : 2 * (slot + count) : 2] = quads(addresses)
         self._tx.desc_halves[8 * slot + 4 : 8 * (slot + count) : 8] = memoryview(sizes)
         self._held[slot : slot + count] = _ALL_HELD[:count]
 
