@@ -19,7 +19,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from guest.netpoll import rx
+from guest.netpoll import rx, rx_run
 from guest.netpoll.context import smp_processor_id
 from guest.netpoll.errors import CarrierTimeout, SetupError
 from guest.netpoll.frame import Builder, Endpoints, GsoBuilder, ManyBuilder, RunBuilder, make_frame
@@ -153,6 +153,7 @@ class NetpollInfo:
         dev.net.netdev_chain.append(self.netdev_event)
 
     netpoll_rx = rx.netpoll_rx
+    netpoll_rx_run = rx_run.netpoll_rx_run
 
     def polled_by(self, cpu: int) -> bool:
         """True if `cpu` is in the poll or interrupt routine of the device, or of a slave of it.

@@ -89,6 +89,9 @@ class NetpollHook(Protocol):
     def netpoll_rx(self, skb: SkBuff) -> bool:
         """True if the frame was consumed."""
 
+    def netpoll_rx_run(self, frames: Sequence[bytes], first: int) -> int:
+        """How many frames from `first` on were consumed; the next goes to netpoll_rx()."""
+
     def netpoll_poll_lock(self) -> bool:
         """Claim the right to run this device's poll routine; False if another CPU has it."""
 

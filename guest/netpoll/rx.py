@@ -75,7 +75,7 @@ def netpoll_rx(npinfo: NetpollInfo, skb: SkBuff) -> bool:
                 try:
                     np.rx_hook(np, source, data[42 : tot_len + 14])  # type: ignore[misc]  # receivers have one
                 except Exception:
-                    _hook_failed(np)
+                    hook_failed(np)
                 np.rx_skb = None
             else:
                 _call_hooks(skb, flow, data[42 : tot_len + 14])
@@ -208,11 +208,11 @@ def _call_hooks(skb: SkBuff, flow: Flow, payload: bytes | bytearray | memoryview
         try:
             hook(np, source, payload)  # type: ignore[misc]  # receivers have one
         except Exception:
-            _hook_failed(np)
+            hook_failed(np)
         np.rx_skb = None
 
 
-def _hook_failed(np: Netpoll) -> None:
+def hook_failed(np: Netpoll) -> None:
     """In an except clause: count and log it; the frame is consumed all the same."""
     np.stats.hook_errors += 1
     log.exception("%s: rx_hook failed", np.name)

@@ -1,7 +1,7 @@
 """What all poll-mode drivers have in common: a net_device over a bus and two rings.
 
     hard_start_xmit -> tx.buffers[slot] -> fill(slot, size) -> doorbell        device -> clean_tx -> queue woken
-    interrupt | poll_controller -> irq_cause -> irq_mask -> schedule -> poll -> clean_rx -> netif_receive_skb
+    interrupt | poll_controller -> irq_cause -> irq_mask -> schedule -> poll -> clean_rx -> netif_receive_skb_list
 
 In: frames from the stack, what the device wrote. Out: the NetDevice operations. The one rule: after a crash no
 interrupt is enabled any more, and the first poll turns off what was; poll_controller and poll are all that runs, and they find work in memory.
@@ -16,12 +16,12 @@ import errno
 import logging
 import select
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 from guest.netpoll.drivers.pmd.bus import BusError, PciDevice
 from guest.netpoll.drivers.pmd.ring import BUFFER, Ring
-from guest.netpoll.napi import disable_irq, enable_irq, netif_receive_skb, netif_rx_complete, netif_rx_schedule
+from guest.netpoll.napi import disable_irq, enable_irq, netif_rx_complete, netif_rx_schedule
 from guest.netpoll.netdevice import (
     NETDEV_TX_BUSY,
     NETDEV_TX_OK,
@@ -37,7 +37,7 @@ from guest.netpoll.netdevice import (
     netif_stop_queue,
     netif_wake_queue,
 )
-from guest.netpoll.skbuff import CHECKSUM_NONE, PACKET_HOST, FrameRun, SkBuff, eth_type_trans
+from guest.netpoll.skbuff import FrameRun, SkBuff
 
 log = logging.getLogger("netpoll")
 
@@ -114,7 +114,7 @@ class PollModeDevice(NetDevice):
         raise NotImplementedError
 
     def clean_rx(self, budget: int) -> int:
-        """Pass on at most `budget` frames with `deliver`; return how many."""
+        """Pass on at most `budget` frames with netif_receive_skb_list(); return how many."""
         raise NotImplementedError
 
     def alive(self) -> bool:
@@ -286,27 +286,6 @@ class PollModeDevice(NetDevice):
             if self.ctx.clock() >= deadline:
                 raise BusError(errno.ETIMEDOUT, f"{self.bus.name}: {what} did not come back within {seconds:g} s")
             self.ctx.delay(10e-6)
-
-    def deliver(self, frame: bytes) -> None:
-        """A received frame, without FCS."""
-        skb = SkBuff(frame)
-        eth_type_trans(skb, self)
-        netif_receive_skb(skb)
-
-    def deliver_run(self, frames: Iterable[bytes]) -> None:
-        """Received frames, in their order, as long as the device is up. An skb that comes back freed serves for the next frame."""
-        mine, skb = self.dev_addr, SkBuff(b"", self)
-        for data in frames:
-            if not self.running:
-                return
-            if skb.users and skb.data:
-                skb = SkBuff(b"", self)
-            skb.dev, skb.users, skb.data, skb.ip_summed = self, 1, data, CHECKSUM_NONE
-            if data.startswith(mine):
-                skb.protocol, skb.pkt_type = data[12] << 8 | data[13], PACKET_HOST
-            else:
-                eth_type_trans(skb, self)
-            netif_receive_skb(skb)
 
     def link(self, up: bool) -> None:
         """The link is so now."""

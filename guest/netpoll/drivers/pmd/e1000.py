@@ -35,6 +35,7 @@ from guest.netpoll.layout.e1000 import (
     TxCmd,
     TxSta,
 )
+from guest.netpoll.napi import netif_receive_skb_list
 from guest.netpoll.netdevice import IFF_PROMISC, Net
 
 RING = 256  # descriptors of each ring
@@ -319,21 +320,22 @@ class E1000(PollModeDevice):
         return done
 
     def _clean_run(self, first: int, most: int) -> int:
-        """Descriptors from `first` on that the chip has written: pass their frames on, give them back; return how many."""
+        """Descriptors from `first` on that the chip has written: copy frames out, give them back together, then pass them on; return how many."""
         words = self._rx_words[2 * first + 1 : 2 * (first + most) : 2].tolist()
-        buffers = self.rx.buffers
+        frames: list[bytes] = []
         done = 0
-        for word in words:
-            if not word & _DD or not self.running:
+        for word, buffer in zip(words, self.rx.buffers[first : first + most], strict=True):
+            if not word & _DD:
                 break
             length = word & 0xFFFF
             if word & _JUDGED == _WHOLE and _LEAST <= length <= BUFFER and not self._joined:
-                self.deliver(bytes(buffers[first + done][:length]))
+                frames.append(buffer[:length].tobytes())
             else:
                 self._refuse(word, length)
             done += 1
-        if done and self.running:
+        if done:
             self._give_back(first, done)
+            netif_receive_skb_list(self, frames)
         return done
 
     def _refuse(self, word: int, length: int) -> None:

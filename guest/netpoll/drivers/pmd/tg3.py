@@ -21,6 +21,7 @@ from guest.netpoll.drivers.pmd.device import PollModeDevice
 from guest.netpoll.drivers.pmd.ring import Ring, quads
 from guest.netpoll.layout import bcm5787 as hw
 from guest.netpoll.layout.bcm5787 import GrcMode, HostccMode, MacMode, Mii, MiscHostCtrl, Reg, Sram
+from guest.netpoll.napi import netif_receive_skb_list
 from guest.netpoll.netdevice import Net
 
 RX_BUFFERS = 256  # of the standard ring's 512 descriptors
@@ -314,7 +315,7 @@ class Tg3(PollModeDevice):
                 return 0
             size = (idx_len & 0xFFFF) - hw.FCS
             if 14 <= size <= self.frame_limit and not flags & _ERROR:
-                frames.append(bytes(ring.buffers[slot][:size]))
+                frames.append(ring.buffers[slot][:size].tobytes())
             else:
                 self.stats["rx_errors" if flags & _ERROR else "rx_length_errors"] += 1
         ring.next_to_clean += run
@@ -322,7 +323,7 @@ class Tg3(PollModeDevice):
         self._return = at + run & _LAST
         self.regs.write32(_RX_BELL, self._return)
         self.regs.write32(Reg.MAILBOX_RCV_STD_PROD_IDX, ring.next_to_use & _LAST)
-        self.deliver_run(frames)
+        netif_receive_skb_list(self, frames)
         return run
 
     def _describe(self, at: int, slot: int) -> None:

@@ -32,7 +32,7 @@ from guest.netpoll.layout.virtio import (
     Status,
     bits,
 )
-from guest.netpoll.napi import disable_irq, netif_rx_schedule
+from guest.netpoll.napi import disable_irq, netif_receive_skb_list, netif_rx_schedule
 from guest.netpoll.netdevice import Net
 
 WANTED = bits(
@@ -247,7 +247,9 @@ class VirtioNet(PollModeDevice):
             return 0
         low, high, buffers = HEADER + 14, HEADER + self.frame_limit, ring.buffers
         frames = [
-            bytes(buffers[slot][: size - HEADER]) for slot, size in zip(ids, sizes, strict=True) if low <= size <= high
+            buffers[slot][: size - HEADER].tobytes()
+            for slot, size in zip(ids, sizes, strict=True)
+            if low <= size <= high
         ]
         queue.seen = (queue.seen + run) & 0xFFFF
         ring.next_to_clean += run
@@ -256,7 +258,7 @@ class VirtioNet(PollModeDevice):
             self.stats["rx_length_errors"] += run - len(frames)
         if queue.publish(ring.next_to_use):
             self.pci.ring(queue)
-        self.deliver_run(frames)
+        netif_receive_skb_list(self, frames)
         return run
 
     def _give_back(self, ids: list[int], entry: int) -> bool:
