@@ -36,8 +36,12 @@ def netpoll_poll_dev(dev: NetDevice) -> None:
     """One round of polling, as the retry loop does it; bonding calls it for each slave."""
     if not dev.running or not dev.supports_netpoll:
         return
-    with dev.ctx.local_irq_save():
+    cpu = dev.ctx.cpu()
+    cpu.irqs_disabled += 1  # local_irq_save()
+    try:
         run_irq_routine(dev, dev.poll_controller)
+    finally:
+        cpu.irqs_disabled -= 1
     if dev.weight and dev.running:
         poll_napi(dev)
 

@@ -1,6 +1,6 @@
 """`netpoll-harness bench pmd`: our stack on our own drivers against the kernel's sockets, on the same NIC of the same guest in one run.
 
-In: a prepared job, how many rounds. Out: figures of e1000 and virtio-net, ratios, and whether the goals were met. Rule: in each round the
+In: a prepared job, how many rounds. Out: figures of e1000, virtio-net and tg3, ratios, and whether the goals were met. Rule: in each round the
 kernel and we take turns with each NIC; a figure counts only if the frames it speaks of arrived at the tap, or were answered. It runs in a
 process and a network namespace of its own.
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import pickle
 import shutil
@@ -35,9 +36,10 @@ from harness.testbed import namespace
 NICS = (
     Nic("e1000", "tap0", "198.51.100", "52:54:00:6e:00:01"),
     Nic("virtio-net-pci", "tap1", "203.0.113", "52:54:00:6e:00:02"),
+    Nic("tg3", "tap2", "192.0.2", "52:54:00:6e:00:03"),
 )
-WORDS = {"e1000": "e1000", "virtio-net-pci": "virtio-net"}
-DRIVERS = {"e1000": "e1000", "virtio-net-pci": "virtio_net"}
+WORDS = {"e1000": "e1000", "virtio-net-pci": "virtio-net", "tg3": "tg3"}
+DRIVERS = {"e1000": "e1000", "virtio-net-pci": "virtio_net", "tg3": "tg3"}
 FRAMES, RECEIVED, BURST = 8192, 64 * 60, 64
 ECHO, PEER = 5001, 5002  # UDP ports; the second is guest.pmd_speed's
 SOURCE = Path(__file__).with_name("sendto.c")
@@ -214,7 +216,9 @@ async def _push(rig: Rig, program: bytes) -> None:
 async def rounds_of(job: Job, rounds: int, program: bytes | None) -> dict[str, Figures]:
     """{model: {what: seconds a frame of each round}}."""
     found: dict[str, Figures] = {WORDS[nic.model]: {} for nic in NICS}
-    async with machine_of(job, cold=False) as machine, plugged(machine, NICS[0]), plugged(machine, NICS[1], "net1"):
+    async with machine_of(job, cold=False) as machine, contextlib.AsyncExitStack() as cables:
+        for number, nic in enumerate(NICS):
+            await cables.enter_async_context(plugged(machine, nic, f"net{number}"))
         rig = Rig(machine)
         nics = [await _known(rig, nic) for nic in NICS]
         if program is not None:

@@ -50,8 +50,9 @@ TRANSMIT = int(Int.TXDW)
 
 _COMMAND = int(TxCmd.EOP | TxCmd.IFCS | TxCmd.RS) << hw.TX_CMD_SHIFT
 _COMMANDS = memoryview(array("Q", [_COMMAND] * RING))
-_TDT, _RDT, _ICR = int(Reg.TDT), int(Reg.RDT), int(Reg.ICR)
-_LSC = int(Int.LSC)
+_TDT, _RDT = int(Reg.TDT), int(Reg.RDT)  # numbers of what each poll touches: a member of an enum costs as much as a store
+_ICR, _IMS, _IMC = int(Reg.ICR), int(Reg.IMS), int(Reg.IMC)
+_LSC, _TX_DONE = int(Int.LSC), int(TxSta.DD)
 _DD, _EOP = int(RxStatus.DD) << 32, int(RxStatus.EOP) << 32  # in the second quadword of a receive descriptor
 _ERRORS = int(hw.RX_FRAME_ERRORS) << 40
 _WHOLE = _DD | _EOP
@@ -250,12 +251,12 @@ class E1000(PollModeDevice):
     def irq_mask(self) -> None:
         if self._unmasked:
             self._unmasked = 0
-            self.regs.write32(Reg.IMC, GONE)
+            self.regs.write32(_IMC, GONE)
 
     def irq_unmask(self) -> bool:
         """Causes stay in ICR until they are read: what came meanwhile interrupts as soon as IMS is written."""
         self._unmasked = RECEIVE | TRANSMIT if self.xoff else RECEIVE
-        self.regs.write32(Reg.IMS, self._unmasked)
+        self.regs.write32(_IMS, self._unmasked)
         return False
 
     def irq_enabled(self) -> bool:
@@ -291,7 +292,7 @@ class E1000(PollModeDevice):
         self.regs.write32(_TDT, self.tx.next_to_use & self.tx.mask)
         if self.xoff and self._unmasked and not self.ctx.crashed:
             self._unmasked |= TRANSMIT
-            self.regs.write32(Reg.IMS, TRANSMIT)
+            self.regs.write32(_IMS, TRANSMIT)
 
     def clean_tx(self) -> None:
         """Frames leave in order: if the last one has, all have; else those up to the first without DD."""
@@ -299,10 +300,10 @@ class E1000(PollModeDevice):
         clean, use = ring.next_to_clean, ring.next_to_use
         if clean == use:
             return
-        if status[(use - 1) & ring.mask] & TxSta.DD:
+        if status[(use - 1) & ring.mask] & _TX_DONE:
             ring.next_to_clean = use
             return
-        while clean != use and status[clean & ring.mask] & TxSta.DD:
+        while clean != use and status[clean & ring.mask] & _TX_DONE:
             clean += 1
         ring.next_to_clean = clean
 
@@ -321,6 +322,8 @@ class E1000(PollModeDevice):
 
     def _clean_run(self, first: int, most: int) -> int:
         """Descriptors from `first` on that the chip has written: copy frames out, give them back together, then pass them on; return how many."""
+        if not self._rx_words[2 * first + 1] & _DD:
+            return 0
         words = self._rx_words[2 * first + 1 : 2 * (first + most) : 2].tolist()
         frames: list[bytes] = []
         done = 0
@@ -333,9 +336,8 @@ class E1000(PollModeDevice):
             else:
                 self._refuse(word, length)
             done += 1
-        if done:
-            self._give_back(first, done)
-            netif_receive_skb_list(self, frames)
+        self._give_back(first, done)
+        netif_receive_skb_list(self, frames)
         return done
 
     def _refuse(self, word: int, length: int) -> None:

@@ -38,6 +38,9 @@ _GRC_MODE = int(
 _MAC_MODE = MacMode.TDE_ENABLE | MacMode.RDE_ENABLE | MacMode.FHDE_ENABLE
 _END = int(hw.TxFlag.END)
 _TX_BELL, _RX_BELL = int(Reg.MAILBOX_SNDHOST_PROD_IDX_0), int(Reg.MAILBOX_RCVRET_CON_IDX_0)
+_BUFFERS_BELL, _IRQ = int(Reg.MAILBOX_RCV_STD_PROD_IDX), int(Reg.MAILBOX_INTERRUPT_0)  # numbers: a member of an enum costs as much as a store
+_HOST_CTRL, _UNMASKED = int(Reg.TG3PCI_MISC_HOST_CTRL), int(_HOST_CONTROL)
+_PCISTATE, _NOT_ACTIVE = int(Reg.TG3PCI_PCISTATE), int(hw.PciState.INT_NOT_ACTIVE)
 _LAST = 511
 _STATUS_SIZE = 80
 _UPDATED, _LINK_CHG, _ERROR = int(hw.Status.UPDATED), int(hw.Status.LINK_CHG), int(hw.RxFlag.ERROR)
@@ -227,15 +230,15 @@ class Tg3(PollModeDevice):
             return True
         if self.ctx.cpu().irqs_disabled or self.ctx.crashed:
             return False
-        return not self.regs.read32(Reg.TG3PCI_PCISTATE) & hw.PciState.INT_NOT_ACTIVE
+        return not self.regs.read32(_PCISTATE) & _NOT_ACTIVE
 
     def irq_mask(self) -> None:
-        self.regs.write32(Reg.MAILBOX_INTERRUPT_0, 1)
+        self.regs.write32(_IRQ, 1)
 
     def irq_unmask(self) -> bool:
         """The chip compares the tag that we have seen with its newest, and interrupts at once if it has a newer."""
-        self.regs.write32(Reg.TG3PCI_MISC_HOST_CTRL, _HOST_CONTROL)
-        self.regs.write32(Reg.MAILBOX_INTERRUPT_0, (self._last_tag & 0xFF) << 24)
+        self.regs.write32(_HOST_CTRL, _UNMASKED)
+        self.regs.write32(_IRQ, (self._last_tag & 0xFF) << 24)
         return False
 
     def irq_enabled(self) -> bool:
@@ -322,7 +325,7 @@ class Tg3(PollModeDevice):
         ring.next_to_use += run
         self._return = at + run & _LAST
         self.regs.write32(_RX_BELL, self._return)
-        self.regs.write32(Reg.MAILBOX_RCV_STD_PROD_IDX, ring.next_to_use & _LAST)
+        self.regs.write32(_BUFFERS_BELL, ring.next_to_use & _LAST)
         netif_receive_skb_list(self, frames)
         return run
 

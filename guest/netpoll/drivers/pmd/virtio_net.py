@@ -43,6 +43,7 @@ RESET = 1.0  # seconds until device_status must read 0
 _RX_LENGTH = 2048
 _IN_ORDER = list(range(LARGEST))
 _ALL_HELD, _NONE_HELD = array("B", b"\1" * LARGEST), array("B", bytes(LARGEST))
+_ISR_CONFIG = int(Isr.CONFIG)
 _NEEDS_RESET, _GONE = int(Status.NEEDS_RESET), 0xFF
 
 
@@ -118,7 +119,7 @@ class VirtioNet(PollModeDevice):
         if work and not (self.ctx.in_irq() or (self.ctx.crashed and self.xoff)):
             return True
         isr = self.pci.read_isr()
-        if isr & Isr.CONFIG:
+        if isr & _ISR_CONFIG:
             self._config_changed = True
         return work or self._config_changed
 

@@ -24,7 +24,6 @@ from guest.netpoll.layout.virtio import (
     CfgType,
     Common,
     Feature,
-    Isr,
     Status,
     avail_size,
     bits,
@@ -244,6 +243,6 @@ class VirtioPci:
         """Tell the device that queue has something available."""
         self.notify.write16(queue.bell, queue.number)
 
-    def read_isr(self) -> Isr:
-        """What it interrupted for; reading lets go of the pin."""
-        return Isr(self.isr.read8(0) & 3)
+    def read_isr(self) -> int:
+        """What it interrupted for, bits of Isr; reading lets go of the pin."""
+        return self.isr.read8(0)
