@@ -50,7 +50,8 @@ TRANSMIT = int(Int.TXDW)
 
 _COMMAND = int(TxCmd.EOP | TxCmd.IFCS | TxCmd.RS) << hw.TX_CMD_SHIFT
 _COMMANDS = memoryview(array("Q", [_COMMAND] * RING))
-_TDT, _RDT = int(Reg.TDT), int(Reg.RDT)  # numbers of what each poll touches: a member of an enum costs as much as a store
+# Numbers of what each poll touches: to look a member of an enum up costs as much as a store.
+_TDT, _RDT = int(Reg.TDT), int(Reg.RDT)
 _ICR, _IMS, _IMC = int(Reg.ICR), int(Reg.IMS), int(Reg.IMC)
 _LSC, _TX_DONE = int(Int.LSC), int(TxSta.DD)
 _DD, _EOP = int(RxStatus.DD) << 32, int(RxStatus.EOP) << 32  # in the second quadword of a receive descriptor

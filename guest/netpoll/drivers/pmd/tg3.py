@@ -37,8 +37,9 @@ _GRC_MODE = int(
 )  # fmt: skip
 _MAC_MODE = MacMode.TDE_ENABLE | MacMode.RDE_ENABLE | MacMode.FHDE_ENABLE
 _END = int(hw.TxFlag.END)
+# Numbers of what each poll touches: to look a member of an enum up costs as much as a store.
 _TX_BELL, _RX_BELL = int(Reg.MAILBOX_SNDHOST_PROD_IDX_0), int(Reg.MAILBOX_RCVRET_CON_IDX_0)
-_BUFFERS_BELL, _IRQ = int(Reg.MAILBOX_RCV_STD_PROD_IDX), int(Reg.MAILBOX_INTERRUPT_0)  # numbers: a member of an enum costs as much as a store
+_BUFFERS_BELL, _IRQ = int(Reg.MAILBOX_RCV_STD_PROD_IDX), int(Reg.MAILBOX_INTERRUPT_0)
 _HOST_CTRL, _UNMASKED = int(Reg.TG3PCI_MISC_HOST_CTRL), int(_HOST_CONTROL)
 _PCISTATE, _NOT_ACTIVE = int(Reg.TG3PCI_PCISTATE), int(hw.PciState.INT_NOT_ACTIVE)
 _LAST = 511
