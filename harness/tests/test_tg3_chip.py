@@ -145,6 +145,37 @@ def test_coalescing_waits_for_frames_or_time(driver: Driver) -> None:
     assert driver.bus.interrupts == before + 2
 
 
+def test_frame_limits_hold_within_a_burst(driver: Driver) -> None:
+    """So that a guest takes frames while the chip still has more."""
+    driver.write(Reg.HOSTCC_RXMAX_FRAMES, 5)
+    driver.write(Reg.HOSTCC_TXMAX_FRAMES, 4)
+    before = driver.bus.interrupts
+    for _ in range(12):
+        assert driver.chip.receive(frame())
+    assert driver.index(StatusBlock.RX_PRODUCER) == 10
+    assert driver.bus.interrupts == before + 1, "one-shot: the driver has not armed it again"
+    driver.chip.settle()
+    assert driver.index(StatusBlock.RX_PRODUCER) == 12
+    written = driver.status_word(StatusBlock.TAG)
+    for _ in range(9):
+        driver.queue([frame()])
+    driver.bell()
+    assert driver.status_word(StatusBlock.TAG) == written + 3, "after four, after eight, at the end"
+    assert driver.index(StatusBlock.TX_CONSUMER) == 9
+
+
+def test_doorbells_of_one_burst_are_served_in_one_go(driver: Driver) -> None:
+    for number in range(1, 4):
+        driver.queue([frame(bytes([number]) * 50)])
+        driver.chip.write(Reg.MAILBOX_SNDHOST_PROD_IDX_0, number.to_bytes(4, "little"))
+    assert driver.wire.sent == []
+    driver.chip.settle()
+    assert driver.wire.sent == [frame(bytes([number]) * 50) for number in (1, 2, 3)]
+    assert driver.counts["doorbells"] == 3
+    driver.chip.settle()
+    assert len(driver.wire.sent) == 3
+
+
 def group(n: int) -> bytes:
     return bytes.fromhex("01005e0000") + bytes([n])
 

@@ -11,13 +11,13 @@ import array
 import contextlib
 import heapq
 import itertools
-import os
 import select
 import socket
 import time
 from collections.abc import Callable
 
 from harness.vfio_user import wire
+from harness.vfio_user.awake import Waiter
 from harness.vfio_user.device import PciDevice
 from harness.vfio_user.errors import Violation
 from harness.vfio_user.session import Remark, Session
@@ -26,12 +26,6 @@ CHUNK = 1 << 16  # bytes a recvmsg takes
 BURST = 16  # recvmsg calls before the others get their turn
 BACKLOG = 4 << 20  # bytes of replies that wait for a client
 _READABLE, _WRITABLE = ~select.EPOLLOUT, ~select.EPOLLIN  # a hang-up or an error is for both
-AWAKE = 200e-6  # seconds that a wait is spent awake, if the last one was no longer
-SHARED, CROWDED = (
-    20e-6,
-    500e-6,
-)  # seconds that sched_yield() took: somebody else wants the CPU for a moment; there are too few CPUs
-REST = 0.5  # seconds for which no wait is spent awake then
 _FD_SPACE = socket.CMSG_SPACE(wire.MAX_FDS * 4)
 
 
@@ -43,11 +37,10 @@ class Loop:
 
     def __init__(self, remark: Remark = lambda _text: None) -> None:
         self._epoll = select.epoll()
+        self._waiter = Waiter(self._epoll.poll)
         self._watched: dict[int, tuple[Callable[[], None], Callable[[], None]]] = {}  # reader, writer
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
-        self._brisk = False  # the last wait was a short one
-        self._rest_until = 0.0
         self.remark = remark
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
@@ -73,31 +66,13 @@ class Loop:
 
     def run_once(self, timeout: float | None = None) -> None:
         """Wait for the next event or timer, at most `timeout` seconds, and serve what there is."""
-        for fd, events in self._epoll.poll(0) or self._wait(self._patience(timeout)):
+        for fd, events in self._waiter.wait(self._patience(timeout)):
             if events & _WRITABLE and fd in self._watched:
                 self._call(self._watched[fd][1])
             if events & _READABLE and fd in self._watched:
                 self._call(self._watched[fd][0])
         while self._timers and self._timers[0][0] <= time.monotonic():
             self._call(heapq.heappop(self._timers)[2])
-
-    def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
-        """Asleep, but awake for a moment if the last wait was short: to be woken costs more than what there is to do. Whoever else
-        wants the CPU gets it."""
-        began = now = time.monotonic()
-        until = began + AWAKE if self._brisk and began > self._rest_until else began
-        until = until if timeout is None else min(until, began + timeout)
-        while now < until:
-            os.sched_yield()
-            if found := self._epoll.poll(0):
-                return found
-            before, now = now, time.monotonic()
-            if now - before > SHARED:
-                self._rest_until = now + REST if now - before > CROWDED else 0.0
-                break
-        found = self._epoll.poll(timeout if timeout is None else max(0.0, began + timeout - now))
-        self._brisk = time.monotonic() - began < AWAKE
-        return found
 
     def _patience(self, timeout: float | None) -> float | None:
         if not self._timers:
