@@ -175,6 +175,16 @@ def test_the_link_goes_and_comes_with_interrupts(rig: Rig) -> None:
     assert rig.payloads()[-1] == b"back"
 
 
+def test_a_frame_that_was_held_back_is_nobodys_once_the_cable_is_out(rig: Rig) -> None:
+    rig.slot.chip.fault("delay", Setting(seconds=0.5))
+    assert rig.arrive(b"late")
+    rig.slot.chip.plug(False)
+    rig.clock.advance(1)
+    rig.serve()
+    assert rig.got == []
+    assert rig.slot.counts["rx_frames"] == 0
+
+
 def test_after_a_crash_the_link_is_seen_by_polling_alone(rig: Rig) -> None:
     rig.crash()
     rig.slot.chip.plug(False)

@@ -19,7 +19,8 @@ from harness.nic.e1000.phy import Phy
 from harness.nic.e1000.receive import Receive
 from harness.nic.e1000.stats import Statistics
 from harness.nic.e1000.transmit import Transmit
-from harness.nic.faults import FRAME_FAULTS, Faults, Setting
+from harness.nic.faults import FRAME_FAULTS, Setting
+from harness.nic.wired import Wired
 from harness.vfio_user.registers import Register, RegisterFile
 
 FAULTS = ("no-interrupts", "no-completions", "no-dma", "no-reset", "gone", "slow", *FRAME_FAULTS)
@@ -34,15 +35,15 @@ _WRITABLE = {  # of registers that are storage, as far as Linux' self-test looks
 }  # fmt: skip
 
 
-class E1000:
+class E1000(Wired):
     """An 82540EM with its PHY, EEPROM and faults. `tell(kind, **keys)` hears of links and resets, `count(name, n)` of the rest."""
 
     def __init__(
         self, mac: bytes, bus: Bus, wire: Wire, tell: Tell, count: Callable[[str, int], None], seed: int = 0
     ) -> None:
-        self.mac, self._bus, self._wire, self._tell, self._count = mac, bus, wire, tell, count
+        super().__init__(bus, wire, count, seed)
+        self.mac, self._tell = mac, tell
         self.master: Callable[[], bool] = lambda: True  # whether the machine allows DMA
-        self.faults = Faults(bus.call_later, count, seed)
         self.interrupts = Interrupts(bus, self.faults, count)
         self.stats = Statistics(self._values)
         self.phy = Phy(bus.call_later, self._link_changed)
@@ -50,7 +51,7 @@ class E1000:
         self._filter = Filter()
         self._tx = Transmit(self._values, bus, self.interrupts, self.faults, self._transmit, count)
         self._rx = Receive(self._values, bus, self.interrupts, count)
-        self._silent = self._blocked = False
+        self._silent = False
         self.registers = RegisterFile(hw.BAR_SIZE, self._rows())
         self._load_eeprom()
 
@@ -112,9 +113,7 @@ class E1000:
         self._tx.reset()
         self.interrupts.reset()
         self._load_eeprom()
-        if self._blocked:
-            self._blocked = False
-            self._wire.resume()
+        self._unblock()
 
     def _load_eeprom(self) -> None:
         """5.6.1: the address goes into the first receive address."""
@@ -148,9 +147,8 @@ class E1000:
             self.interrupts.mark(Int.MDAC)
 
     def _receive_control(self, value: int) -> None:
-        if self._blocked and not value & Rctl.EN:  # switched off: what waits is lost, not kept for ever
-            self._blocked = False
-            self._wire.resume()
+        if not value & Rctl.EN:  # switched off: what waits is lost, not kept for ever
+            self._unblock()
 
     # Sending
 
@@ -173,39 +171,28 @@ class E1000:
         self.stats.sent(frame)
         self._count("tx_frames", 1)
         if looped:
-            self._accept(frame)
-            return
-        pieces = self.faults.frames("tx", frame, self._wire.send) if self.faults.on else (frame,)
-        for piece in pieces:
-            self._wire.send(piece)
+            self.accept(frame)
+        else:
+            self._put_on_wire(frame)
 
     # Receiving
 
-    def receive(self, frame: bytes) -> bool:
-        """A frame from the wire. False: not taken, offer it again after `Wire.resume`."""
-        if not self.phy.link or not self._receiving():
-            self._count("rx_without_link" if not self.phy.link else "rx_disabled", 1)
-            return True
-        if not self._filter.accepts(frame, self._values()):
-            return True
-        if not self._rx.room(max(len(frame), 60)):
-            self.stats.add(Reg.RNBC)
-            self._blocked = True
-            return False
-        pieces = self.faults.frames("rx", frame, self._late) if self.faults.on else (frame,)
-        for piece in pieces:
-            self._accept(piece)
-        return True
+    def linked(self) -> bool:
+        return self.phy.link
 
-    def _late(self, frame: bytes) -> None:
-        if self._receiving() and self.phy.link:
-            self._accept(frame)
-            self.settle()
-
-    def _receiving(self) -> bool:
+    def receiving(self) -> bool:
         return bool(self._values()[Reg.RCTL >> 2] & Rctl.EN) and self.master()
 
-    def _accept(self, frame: bytes) -> None:
+    def wants(self, frame: bytes) -> bool:
+        return self._filter.accepts(frame, self._values())
+
+    def room(self, frame: bytes) -> bool:
+        there = self._rx.room(max(len(frame), 60))
+        if not there:
+            self.stats.add(Reg.RNBC)
+        return there
+
+    def accept(self, frame: bytes) -> None:
         """Filter, count and deliver. A frame for which there is no room by now is missed and counted."""
         values = self._values()
         if not self._filter.accepts(frame, values):
@@ -220,11 +207,6 @@ class E1000:
         else:
             self.stats.add(Reg.MPC)
             self.interrupts.mark(Int.RXO)
-
-    def _unblock(self) -> None:
-        if self._blocked:
-            self._blocked = False
-            self._wire.resume()
 
     # The cable, and what a testcase does to the device
 
@@ -263,8 +245,5 @@ class E1000:
         elif name == "no-completions":
             self._tx.release()
         elif name == "reorder":
-            if (frame := self.faults.waiting("tx")) is not None:
-                self._wire.send(frame)
-            if (frame := self.faults.waiting("rx")) is not None:
-                self._late(frame)
+            self._in_order()
         self.settle()

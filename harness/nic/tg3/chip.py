@@ -23,7 +23,7 @@ from guest.netpoll.layout.bcm5787 import (
     Sram,
 )
 from harness.nic.bus import Bus, Tell, Wire
-from harness.nic.faults import Faults, Setting
+from harness.nic.faults import Setting
 from harness.nic.mii import Partner
 from harness.nic.tg3.filter import REGISTERS as FILTER_REGISTERS
 from harness.nic.tg3.filter import Filter
@@ -33,6 +33,7 @@ from harness.nic.tg3.receive import Receive
 from harness.nic.tg3.stats import Statistics
 from harness.nic.tg3.status import HostCoalescing
 from harness.nic.tg3.transmit import MINIMUM, Transmit
+from harness.nic.wired import Wired
 from harness.vfio_user.registers import Register, RegisterFile
 
 _PCISTATE = hw.PciState.CONV_PCI_MODE | hw.PciState.BUS_SPEED_HIGH | hw.PciState.BUS_32BIT
@@ -51,15 +52,15 @@ def _all_but(bits: int) -> int:
     return _ONES & ~int(bits)
 
 
-class Tg3:
+class Tg3(Wired):
     """A BCM5787 with its PHY, NVRAM and faults. `tell(kind, **keys)` hears of links and resets, `count(name, n)` of the rest."""
 
     def __init__(
         self, mac: bytes, bus: Bus, wire: Wire, tell: Tell, count: Callable[[str, int], None], seed: int = 0
     ) -> None:
-        self.mac, self._bus, self._wire, self._tell, self._count = mac, bus, wire, tell, count
+        super().__init__(bus, wire, count, seed)
+        self.mac, self._tell = mac, tell
         self.master: Callable[[], bool] = lambda: True  # whether the machine allows DMA
-        self.faults = Faults(bus.call_later, count, seed)
         self.sram = array("I", bytes(hw.SRAM_SIZE))
         self.stats = Statistics(self._values)
         self.status = HostCoalescing(self._values, bus, self.faults, lambda name: count(name, 1))
@@ -68,7 +69,7 @@ class Tg3:
         self._filter = Filter()
         self._tx = Transmit(partial(self._control_block, Sram.SEND_RCB), bus, self.status, self._transmit, count)
         self._rx = Receive(self._values, partial(self._control_block, Sram.RCV_RET_RCB), bus, self.status, count)
-        self._silent = self._blocked = False
+        self._silent = False
         self._rung = False  # the doorbell was, since the last settle()
         self.registers = RegisterFile(hw.BAR_SIZE, self._rows())
         self._boot()
@@ -206,25 +207,22 @@ class Tg3:
 
     def _std_posted(self, value: int) -> None:
         self._rx.std_producer = value
-        self._unblock()
+        self._resume_if_room()
 
     def _returned(self, value: int) -> None:
         self._rx.return_consumer = value
-        self._unblock()
+        self._resume_if_room()
 
-    def _unblock(self) -> None:
+    def _resume_if_room(self) -> None:
         if self._blocked and self._rx.room():
-            self._blocked = False
-            self._wire.resume()
+            self._unblock()
 
     def _filter_changed(self, _value: int) -> None:
         self._filter.load(self._values())
 
     def _rx_mode(self, _value: int) -> None:
         self._filter.load(self._values())
-        if self._blocked:  # receiving was switched off: what waits is lost, not kept for ever
-            self._blocked = False
-            self._wire.resume()
+        self._unblock()  # receiving was switched off: what waits is lost, not kept for ever
 
     def _mac_status(self, value: int) -> None:
         self._values()[Reg.MAC_STATUS >> 2] &= ~value
@@ -300,9 +298,7 @@ class Tg3:
         self.sram[Sram.MAC_ADDR_LOW_MBOX >> 2] = low
         self._values()[Reg.MAC_ADDR_0_HIGH >> 2], self._values()[Reg.MAC_ADDR_0_LOW >> 2] = high, low
         self._filter.load(self._values())
-        if self._blocked:
-            self._blocked = False
-            self._wire.resume()
+        self._unblock()
 
     def _bootcode_reports(self) -> None:
         """What tg3_poll_fw() waits for: 100,000 reads if it does not come, half a minute of them under emulation."""
@@ -319,38 +315,23 @@ class Tg3:
         self.stats.sent(frame)
         self._count("tx_frames", 1)
         if looped:
-            self._accept(frame)
-        elif self.faults.on:
-            for piece in self.faults.frames("tx", frame, self._wire.send):
-                self._wire.send(piece)
+            self.accept(frame)
         else:
-            self._wire.send(frame)
+            self._put_on_wire(frame)
 
-    def receive(self, frame: bytes) -> bool:
-        """A frame from the wire. False: not taken, offer it again after `Wire.resume`."""
-        if not self.phy.link or not self._receiving():
-            self._count("rx_without_link" if not self.phy.link else "rx_disabled", 1)
-            return True
-        if not self._rx.room():
-            self.stats.add(Reg.RCVLPC_NO_RCV_BD_CNT)
-            self._blocked = True
-            return False
-        if self.faults.on:
-            for piece in self.faults.frames("rx", frame, self._late):
-                self._accept(piece)
-        else:
-            self._accept(frame)
-        return True
+    def linked(self) -> bool:
+        return self.phy.link
 
-    def _late(self, frame: bytes) -> None:
-        if self._receiving() and self.phy.link:
-            self._accept(frame)
-            self.settle()
-
-    def _receiving(self) -> bool:
+    def receiving(self) -> bool:
         return bool(self._values()[_AT_RX_MODE] & _ENABLED) and self.master()
 
-    def _accept(self, frame: bytes) -> None:
+    def room(self, frame: bytes) -> bool:  # noqa: ARG002  # a buffer for each, whatever its size
+        there = self._rx.room()
+        if not there:
+            self.stats.add(Reg.RCVLPC_NO_RCV_BD_CNT)
+        return there
+
+    def accept(self, frame: bytes) -> None:
         """Filter, count and deliver. A frame for which there is no room by now is discarded and counted."""
         frame = frame if len(frame) >= MINIMUM else frame.ljust(MINIMUM, b"\0")
         if not self._filter.accepts(frame) or self._control_frame(frame):
@@ -423,9 +404,6 @@ class Tg3:
             self._run_tx()
             self.settle()
         elif name == "reorder":
-            if (frame := self.faults.waiting("tx")) is not None:
-                self._wire.send(frame)
-            if (frame := self.faults.waiting("rx")) is not None:
-                self._late(frame)
+            self._in_order()
         elif name in ("no-completions", "stale-status"):
             self.status.update()

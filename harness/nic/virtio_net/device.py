@@ -24,10 +24,11 @@ from guest.netpoll.layout.virtio import (
 )
 from guest.netpoll.wire.checksum import checksum
 from harness.nic.bus import Bus, Tell, Wire
-from harness.nic.faults import FRAME_FAULTS, Faults, Setting
+from harness.nic.faults import FRAME_FAULTS, Setting
 from harness.nic.virtio_net.filter import Filter
 from harness.nic.virtio_net.queue import BadRing, Chain
 from harness.nic.virtio_net.transport import Transport
+from harness.nic.wired import Wired
 
 OFFERED = bits(
     Feature.CSUM, Feature.MTU, Feature.MAC, Feature.MRG_RXBUF, Feature.STATUS, Feature.CTRL_VQ, Feature.CTRL_RX,
@@ -42,20 +43,19 @@ BURST = 256  # frames of a notification, before others get their turn
 FAULTS = ("no-interrupts", "no-completions", "no-dma", "gone", "slow", *FRAME_FAULTS)
 
 
-class VirtioNet:
+class VirtioNet(Wired):
     """The device. `tell(kind, **keys)` hears of links and resets, `count(name, n)` of the rest."""
 
     def __init__(
         self, mac: bytes, bus: Bus, wire: Wire, tell: Tell, count: Callable[[str, int], None], seed: int = 0
     ) -> None:
-        self._bus, self._wire, self._tell, self._count = bus, wire, tell, count
-        self.faults = Faults(bus.call_later, count, seed)
+        super().__init__(bus, wire, count, seed)
+        self._tell = tell
         self.transport = Transport(bus, self.faults, OFFERED, QUEUES, VECTORS, tell, count)
         self.transport.device = self
         self._rx, self._tx, self._ctrl = (self.transport.queues[n] for n in (RX_QUEUE, TX_QUEUE, CTRL_QUEUE))
         self._filter = Filter(mac)
         self._cable = True
-        self._blocked = False
         self._held: list[tuple[int, int]] = []  # completions that a fault keeps back
 
     # The transport's device
@@ -129,37 +129,29 @@ class VirtioNet:
             self._count("tx_without_link", 1)
             return
         self._count("tx_frames", 1)
-        pieces = self.faults.frames("tx", frame, self._wire.send) if self.faults.on else (frame,)
-        for piece in pieces:
-            self._wire.send(piece)
+        self._put_on_wire(frame)
 
     # Receiving
 
-    def receive(self, frame: bytes) -> bool:
-        """A frame from the wire. False: not taken, offer it again after `Wire.resume`."""
-        if not self._cable or not self.transport.live or not self._rx.enabled:
-            self._count("rx_without_link" if not self._cable else "rx_disabled", 1)
-            return True
-        if not self._filter.accepts(frame):
-            return True
-        taken = False
+    def linked(self) -> bool:
+        return self._cable
 
-        def take() -> None:
-            nonlocal taken
-            taken = self._room(len(frame))
+    def receiving(self) -> bool:
+        return self.transport.live and self._rx.enabled
 
-        self.transport.guarded(take)
-        if not taken:
-            self._blocked = self.transport.live
-            return not self._blocked
-        pieces = self.faults.frames("rx", frame, self._late) if self.faults.on else (frame,)
-        for piece in pieces:
-            self._accept(piece)
-        return True
+    def wants(self, frame: bytes) -> bool:
+        return self._filter.accepts(frame)
 
-    def _late(self, frame: bytes) -> None:
-        self._accept(frame)
-        self.settle()
+    def room(self, frame: bytes) -> bool:
+        """Whether there are buffers. A ring that breaks the rules keeps nobody waiting."""
+        there = False
+
+        def look() -> None:
+            nonlocal there
+            there = self._room(len(frame))
+
+        self.transport.guarded(look)
+        return there or not self.transport.live
 
     def _room(self, size: int) -> bool:
         """Whether there are buffers; if not, the driver is asked to say when there are."""
@@ -182,7 +174,7 @@ class VirtioNet:
                 raise BadRing(f"a receive buffer of {chains[-1].room} bytes")
         return chains
 
-    def _accept(self, frame: bytes) -> None:
+    def accept(self, frame: bytes) -> None:
         self.transport.guarded(lambda: self._deliver(frame))
 
     def _deliver(self, frame: bytes) -> None:
@@ -198,11 +190,6 @@ class VirtioNet:
         self._rx.advance(len(chains))
         self._rx.publish(len(chains))
         self._count("rx_frames", 1)
-
-    def _unblock(self) -> None:
-        if self._blocked:
-            self._blocked = False
-            self._wire.resume()
 
     # The control queue
 
@@ -261,10 +248,7 @@ class VirtioNet:
         elif name == "no-completions":
             self.transport.guarded(self._release)
         elif name == "reorder":
-            if (frame := self.faults.waiting("tx")) is not None:
-                self._wire.send(frame)
-            if (frame := self.faults.waiting("rx")) is not None:
-                self._accept(frame)
+            self._in_order()
         self.settle()
 
     def _release(self) -> None:
