@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -123,6 +124,24 @@ def test_debugnet(ns: Namespace, tmp_path: Path, crash: Path, faults: str) -> No
         assert done.returncode == 0, done
         assert collector.wait(PATIENCE) == 0
     assert received(crash) == [source.read_bytes()]
+
+
+@pytest.mark.parametrize("protocol", ["debugnet", "netdump"])
+def test_progress_is_told_while_it_goes_on(ns: Namespace, tmp_path: Path, crash: Path, protocol: str) -> None:
+    """A console may be all that is left: how far it came stands there before it ends."""
+    source = machine(tmp_path, 4 << 20)
+    with server(ns, crash, "--protocol", protocol):
+        done = dump(ns, source, "--protocol", protocol, "--progress", "0.02", "--faults", "delay=0.01,seed=4")
+    *told, last = done.stdout.decode().splitlines()
+    far = [
+        float(found[1])
+        for line in told
+        if (found := re.match(r"netdump: (?:sending|answering), ([\d.]+) MiB of", line))
+    ]
+    assert len(far) >= 3, told
+    assert far == sorted(far)
+    assert 0 < far[len(far) // 2] < far[-1]
+    assert re.match(r"netdump: done, [\d.]+ MiB of [\d.]+ in [\d.]+ s .* MiB/s, \d+ resent, \{", last), last
 
 
 @pytest.mark.parametrize("faults", FAULTS)
