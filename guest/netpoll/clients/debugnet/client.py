@@ -51,7 +51,7 @@ class Tuning:
     """Times in seconds. FreeBSD's: window 64, no `reorder`, every timeout 1 s, 11 of them are the end."""
 
     window: int = 64  # datagrams under way
-    our_window: int = 256  # to a server of ours, which answers many at once
+    our_window: int = 128  # to a server of ours, which answers many at once
     reorder: int = 3  # one is lost when so many sent after it have arrived
     herald: float = 0.5
     first_timeout: float = 1.0  # until a round trip has been seen

@@ -27,7 +27,7 @@ from guest.netpoll.clients.dump.sink import Sink, SinkError, Store
 from guest.netpoll.wire import WireError
 
 AHEAD = 4 * SPREAD  # numbers from the lowest that is missing
-EVERY, EVERY_WITH_GAPS = 32, 4  # datagrams to one long answer
+EVERY, EVERY_WITH_GAPS = 16, 8  # datagrams to one long answer
 DELAY = 0.002  # seconds that it may wait for more
 
 

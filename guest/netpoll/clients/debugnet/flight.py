@@ -27,6 +27,7 @@ class Flight:
         self._transmission = 0
         self._newest = 0  # the latest transmission known to have arrived
         self._again: dict[int, None] = {}  # sent twice, lately: a second acknowledgement says that this was not needed
+        self._resent: set[int] = set()  # those under way that were
         self._slack = 0
         self._least, self._most = least_timeout, most_timeout
         self._timeout = first_timeout
@@ -49,6 +50,7 @@ class Flight:
         if entry is None:
             self._not_lost(seqno)
             return False
+        self._resent.discard(seqno)
         self._active, self._probed = now, False
         transmission, when, _ = entry
         if transmission > self._newest:
@@ -59,27 +61,26 @@ class Flight:
 
     def seen(self, below: int, bits: bytes, now: float) -> bool:
         """All numbers below, and above it those whose bit is set; False if that is no news. The latest is the round trip's measure."""
-        sent, again, latest = self.sent, self._again, None
-        here = self._below(below) if not bits else self._marked(below, int.from_bytes(bits, "little"))
-        for seqno in here:
+        sent, again, latest, news = self.sent, self._again, None, False
+        for seqno in self._told(below, int.from_bytes(bits, "little")):
             transmission, when, _ = sent.pop(seqno)
+            self._resent.discard(seqno)
+            news = True
             if transmission > self._newest:
                 self._newest = transmission
                 latest = when if seqno not in again else None
-        if here:
+        if news:
             self._active, self._probed = now, False
         if latest is not None:
             self._measured(now - latest)
-        return bool(here)
+        return news
 
-    def _below(self, below: int) -> list[int]:
-        """In a flight in which nothing was ever sent again numbers ascend: no need to look at them all."""
-        if self._again:
-            return [n for n in self.sent if n < below]
-        return list(takewhile(below.__gt__, self.sent))
-
-    def _marked(self, below: int, mask: int) -> list[int]:
-        return [n for n in self.sent if n < below or (n > below and mask >> n - below - 1 & 1)]
+    def _told(self, below: int, mask: int) -> list[int]:
+        """Those under way that an answer speaks of. What was never sent again ascends: nobody looks at what is above all that was seen."""
+        early = list(takewhile((below + mask.bit_length()).__ge__, self.sent))
+        if self._resent:
+            early += self._resent.difference(early)
+        return [n for n in early if n < below or (n > below and mask >> n - below - 1 & 1)]
 
     def _not_lost(self, seqno: int) -> None:
         """It was acknowledged twice: if we sent it twice, that was for nothing, and we wait for more signs the next time."""
@@ -140,6 +141,7 @@ class Flight:
         _, _, datagram = self.sent.pop(seqno)
         self.sent[seqno] = self._transmission, now, datagram
         self._again[seqno] = None
+        self._resent.add(seqno)
         if len(self._again) > 4 * MOST_REORDER:
             del self._again[next(iter(self._again))]
         return datagram
@@ -156,6 +158,7 @@ class Flight:
         """Everything under way gets a new number and is due at once: the server forgot which it has seen, but not their bytes."""
         before, self.sent = self.sent, {}
         self._again.clear()
+        self._resent.clear()
         for _, _, datagram in before.values():
             kind, _, offset, size, aux2 = HEADER.unpack_from(datagram)
             seqno = number()
@@ -168,9 +171,11 @@ class Flight:
         for seqno, (_, _, datagram) in list(self.sent.items()):
             if HEADER.unpack_from(datagram)[0] != Type.VMCORE:
                 del self.sent[seqno]
+                self._resent.discard(seqno)
 
     def clear(self) -> None:
         """Nothing is under way, nothing was sent."""
         self.sent.clear()
         self._again.clear()
+        self._resent.clear()
         self.high = 0
