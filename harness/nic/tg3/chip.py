@@ -70,7 +70,6 @@ class Tg3(Wired):
         self._tx = Transmit(partial(self._control_block, Sram.SEND_RCB), bus, self.status, self._transmit, count)
         self._rx = Receive(self._values, partial(self._control_block, Sram.RCV_RET_RCB), bus, self.status, count)
         self._silent = False
-        self._rung = False  # the doorbell was, since the last settle()
         self.registers = RegisterFile(hw.BAR_SIZE, self._rows())
         self._boot()
 
@@ -102,10 +101,7 @@ class Tg3(Wired):
         return b"\xff" * count if self.faults.strikes("gone") else None
 
     def settle(self) -> None:
-        """A burst of accesses or frames is over: what was announced meanwhile is sent in one go."""
-        if self._rung:
-            self._rung = False
-            self._run_tx()
+        """A burst of accesses or frames is over."""
         self.status.settle()
 
     def power_on_reset(self) -> None:
@@ -193,7 +189,7 @@ class Tg3(Wired):
     def _doorbell(self, value: int) -> None:
         self._tx.producer = value
         self._count("doorbells", 1)
-        self._rung = True
+        self._run_tx()  # at once: what the driver does next may be the end of DMA, of the chip or of the machine
 
     def _run_tx(self) -> None:
         if self._values()[_AT_TX_MODE] & _ENABLED and self.master() and not self.faults.strikes("no-dma"):
@@ -286,7 +282,6 @@ class Tg3(Wired):
 
     def _boot(self) -> None:
         """What the bootcode leaves: its signature, and the MAC address in mailbox and MAC."""
-        self._rung = False
         self._tx.reset()
         self._rx.reset()
         self.status.reset()
