@@ -113,6 +113,7 @@ class Bench:
         self._probe: Probe | None = None
         self._crash_files: dict[str, CrashFile] = {}  # by kernel
         self._configs: dict[str, Config | None] = {}  # by kernel
+        self._ingredients: dict[str, Ingredients] = {}  # by machine
         self.laps: dict[str, float] = {}  # seconds that the parts of the last `run` took
 
     def qemu(self) -> images.Qemu:
@@ -132,10 +133,17 @@ class Bench:
         return self._probe
 
     def ingredients(self, machine: MachinePlan) -> Ingredients:
-        """What the machine's template is made of; builds the images that are missing. Raises images.ImageError, and
+        """What the machine's template is made of, looked up once a run; builds the images that are missing. Raises images.ImageError, and
         TestbedError for a disk or key that is not there."""
-        if machine.disk is not None:
-            return self._own_ingredients(machine, machine.disk)
+        key = machine.model_dump_json()
+        if key not in self._ingredients:
+            own = machine.disk
+            self._ingredients[key] = (
+                self._our_ingredients(machine) if own is None else self._own_ingredients(machine, own)
+            )
+        return self._ingredients[key]
+
+    def _our_ingredients(self, machine: MachinePlan) -> Ingredients:
         kernel = self.kernel(machine.kernel)
         guest = images.ensure_guest(kernel, self._builder)
         capture = images.ensure_capture(kernel, self._builder) if machine.capture else None

@@ -92,7 +92,7 @@ class _Walker:
     def walk(self, node: yaml.Node, path: Path, key: Position) -> Any:
         """The data under `node`; records its place. Raises ScenarioErrors where the file is a bomb or a knot."""
         self._limit(node)
-        plain = node.value if isinstance(node, yaml.ScalarNode) and node.style is None else None
+        plain = node.value if isinstance(node, yaml.ScalarNode) and not node.style else None
         self.document.places[path] = Place(start(node), key, plain)
         self.above.append(node)
         try:
@@ -164,7 +164,7 @@ class _Walker:
 
 def _natural_tag(node: yaml.ScalarNode) -> str:
     """The tag that the scalar has by its looks alone."""
-    plain = node.style is None
+    plain = not node.style
     tag: str = _RESOLVER.resolve(yaml.ScalarNode, node.value, (plain, not plain))  # type: ignore[no-untyped-call]  # stubs
     return tag
 
