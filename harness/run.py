@@ -136,7 +136,8 @@ class Bench:
         """What the machine's template is made of, looked up once a run; builds the images that are missing. Raises images.ImageError, and
         TestbedError for a disk or key that is not there."""
         key = machine.model_dump_json()
-        if key not in self._ingredients:
+        known = self._ingredients.get(key)
+        if known is None or (known.boot is not None and not known.boot.initrd.exists()):  # somebody removed old images
             own = machine.disk
             self._ingredients[key] = (
                 self._our_ingredients(machine) if own is None else self._own_ingredients(machine, own)

@@ -21,7 +21,8 @@ from markupsafe import Markup
 from harness.report import store
 from harness.report.compare import GROUPS, Comparison
 from harness.report.page import STYLES, clean
-from harness.report.view import CaseView, view
+from harness.report.view import CaseView
+from harness.report.views import views
 
 REPORT = "report.html"
 SYMBOLS = {"PASS": "✓", "FAIL": "✗", "KNOWN_BUG": "◆", "INCONCLUSIVE": "?", "ERROR": "!"}
@@ -51,13 +52,10 @@ class Column:
 def write(results: Path, told: Callable[[int, int], None] = lambda _done, _all: None) -> Path:
     """report.html in `results`, of all cases in or below it. `told`: how many of how many have been read. Raises StoreError."""
     folders = store.cases(results)
-    views = []
-    for number, folder in enumerate(folders, 1):
-        views.append(view(folder, results))
-        told(number, len(folders))
+    shown = views(folders, results, told)
     path = results / REPORT
     try:
-        store.write_text(path, page(views, store.environment(results, folders)))
+        store.write_text(path, page(shown, store.environment(results, folders)))
     except OSError as error:
         raise store.StoreError(f"{path}: {error.strerror}") from error
     return path
