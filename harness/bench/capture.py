@@ -3,8 +3,8 @@
 In: a Bench, how many rounds. Out: figures, as lines and as JSON. Rule: the ways take turns within a round, in guests of one template's size and kernel, and
 a figure counts only if the dump that it speaks of is whole and opens.
 
-What cannot be beaten is `udp`: makedumpfile's stream put into datagrams by the simplest program, which nobody acknowledges and nobody keeps.
-Makedumpfile's own time is in it as in every dump. `bare` sends as many frames of nothing: the bound of wire and NIC alone.
+What a dump in datagrams is held against is `udp`: makedumpfile's stream put into datagrams by the simplest program, which nobody acknowledges and
+nobody keeps. Makedumpfile's own time is in it as in every dump. `bare` sends as many frames of nothing: the bound of wire and NIC alone.
 """
 
 from __future__ import annotations
