@@ -34,7 +34,7 @@ RINGS = 8  # that the device is measured with
 HERE, GO, DONE = b"here", b"go", b"done"  # what a sender asks with until it is answered; the answers to its bursts
 DISCARD, LOCAL, PEER = 9, 6665, 5002  # UDP ports
 PATIENCE = 60.0  # seconds
-SETTLE = 0.02  # seconds in which the NIC sends a ring; were it slower, the cleaning would only be cheaper
+SETTLE = 0.2  # seconds in which the NIC sends a ring
 
 
 def usual(frames: int, what: Callable[[], object], each: int = 1) -> float:
@@ -164,28 +164,29 @@ def _many(dev: PollModeDevice, client: Netpoll, frames: list[bytes]) -> None:
         taken += dev.xmit_many(frames[taken:] if taken else frames)
 
 
-def _fill(dev: PollModeDevice, skb: SkBuff) -> None:
-    """All descriptors but one, and no doorbell."""
+def _fill(dev: PollModeDevice, skb: SkBuff, left: int) -> None:
+    """All descriptors but those `left`; no doorbell, unless none is left and the queue stops."""
     _empty(dev)
     dev.xmit_more = True
-    for _ in range(dev.tx.usable - 1):
+    for _ in range(dev.tx.usable - left):
         _xmit(dev, skb)
     dev.xmit_more = False
 
 
 def _cleaning(dev: PollModeDevice, client: Netpoll) -> float:
-    """A frame's share of netpoll_poll() over a ring that the NIC is through with."""
+    """A frame's share of netpoll_poll() over a ring that was full and that the NIC is through with."""
     assert client.frame is not None
     skb = SkBuff(client.frame(PAYLOAD), dev)
     took = []
     for _ in range(RINGS):
-        _fill(dev, skb)
-        dev.doorbell()
+        _fill(dev, skb, 0)
         time.sleep(SETTLE)
         began = time.monotonic()
         netpoll_poll(client)
         took.append(time.monotonic() - began)
-    return median(took) / (dev.tx.usable - 1)
+        if dev.xoff:
+            raise RuntimeError(f"{dev.name} was not through with its ring after {SETTLE:g} s")
+    return median(took) / dev.tx.usable
 
 
 def _empty(dev: PollModeDevice) -> None:
@@ -201,7 +202,7 @@ def _device(dev: PollModeDevice, skb: SkBuff) -> float:
     """A ring filled without a doorbell; then the doorbell, until the last descriptor is back: what bounds every driver."""
     took = []
     for _ in range(RINGS):
-        _fill(dev, skb)
+        _fill(dev, skb, 1)
         began = time.monotonic()
         dev.doorbell()
         while dev.tx.in_flight():
