@@ -5,7 +5,7 @@ a frame by what was measured, and how many frames left. Rule: both sides are mea
 share of cleaning up, and of these the median counts. The clock is the guest's.
 
 A frame has 60 octets, 18 of payload. `send_udp` rings the doorbell for each frame, `batch` for BATCH of them; `driver` is a frame that is
-there already through hard_start_xmit, `drivers` are BATCH of them through xmit_many with one doorbell. `cleaning` is a frame's share of the
+there already through hard_start_xmit, `drivers` are BATCH of them through xmit_run with one doorbell. `cleaning` is a frame's share of the
 poll that takes a ring's descriptors back, which is in all four. `device` is what the NIC takes for a ring that is full: one doorbell, and the wait for
 the last frame.
 """
@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from statistics import median
 
 from guest.netpoll import Netpoll, netpoll_poll, netpoll_send_udp, netpoll_send_udp_batch, netpoll_setup
@@ -26,7 +27,7 @@ from guest.netpoll.drivers.pmd.device import PollModeDevice
 from guest.netpoll.drivers.pmd.probe import probe_interface
 from guest.netpoll.loop import Loop
 from guest.netpoll.netdevice import Net, dev_close, register_netdev
-from guest.netpoll.skbuff import SkBuff
+from guest.netpoll.skbuff import FrameRun, SkBuff
 
 PAYLOAD = bytes(18)
 BATCH, SLICE = 64, 1024  # frames; a slice is four rings and more
@@ -122,11 +123,11 @@ def taken(
 def transmit(interface: str, local: str, remote: str, mac: str, count: str) -> dict[str, float]:
     """Our stack on our driver, layer by layer."""
     with taken(interface, local, remote, mac, lambda *_: None, (LOCAL, DISCARD)) as (dev, client):
-        frames, build, builds = int(count), client.frame, client.frames
+        frames, build, builds = int(count), client.frame, client.run
         assert build is not None
         assert builds is not None
-        frame = build(PAYLOAD)
-        skb, messages, made = SkBuff(frame, dev), [PAYLOAD] * BATCH, [frame] * BATCH
+        skb, messages = SkBuff(build(PAYLOAD), dev), [PAYLOAD] * BATCH
+        made = builds(messages, dev.needed_headroom)
         sent: dict[str, tuple[Callable[[], object], int]] = {
             "send_udp": (lambda: netpoll_send_udp(client, PAYLOAD), 1),
             "batch": (lambda: netpoll_send_udp_batch(client, messages), BATCH),
@@ -135,7 +136,7 @@ def transmit(interface: str, local: str, remote: str, mac: str, count: str) -> d
         }
         found = {what: usual(frames, do, each) for what, (do, each) in sent.items()}
         found |= {
-            "headers and checksums": usual(frames, lambda: builds(messages), BATCH),
+            "headers and checksums": usual(frames, lambda: builds(messages, dev.needed_headroom), BATCH),
             "cleaning": _cleaning(dev, client),
             "an empty call": usual(frames, lambda: None),
             "device": _device(dev, skb),
@@ -155,13 +156,13 @@ def _one(dev: PollModeDevice, client: Netpoll, skb: SkBuff) -> None:
     _xmit(dev, skb)
 
 
-def _many(dev: PollModeDevice, client: Netpoll, frames: list[bytes]) -> None:
+def _many(dev: PollModeDevice, client: Netpoll, run: FrameRun) -> None:
     """The same for a batch; what found no room goes after a poll."""
-    taken = 0
-    while taken < len(frames):
+    while run.count:
         while dev.xoff:
             netpoll_poll(client)
-        taken += dev.xmit_many(frames[taken:] if taken else frames)
+        taken = dev.xmit_run(run)
+        run = replace(run, first=run.first + taken * run.stride, count=run.count - taken)
 
 
 def _fill(dev: PollModeDevice, skb: SkBuff, left: int) -> None:

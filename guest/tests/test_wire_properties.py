@@ -160,7 +160,7 @@ def test_a_run_of_frames_is_what_they_are_one_by_one(version: int, size: int, he
         assert [run.frame(number) for number in range(run.count)] == [single.build(message) for message in messages]
         before = [run.first + number * run.stride - headroom for number in range(run.count)]
         assert {bytes(run.octets[at : at + headroom]) for at in before} == {bytes(headroom)}
-        assert len(run.octets) == run.count * run.stride
+        assert run.first + (run.count - 1) * run.stride + run.size == len(run.octets)
 
 
 @pytest.mark.parametrize(("local", "remote", "at"), [("10.0.0.1", "10.0.0.2", 34), ("fd00::1", "fd00::2", 54)])

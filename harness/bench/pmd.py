@@ -74,7 +74,7 @@ ROWS = {
     "send_udp": "ours: netpoll_send_udp, a doorbell a frame",
     "batch": "ours: netpoll_send_udp_batch, a doorbell for 64",
     "driver": "the driver alone: hard_start_xmit, a doorbell each",
-    "drivers": "the driver alone: xmit_many, a doorbell for 64",
+    "drivers": "the driver alone: xmit_run, a doorbell for 64",
     "headers and checksums": "  a layer: headers and checksums",
     "cleaning": "  a layer: cleaning, in all four",
     "an empty call": "  a layer: a call that does nothing",

@@ -196,8 +196,9 @@ class PollModeDevice(NetDevice):
         size = run.size + self.needed_headroom
 
         def put(slot: int, done: int, count: int) -> None:
+            first = run.first - self.needed_headroom + done * run.stride
             with memoryview(run.octets) as octets:
-                at = self._copy(slot, octets[done * run.stride : (done + count) * run.stride]) + run.stride - size
+                at = self._copy(slot, octets[first : first + (count - 1) * run.stride + size])
             self.fill_run(slot, range(at, at + count * run.stride, run.stride), array("H", [size]) * count)
 
         return self._put(run.count if run.size <= self.frame_limit else 0, put)
