@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from harness.vfio_user.awake import AWAKE, CROWDED, REST, SHARED, Events, Waiter
+from harness.vfio_user.awake import AWAKE, CPUS, CROWDED, REST, SHARED, SPARE, Events, Waiter
 
 EVENT: Events = [(3, 1)]
 STEP = 1e-6
@@ -21,9 +21,10 @@ class World:
     yield_takes: float = STEP
     slept: list[float] = field(default_factory=list)
     yielded: int = 0
+    load: float = 0.0
 
     def __post_init__(self) -> None:
-        self.waiter = Waiter(self.poll, lambda: self.now, self.give_way)
+        self.waiter = Waiter(self.poll, lambda: self.now, self.give_way, lambda: (self.load, 0, 0))
 
     def poll(self, timeout: float | None) -> Events:
         if timeout == 0:
@@ -97,3 +98,12 @@ def test_in_a_crowd_nobody_waits_awake(brisk: World) -> None:
     brisk.now += REST
     assert brisk.wait(50e-6) == EVENT
     assert brisk.yielded > 0, "until it has rested"
+
+
+def test_nor_where_the_load_says_that_there_is_one(brisk: World) -> None:
+    brisk.load = CPUS + SPARE + 0.1
+    assert brisk.wait(50e-6) == EVENT
+    assert brisk.yielded == 0
+    brisk.load = CPUS + SPARE
+    assert brisk.wait(50e-6) == EVENT
+    assert brisk.yielded > 0
