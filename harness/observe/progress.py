@@ -13,6 +13,7 @@ from harness.plan.model import Await
 
 SEEN = frozenset({"console", "event", "panic", "text"})  # waits for something seen; the others count or follow a state
 
+NOTICE = "netconsole: network logging "  # started, resumed, stopped
 CAPTURE_BEGAN = re.compile(r"^capture: [\d.]+ began")
 """Only a panic starts a capture kernel, and in an NMI it does so before the panic's lines have reached the console."""
 CAPTURE_OVER = re.compile(r"^capture: [\d.]+ (failed: |ended with [1-9])|end Kernel panic")
@@ -86,9 +87,14 @@ class Progress:
                     and str(self._action.text) in str(event.get("text", ""))
                 )
             case "received":
-                return src in ends and kind == "rx" and event.get("endpoint") == of
+                return src in ends and kind == "rx" and event.get("endpoint") == of and not _notice(event)
             case "dropped":
                 return src in ends and kind in ("dropped", "queued") and event.get("endpoint") == of
             case "sent":
                 return src in ends and kind == "done" and event.get("label") == of
         return False
+
+
+def _notice(event: Event) -> bool:
+    """What netconsole says of itself when it is enabled. It comes before the first message that a testcase sends, and sooner or later."""
+    return NOTICE in str(event.get("text", ""))

@@ -22,6 +22,11 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]], bool]] = {
     "carrier still up after something else": ({"what": "carrier", "of": "n0", "state": "up"}, [UP, RX], True),
     "carrier as the host says it": ({"what": "carrier", "of": "n0", "state": "up"}, [UP | {"src": "host"}], False),
     "enough received": ({"what": "received", "of": "log", "count": 2}, [RX, RX], True),
+    "netconsole's own notice is no message": (
+        {"what": "received", "of": "log", "count": 2},
+        [RX | {"text": "[   35.340696] netconsole: network logging started"}, RX],
+        False,
+    ),
     "too few received": ({"what": "received", "of": "log", "count": 2}, [RX], False),
     "received elsewhere": ({"what": "received", "of": "sink"}, [RX], False),
     "text received": ({"what": "text", "of": "log", "text": "ell"}, [RX], True),
