@@ -96,7 +96,7 @@ def ensure_capture(
     kernel: Kernel, builder: Builder, sources: Path | None = None, *, other: Other | None = None
 ) -> CaptureImage:
     """The archive for a kernel with the sources of guest/ as they are now. `other`: with what others dump through, to compare
-    with; one of them, since half of a guest's memory is all that its first root may take. Raises ImageError."""
+    with; one of them: an archive with both was too large for a guest of 768 MiB (kexec_load: "Bad address"). Raises ImageError."""
     userland, tool = ensure_userland(builder), ensure_makedumpfile(builder)
     files = source_files(sources or guest_sources())
     here = Path(__file__).parent
