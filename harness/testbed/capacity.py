@@ -19,7 +19,6 @@ MiB = 1 << 20
 OVERHEAD = (
     190 * MiB
 )  # beside the guest's own memory: its QEMU (60 to 80 under emulation), its three Python processes (110)
-A_CORE = 3  # guests
 MEASURED = "workers.json"  # in the cache
 UNLIMITED = 1 << 62
 V1_UNLIMITED = 1 << 60  # what cgroup v1 calls no limit is near LONG_MAX, rounded down to a page
@@ -42,9 +41,9 @@ def require_memory(memory: int, root: Path = Path("/")) -> None:
 
 def carried(memory: int, root: Path = Path("/"), cache: Path | None = None) -> int:
     """Guests of `memory` MiB that run well side by side, at least 1: as many as were measured to be best here (`remember`), else
-    three for each core, since a case waits for carriers and deadlines two thirds of its time; as long as memory lasts."""
+    two for each core, since a case waits for carriers and deadlines half of its time; as long as memory lasts."""
     wanted = measured(cache, root) if cache is not None else None
-    return max(1, min(wanted or A_CORE * cores(root), available_memory(root) // guest_needs(memory)))
+    return max(1, min(wanted or 2 * cores(root), available_memory(root) // guest_needs(memory)))
 
 
 def remember(workers: int, cache: Path, root: Path = Path("/")) -> None:

@@ -93,7 +93,7 @@ def test_cores_are_what_affinity_and_quota_leave(
 
 
 CARRIED = {  # bytes free, cores, MiB of a guest -> guests
-    "cores are fewer": (100 * guest_needs(256), 4, 256, 12),
+    "cores are fewer": (100 * guest_needs(256), 4, 256, 8),
     "memory is less": (3 * guest_needs(256) + 5, 4, 256, 3),
     "larger guests are fewer": (3 * guest_needs(256) + 5, 4, 1024, 1),
     "one at least": (1, 4, 256, 1),
