@@ -10,6 +10,7 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from struct import Struct
 
 import pytest
@@ -173,11 +174,11 @@ def test_a_frame_that_is_refused_goes_the_slow_way_with_its_checksum(netns: Kern
 
             taken = 0
 
-            def send(self, data: bytes) -> int:
+            def sendmsg(self, parts: Iterable[bytes]) -> int:
                 self.taken += 1
                 if self.taken > 7:
                     raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
-                return sending.send(data)
+                return sending.sendmsg(parts)
 
             def close(self) -> None:
                 sending.close()
