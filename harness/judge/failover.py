@@ -56,7 +56,8 @@ def check(expect: Failover, seen: Seen) -> CheckResult:
 def _split(expect: Failover, seen: Seen, frames: Sequence[Frame], down: Down) -> _Wire:
     begin = down.begin + CLOCK_SLACK  # frames are stamped by the host's kernel: its own clock needs no slack
     sure = max(t for t in (down.cut, down.seen) if t is not None)
-    until = down.restored if down.restored is not None else down.back if down.back is not None else inf
+    # A slave that is given back sends at once; that it has its link again is written when whoever was asked has answered.
+    until = min((t for t in (down.restored, down.back) if t is not None), default=inf) - CLOCK_SLACK
     others = seen.behind(expect.bond) - {expect.cut}
     return _Wire(
         before=tuple(frame for frame in frames if frame.nic == expect.cut and frame.t < begin),

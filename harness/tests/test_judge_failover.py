@@ -30,6 +30,10 @@ CASES: dict[str, tuple[list[Event], bool, bool | None, str]] = {
     "astray": (run(SENT, CUT, BEFORE, over("n1", [3.2]), over("n0", [3.5])), True, False, "1 frame left over n0 after"),
     "back-after-restore": (
         run(SENT, CUT, BEFORE, over("n1", [3.2]), link(4.0, "n0", True, 0.1), over("n0", [4.5])), True, True, "took over"),
+    "back-just-before-it-is-written": (
+        run(SENT, CUT, BEFORE, over("n1", [3.2]), link(4.0, "n0", True, 0.1), over("n0", [3.96])), True, True, "took over"),
+    "astray-before-it-was-given-back": (
+        run(SENT, CUT, BEFORE, over("n1", [3.2]), link(4.0, "n0", True, 0.1), over("n0", [3.94])), True, False, "1 frame left over n0"),
     "other-slave-before-the-cut-is-no-failover": (
         run(SENT, CUT, BEFORE, over("n1", [2.5])), True, False, "no frame left over another slave"),
     "backup-was-cut": (run(SENT, CUT, over("n1", [1.0, 3.2])), False, None, "no frame of g left over n0 before"),
