@@ -12,6 +12,12 @@ from collections.abc import Sequence
 
 import pytest
 
+WRONG_EXPRESSION = "ERROR: Wrong expression passed to"  # pytest's words
+
+
+class WrongExpression(Exception):
+    """What stands behind -k or -m; the message says where, and what would be right."""
+
 
 class _Listener:
     """Takes the names of what is left after every deselection."""
@@ -30,10 +36,15 @@ class _Listener:
 
 def selected(arguments: Sequence[str]) -> frozenset[str]:
     """Names of the tests that `pytest ARGUMENTS` would run; none when it would not even start. Raises KeyboardInterrupt,
-    which pytest would keep to itself."""
-    listener = _Listener()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    which pytest would keep to itself, and WrongExpression for an expression of -k or -m that is none: workers would not survive it."""
+    listener, said = _Listener(), io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
         pytest.main([*arguments, "--collect-only", "-q"], plugins=[listener])
     if listener.interrupted:
         raise KeyboardInterrupt
+    for line in said.getvalue().splitlines():
+        if line.startswith(WRONG_EXPRESSION):
+            raise WrongExpression(
+                f"{line.removeprefix('ERROR: ')}\n  -> words joined by and, or, not and brackets: -k 'panic and not e1000'"
+            )
     return listener.names

@@ -8,7 +8,7 @@ import pytest
 
 from harness.plan.nics import MODELS
 from harness.scenario.load import load_tree
-from harness.selection import selected
+from harness.selection import WrongExpression, selected
 
 TESTCASES = Path(__file__).resolve().parents[2] / "testcases"
 PANICS = {f"crash/panic[nic={nic},crash={how}]" for nic in ("e1000", "virtio-net") for how in ("sysrq-c", "nmi")}
@@ -27,6 +27,14 @@ CHOICES: dict[str, tuple[list[str], set[str]]] = {
 def test_what_pytest_would_run(options: list[str], wanted: set[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert selected([str(TESTCASES / "crash" / "panic.yaml"), *options, "-p", "no:cacheprovider"]) == wanted
     assert capfd.readouterr() == ("", ""), "it is asked quietly"
+
+
+@pytest.mark.parametrize("option", ["-k", "-m"])
+def test_an_expression_that_is_none_is_refused_before_workers_start(option: str) -> None:
+    with pytest.raises(
+        WrongExpression, match=rf"^Wrong expression passed to '{option}': a=b\(: .*\n  -> words joined by"
+    ):
+        selected([str(TESTCASES / "crash" / "panic.yaml"), option, "a=b(", "-n", "2", "-p", "no:cacheprovider"])
 
 
 def test_every_nic_model_is_in_the_long_testcases_and_every_link_is_tried() -> None:
