@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from statistics import median
 
 from guest.netpoll import Netpoll, netpoll_poll, netpoll_send_udp, netpoll_send_udp_batch, netpoll_setup
@@ -162,7 +161,7 @@ def _many(dev: PollModeDevice, client: Netpoll, run: FrameRun) -> None:
         while dev.xoff:
             netpoll_poll(client)
         taken = dev.xmit_run(run)
-        run = replace(run, first=run.first + taken * run.stride, count=run.count - taken)
+        run = run.rest(taken)
 
 
 def _fill(dev: PollModeDevice, skb: SkBuff, left: int) -> None:

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from guest.netpoll.context import smp_processor_id
 from guest.netpoll.errors import MessageTooLong, SetupError
@@ -64,7 +64,6 @@ FIND_SKB_TRIES = 10
 UDP_MAX_SEGMENTS = 64  # linux/udp.h, before 6.8
 MAX_GSO = 65535 - 20 - 8
 USEC_PER_POLL = 50
-T = TypeVar("T")
 
 
 def netpoll_send_udp(np: Netpoll, msg: bytes | bytearray | memoryview) -> int:
@@ -167,37 +166,53 @@ def _send_many(np: Netpoll, dev: NetDevice, messages: list[bytes]) -> int:
     if max(lengths, default=0) > limit:
         fit = next(n for n, msg in enumerate(messages) if len(msg) > limit)
     fitting = messages if fit == len(messages) else messages[:fit]
-    together = _hand_over_run if len(lengths) == 1 and dev.features & NETIF_F_XMIT_RUN else _hand_over_frames
-    left = together(np, dev, fitting) if fitting else []
-    done = fit - len(left)
-    np.stats.sent += done
-    done += sum(_send_frame(np, dev, frame) == NET_XMIT_SUCCESS for frame in left)
+    together = _send_alike if len(lengths) == 1 and dev.features & NETIF_F_XMIT_RUN else _send_frames
+    done = together(np, dev, fitting) if fitting else 0
     if fit < len(messages):
         raise MessageTooLong(len(messages[fit]), limit, dev.name)
     return done
 
 
-def _hand_over_run(np: Netpoll, dev: NetDevice, messages: list[bytes]) -> list[bytes]:
-    """Messages of one length to xmit_run(); the frames that it left."""
+def _send_alike(np: Netpoll, dev: NetDevice, messages: list[bytes]) -> int:
+    """Messages of one length by xmit_run(); how many were sent."""
     assert np.run is not None
     run = np.run(messages, dev.needed_headroom)
-    return [run.frame(number) for number in range(_hand_over(dev, dev.xmit_run, run), run.count)]
+    return _by_turns(np, dev, run.count, lambda done: dev.xmit_run(run.rest(done) if done else run), run.frame)
 
 
-def _hand_over_frames(np: Netpoll, dev: NetDevice, messages: list[bytes]) -> list[bytes]:
-    """Messages to xmit_many(); the frames that it left, whole."""
-    build, whole = np.frames, np.frames
+def _send_frames(np: Netpoll, dev: NetDevice, messages: list[bytes]) -> int:
+    """Messages by xmit_many(); by itself a frame goes whole, checksum and all."""
+    build = whole = np.frames
     if dev.features & NETIF_F_HW_CSUM:
         build = np.partial_frames
     assert build is not None
     assert whole is not None
-    frames = build(messages)
-    taken = _hand_over(dev, dev.xmit_many, frames)
-    return frames[taken:] if build is whole else whole(messages[taken:])
+    frames, made = build(messages), whole
+
+    def alone(number: int) -> bytes:
+        return frames[number] if build is made else made([messages[number]])[0]
+
+    return _by_turns(np, dev, len(frames), lambda done: dev.xmit_many(frames[done:] if done else frames), alone)
 
 
-def _hand_over(dev: NetDevice, xmit: Callable[[T], int], frames: T) -> int:
-    """xmit_many() or xmit_run() where hard_start_xmit() could be called; how many frames the driver has."""
+def _by_turns(
+    np: Netpoll, dev: NetDevice, count: int, together: Callable[[int], int], alone: Callable[[int], bytes]
+) -> int:
+    """Frames from number `done` on to the driver; the first that it has no room for goes as any message does, polls, retries, drop
+    routine and all; then the rest together again, since a poll has made room. How many were sent."""
+    done = sent = 0
+    while done < count:
+        taken = _hand_over(dev, together, done)
+        np.stats.sent += taken
+        sent, done = sent + taken, done + taken
+        if done < count:
+            sent += _send_frame(np, dev, alone(done)) == NET_XMIT_SUCCESS
+            done += 1
+    return sent
+
+
+def _hand_over(dev: NetDevice, xmit: Callable[[int], int], done: int) -> int:
+    """xmit_many() or xmit_run() where hard_start_xmit() could be called; how many frames the driver has taken."""
     npinfo: NetpollInfo = dev.npinfo  # type: ignore[assignment]  # see poll_napi()
     recursion = npinfo is not None and dev.net.era_recursion and npinfo.polled_by(smp_processor_id())
     if npinfo is None or npinfo.txq or recursion or not dev.running or not netif_tx_lock(dev, 0):
@@ -205,7 +220,7 @@ def _hand_over(dev: NetDevice, xmit: Callable[[T], int], frames: T) -> int:
     try:
         if dev.xoff:
             return 0
-        taken = xmit(frames)
+        taken = xmit(done)
         if taken:
             npinfo.tries = npinfo.max_retries
         if npinfo.txq:

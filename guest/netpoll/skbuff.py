@@ -63,6 +63,10 @@ class FrameRun:
         at = self.first + number * self.stride
         return bytes(self.octets[at : at + self.size])
 
+    def rest(self, done: int) -> FrameRun:
+        """Without the first `done`."""
+        return FrameRun(self.octets, self.first + done * self.stride, self.size, self.stride, self.count - done)
+
 
 class SkbError(RuntimeError):
     """An skb used against its ownership rule: our bug, not the peer's."""

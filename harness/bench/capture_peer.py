@@ -37,6 +37,7 @@ from images.userland import ensure_userland
 WITHIN = 600.0  # seconds
 READY = 30.0  # seconds until a server listens
 OVER = re.compile(r"^capture: [\d.]+ (ended with (\d+)|failed: .*)|end Kernel panic")
+SPEAKS = re.compile(r"^capture: [\d.]+ ")
 SENT = re.compile(r"^peer: (\d+) datagrams")
 FILTER = f"--filter={dump.LEVEL}"
 Figures = dict[str, float]
@@ -173,9 +174,12 @@ def _through_ssh(evidence: Evidence, ended: float, flat: Path, tool: images.Dump
 
 
 def _first(evidence: Evidence, panic: float) -> float:
-    """When the capture kernel's first frame came."""
+    """When the capture kernel's first frame came: after it has said its first word, since the one that died may have sent, too."""
+    spoke = next(
+        float(e["t"]) for e in evidence.events if e["src"] == "console" and e["t"] > panic and SPEAKS.match(e["text"])
+    )
     frames = (event for event in evidence.events if event["kind"] == "frame" and event["dir"] == "out")
-    return next(float(event["t"]) for event in frames if event["t"] > panic)
+    return next(float(event["t"]) for event in frames if event["t"] > spoke)
 
 
 def _nfs(case: Case, folder: Path, _frames: int) -> Way:

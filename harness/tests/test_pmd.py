@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from guest.netpoll import MessageTooLong, netpoll_poll, netpoll_send_udp, netpoll_send_udp_batch
-from guest.netpoll.netdevice import dev_close, dev_open
+from guest.netpoll.netdevice import NetdevTx, dev_close, dev_open
+from guest.netpoll.skbuff import SkBuff
 from harness.nic.faults import Setting
 from harness.tests.pmd_rig import DRIVERS, MAC, Rig, frame_to
 
@@ -118,6 +119,28 @@ def test_a_batch_rings_the_bell_once(rig: Rig) -> None:
     assert netpoll_send_udp_batch(rig.np, [b"%d" % n for n in range(50)]) == 50
     assert registers.writes == before + 1
     assert rig.payloads() == [b"%d" % n for n in range(50)]
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["one length", "many lengths"])
+def test_of_a_batch_that_meets_a_full_ring_one_frame_goes_by_itself(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, mixed: bool
+) -> None:
+    """It polls; the rest goes together again. Batches of 64 come to the ring's end at another place each lap."""
+    alone, laps = [], 8
+    xmit = rig.dev.hard_start_xmit
+
+    def counted(skb: SkBuff) -> NetdevTx:
+        status = xmit(skb)
+        if status is NetdevTx.OK:
+            alone.append(skb)
+        return status
+
+    monkeypatch.setattr(rig.dev, "hard_start_xmit", counted)
+    messages = [b"%04d" % n + bytes(n % 7 if mixed else 0) for n in range(laps * rig.dev.tx.count // 64 * 64)]
+    for first in range(0, len(messages), 64):
+        assert netpoll_send_udp_batch(rig.np, messages[first : first + 64]) == 64
+    assert rig.payloads() == messages
+    assert 0 < len(alone) <= 2 * laps, "a poll frees what has been completed by then, which may be less than a lap"
 
 
 @pytest.mark.parametrize("model", ["tg3", "virtio-net"], indirect=True)
