@@ -114,14 +114,15 @@ class VirtioNet(PollModeDevice):
     def irq_cause(self) -> bool:
         """Work is found in memory. The ISR is read in an interrupt, to let go of the pin, and where memory shows no work: only it
         tells of a new configuration. So it is for a ring that is full after a crash: whose every poll has one to clean would never hear of
-        the link."""
-        work = self._rx.used[1] != self._rx.seen or (self.xoff and self._tx.used[1] != self._tx.seen)
-        if work and not (self.ctx.in_irq() or (self.ctx.crashed and self.xoff)):
+        the link. To read it is to acknowledge what came until then, so memory is looked at afterwards."""
+        if self._work() and not (self.ctx.in_irq() or (self.ctx.crashed and self.xoff)):
             return True
-        isr = self.pci.read_isr()
-        if isr & _ISR_CONFIG:
+        if self.pci.read_isr() & _ISR_CONFIG:
             self._config_changed = True
-        return work or self._config_changed
+        return self._work() or self._config_changed
+
+    def _work(self) -> bool:
+        return self._rx.used[1] != self._rx.seen or (self.xoff and self._tx.used[1] != self._tx.seen)
 
     def irq_mask(self) -> None:
         self._rx.no_interrupt()
