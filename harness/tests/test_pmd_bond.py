@@ -81,15 +81,20 @@ def messages(tape: Tape) -> list[bytes]:
     return [frame[42 : 34 + int.from_bytes(frame[38:40], "big")] for frame in frames]
 
 
-def test_a_broadcast_leaves_by_both_though_one_ring_is_full_and_another_cpu_in_its_poll_routine(model: str) -> None:
-    """The other slave's success made the full one's copy nobody's: it was polled once, and then it was lost."""
-    bonded = Bonded(model, "broadcast")
-    full, (first, second) = bonded.devs[0], bonded.tapes
+def with_a_full_ring(model: str) -> tuple[Bonded, int]:
+    """In broadcast, its first device doing no DMA; how many messages that took."""
+    bonded, sent = Bonded(model, "broadcast"), 0
     bonded.slots[0].chip.fault("no-dma", Setting())
-    sent = 0
-    while not full.xoff:
+    while not bonded.devs[0].xoff:
         assert netpoll_send_udp(bonded.np, b"%d" % sent) == 0
         sent += 1
+    return bonded, sent
+
+
+def test_a_broadcast_leaves_by_both_though_one_ring_is_full_and_another_cpu_in_its_poll_routine(model: str) -> None:
+    """The other slave's success made the full one's copy nobody's: it was polled once, and then it was lost."""
+    bonded, sent = with_a_full_ring(model)
+    full, (first, second) = bonded.devs[0], bonded.tapes
     bonded.slots[0].chip.fault("no-dma", None)
     npinfo, waits, delay = full.npinfo, Counter[str](), bonded.net.context.delay
     assert isinstance(npinfo, NetpollInfo)
@@ -109,13 +114,8 @@ def test_a_broadcast_leaves_by_both_though_one_ring_is_full_and_another_cpu_in_i
 
 
 def test_a_broadcast_s_copy_waits_for_a_device_that_goes_on_later(model: str) -> None:
-    bonded = Bonded(model, "broadcast")
-    full, (first, second) = bonded.devs[0], bonded.tapes
-    bonded.slots[0].chip.fault("no-dma", Setting())
-    sent = 0
-    while not full.xoff:
-        assert netpoll_send_udp(bonded.np, b"%d" % sent) == 0
-        sent += 1
+    bonded, sent = with_a_full_ring(model)
+    first, second = bonded.tapes
     for number in range(sent, sent + 10):
         assert netpoll_send_udp(bonded.np, b"%d" % number) == 0
     wanted = [b"%d" % number for number in range(sent + 10)]
