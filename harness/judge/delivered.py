@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from harness.judge.align import Alignment, align
 from harness.judge.delivery import Delivery, delivery
 from harness.judge.latency import delays, distribution
-from harness.judge.links import state_at
+from harness.judge.links import down_at, downs, state_at, surely_down
 from harness.judge.messages import Key, keys, printed, sendings, unfinished
 from harness.judge.model import CheckResult
 from harness.judge.records import Frame, Handled, Sending
@@ -32,7 +32,8 @@ def check(expect: Delivered, seen: Seen) -> CheckResult:
             why=_not_reached(expect, seen, len(found.sent)),
         )
     dropped = _dropped(seen, expect)
-    wanted = _wanted(expect, found, dropped)
+    unnoticed = _unnoticed(expect, seen, found)
+    wanted = _wanted(expect, found, dropped, unnoticed)
     alignment = _align(wanted, found)
     problems = _problems(expect, seen, found, alignment, dropped, wanted)
     return CheckResult(
@@ -40,8 +41,8 @@ def check(expect: Delivered, seen: Seen) -> CheckResult:
         about=_about(expect),
         reached=True,
         held=not problems,
-        why=_why(problems, found, dropped, expect),
-        findings=(*problems, *_remarks(dropped)),
+        why=_why(problems, found, dropped, unnoticed, expect),
+        findings=(*problems, *_listed("lost in a cut that the guest had not noticed", unnoticed), *_remarks(dropped)),
         numbers=_numbers(expect, seen, found, alignment, dropped),
     )
 
@@ -49,7 +50,8 @@ def check(expect: Delivered, seen: Seen) -> CheckResult:
 def _about(expect: Delivered) -> str:
     order = ", in order" if expect.in_order else ""
     excuse = " unless dropped" if expect.except_dropped else ""
-    return f"every message from {expect.from_} reaches {expect.to} once, byte-exact{order}{excuse}"
+    cut_off = f", but for those sent before the guest noticed a cut of {expect.except_cut}" if expect.except_cut else ""
+    return f"every message from {expect.from_} reaches {expect.to} once, byte-exact{order}{excuse}{cut_off}"
 
 
 def _not_reached(expect: Delivered, seen: Seen, sent: int) -> str:
@@ -63,9 +65,22 @@ def _dropped(seen: Seen, expect: Delivered) -> dict[Key, Handled]:
     return {key: each for key, each in keys(seen.records.dropped, expect.from_).items() if key not in queued}
 
 
-def _wanted(expect: Delivered, found: Delivery, dropped: dict[Key, Handled]) -> list[Key]:
+def _unnoticed(expect: Delivered, seen: Seen, found: Delivery) -> list[Key]:
+    """Lost, where the testcase excuses it: sent over a link that may have been cut, while the guest may have thought it up."""
+    if expect.except_cut is None:
+        return []
+    periods = downs(seen.records, expect.except_cut, "tx" if seen.plan.endpoint(expect.from_).at == "guest" else "rx")
+    return [
+        message.key
+        for message in found.lost
+        if down_at(periods, message.first, message.last) and not surely_down(periods, message.first, message.last)
+    ]
+
+
+def _wanted(expect: Delivered, found: Delivery, dropped: dict[Key, Handled], unnoticed: Sequence[Key]) -> list[Key]:
     """What must arrive: all that was sent, but for what the testcase excuses."""
-    wanted = [key for key in found.sent if not (expect.except_dropped and key in dropped)]
+    excused = {*unnoticed, *(dropped if expect.except_dropped else ())}
+    wanted = [key for key in found.sent if key not in excused]
     for _ in range(expect.but_last):
         if wanted and wanted[-1] not in found.arrived:
             wanted.pop()
@@ -161,11 +176,14 @@ def _remarks(dropped: dict[Key, Handled]) -> list[str]:
     return [said for why, every in reasons.items() for said in _listed(f"given to the drop routine ({why})", every)]
 
 
-def _why(problems: Sequence[str], found: Delivery, dropped: dict[Key, Handled], expect: Delivered) -> str:
+def _why(
+    problems: Sequence[str], found: Delivery, dropped: dict[Key, Handled], unnoticed: Sequence[Key], expect: Delivered
+) -> str:
     if problems:
         return problems[0] + (f" (and {many(len(problems) - 1, 'further finding')})" if len(problems) > 1 else "")
     named = len(dropped.keys() & found.sent.keys()) if expect.except_dropped else 0
     excused = f", {many(named, 'message')} dropped and named" if named else ""
+    excused += f", {len(unnoticed)} lost before the guest noticed the cut" if unnoticed else ""
     return f"{len(found.arrived)} of {many(len(found.sent), 'message')} arrived{excused}"
 
 

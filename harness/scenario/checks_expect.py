@@ -123,6 +123,8 @@ def _delivered(scenario: Scenario, path: Path, expect: Delivered) -> Found:
     if expect.except_dropped and endpoint is not None and endpoint.stack == "kernel":
         what = f"{expect.from_!r} is the kernel's netconsole, which has no drop routine to name what it dropped"
         yield Message((*path, "except_dropped"), what, "remove it, or use lost_only_while_down")
+    if expect.except_cut is not None and endpoint is not None:
+        yield from _excused(scenario, (*path, "except_cut"), expect.except_cut, endpoint.device)
     if expect.but_last and not any(step.crash and _no_panic(scenario, step.crash) for step in scenario.steps):
         what = "the last messages may be missing where the machine is killed, but no step does that"
         yield Message((*path, "but_last"), what, "remove it, or add a step `- crash: {how: kill}`")
@@ -140,11 +142,13 @@ def _parity(scenario: Scenario, path: Path, expect: Parity) -> Found:
         scenario, path, "parity is about a panic", "add a step `- crash: {how: sysrq-c}`, or expect `delivered`"
     )
     if expect.except_cut is not None and peer is not None:
-        yield from _excused(scenario, (*path, "except_cut"), expect.except_cut, peer.device)
+        yield from _excused(
+            scenario, (*path, "except_cut"), expect.except_cut, peer.device, ", after: {line: 10, seen: console}"
+        )
 
 
-def _excused(scenario: Scenario, path: Path, nic: str, device: str) -> Found:
-    """The steps cut the link of `nic`, and the panic may be sent over it."""
+def _excused(scenario: Scenario, path: Path, nic: str, device: str, when: str = "") -> Found:
+    """The steps cut the link of `nic`, and what is said may be sent over it."""
     unknown = list(unknown_nic(scenario, path, nic))
     yield from unknown
     if unknown:
@@ -154,7 +158,7 @@ def _excused(scenario: Scenario, path: Path, nic: str, device: str) -> Found:
             path, f"{nic!r} does not carry {device!r}", "name the NIC, or a slave of the bond, that lines leave by"
         )
     if not any(step.inject and (step.inject.link, step.inject.state) == (nic, "down") for step in scenario.steps):
-        remedy = f"add a step `- inject: {{link: {nic}, state: down, after: {{line: 10, seen: console}}}}`"
+        remedy = f"add a step `- inject: {{link: {nic}, state: down{when}}}`"
         yield Message(path, f"no step cuts the link of {nic!r}", remedy)
 
 

@@ -19,7 +19,8 @@ class Delivered(Frozen):
 
     Kernel netconsole as `from`: each numbered /dev/kmsg line, compared as text with the serial console's line.
     `except_dropped`: what the sender's drop routine was given and did not queue need not arrive, but must be named and must
-    not arrive either. `at_least_sent`: condition to be reached, else INCONCLUSIVE. `but_last`: so many of the very last may be
+    not arrive either. `except_cut`: what was handed over while the link of that NIC was down and the guest could not yet know it need not
+    arrive; from then on the drop routine has the word. `at_least_sent`: condition to be reached, else INCONCLUSIVE. `but_last`: so many of the very last may be
     missing where the machine was killed, since its NIC took them with it.
     """
 
@@ -27,6 +28,7 @@ class Delivered(Frozen):
     to: Id
     in_order: bool = True
     except_dropped: bool = False
+    except_cut: Id | None = None
     but_last: Annotated[int, Field(ge=0, le=1000)] = 0
     at_least_sent: Annotated[int, Field(ge=1)] = 1
 

@@ -242,6 +242,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "to": "the receiver",
         "in_order": "in the order of sending",
         "except_dropped": "what the drop routine named need not arrive",
+        "except_cut": "what left while the link of this NIC was cut and the guest had not noticed need not arrive",
         "but_last": "so many of the very last need not arrive, where a crash ends the machine, since its NIC took them with it",
         "at_least_sent": "so many",
     },

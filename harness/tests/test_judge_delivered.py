@@ -50,6 +50,14 @@ HELD: dict[str, tuple[list[Event], dict[str, Any]]] = {
     "with-labels": (run(send(N), rx(ALL, label="g")), {}),
     "out-of-order-where-allowed": (run(send(N), rx([0, 2, 1, *ALL[3:]])), {"in_order": False}),
     "dropped-where-allowed": (run(send(N), drop([5, 6, 7, 20]), rx(FEW)), {"except_dropped": True}),
+    "lost-before-the-cut-was-noticed": (
+        run(send(N), link(1.05, "n0", up=False, seen=0.03), rx([0, 1, 2, 3, 4, *ALL[8:]])),
+        {"except_cut": "n0"},
+    ),
+    "before-it-was-noticed-and-dropped-then": (
+        run(send(N), link(1.05, "n0", up=False, seen=0.02), drop(ALL[8:]), rx(ALL[:5])),
+        {"except_cut": "n0", "except_dropped": True},
+    ),
     "queued-and-late": (run(send(N), drop([5], queued=True), rx([*ALL[:5], *ALL[6:], 5])), {"in_order": False}),
     "two-sends-interleaved": (
         run(send(N, "a"), send(N, "b"), *([*rx([n], label="a"), *rx([n], label="b")] for n in ALL)),
@@ -85,6 +93,14 @@ NOT_HELD: dict[str, tuple[list[Event], dict[str, Any], str]] = {
     "dropped-not-allowed": (run(send(N), drop([5, 6, 7, 20]), rx(FEW)), {}, "lost: 5-7, 20"),
     "dropped-and-lost-others": (run(send(N), drop([5]), rx(FEW)), {"except_dropped": True}, "lost: 6-7, 20"),
     "dropped-but-arrived": (run(send(N), drop([5]), rx(ALL)), {"except_dropped": True}, "arrived all the same: 5 of g"),
+    "after-the-cut-was-noticed": (
+        run(send(N), link(1.05, "n0", up=False, seen=0.02), rx([*ALL[:5], *ALL[29:]])),
+        {"except_cut": "n0"},
+        "lost: 10-28 of g",
+    ),
+    "in-a-cut-of-another": (run(send(N), link(1.05, "n1", up=False, seen=0.02), rx(FEW)), {"except_cut": "n0"}, "lost: 5-7, 20"),
+    "long-before-the-cut": (
+        run(send(N), link(1.2, "n0", up=False, seen=0.01), rx([0, *ALL[2:]])), {"except_cut": "n0"}, "lost: 1 of g"),
     "queued-but-never-left": (run(send(N), drop([5], queued=True), rx([*ALL[:5], *ALL[6:]])), {"except_dropped": True}, "lost: 5"),
     "bad-checksum": (run(send(N), rx(ALL), frame(1.0, csum="bad")), {}, "bad checksum in a frame over n0 at 1.000 s"),
     "bad-ip-checksum": (run(send(N), rx(ALL), frame(1.0, ip_csum="bad")), {}, "bad checksum in a frame"),
@@ -130,6 +146,14 @@ def test_dropped_messages_are_named_with_their_reason() -> None:
 def test_a_loss_is_told_with_what_the_link_was_doing() -> None:
     check = delivered(run(send(N), link(1.04, "n0", up=False, seen=0.01), rx(FEW)))
     assert any("n0 link down since 1.040 s, carrier down" in each for each in check.findings)
+
+
+def test_what_a_cut_took_before_it_was_noticed_is_told() -> None:
+    check = delivered(
+        run(send(N), link(1.05, "n0", up=False, seen=0.03), rx([0, 1, 2, 3, 4, *ALL[8:]])), except_cut="n0"
+    )
+    assert check.why == "27 of 30 messages arrived, 3 lost before the guest noticed the cut"
+    assert check.findings[0] == "lost in a cut that the guest had not noticed: 5-7 of g"
 
 
 def test_numbers() -> None:

@@ -35,6 +35,13 @@ ROWS = [
         "23:56: 'kernel' is the kernel's netconsole, which has no drop routine to name what it dropped; remove it, or use lost_only_while_down",
     ),
     row(
+        "except_cut of a link that is not cut",
+        "- delivered: {from: sender, to: sink}",
+        "- delivered: {from: sender, to: sink, except_cut: n1}",
+        "23:53: 'n1' does not carry 'n0'; name the NIC, or a slave of the bond, that lines leave by",
+        "23:53: no step cuts the link of 'n1'; add a step `- inject: {link: n1, state: down}`",
+    ),
+    row(
         "parity at our stack's peer",
         "- parity: {to: log}",
         "- parity: {to: sink}",
