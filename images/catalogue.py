@@ -113,7 +113,7 @@ def known_keys() -> frozenset[str]:
 
 def _current(store: Store, manifests: Mapping[Path, Mapping[str, Any]], guests: int) -> set[Path]:
     """What the recipes point to, the newest kernels of one's own, and the newest base and guests of each of them."""
-    newest_first = sorted(manifests, key=lambda path: path.stat().st_mtime, reverse=True)
+    newest_first = sorted(manifests, key=_changed, reverse=True)
     kinds = {path: manifests[path]["kind"] for path in newest_first}
     pointed = {name for key, name in store.pointers().items() if key in known_keys()}
     stay = {path for path in newest_first if path.name in pointed}
@@ -127,6 +127,13 @@ def _current(store: Store, manifests: Mapping[Path, Mapping[str, Any]], guests: 
             stay.add(base)
             stay |= set([path for path in newest_first if manifests[path].get("base") == base.name][:guests])
     return stay
+
+
+def _changed(path: Path) -> float:
+    """When; what another process removed just now is older than all."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime
+    return 0.0
 
 
 def _captures(paths: list[Path], manifests: Mapping[Path, Mapping[str, Any]], kernel: str) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import images
-from images import cli
+from images import catalogue, cli
 from images.catalogue import KEPT_GUESTS, KEPT_OWN, list_, prune, trim
 from images.recipes import KERNELS
 from images.store import Store
@@ -126,6 +126,22 @@ def test_prune_all_leaves_nothing_but_what_is_in_use(store: Store) -> None:
     user.release()
     assert prune(store, everything=True).removed == (names[1],)
     assert list_(store) == ()
+
+
+def test_two_processes_trim_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one removes an image after this one has read what there is."""
+    new = add_kernel_with_guests(store, "new", KEPT_GUESTS + 2)
+    store.point(KERNEL_KEY, new[0])
+    read = catalogue._manifests
+
+    def then_the_other(of: Store) -> dict[Path, dict[str, Any]]:
+        found = read(of)
+        assert store.remove(store.root / "store" / new[2])
+        return found
+
+    monkeypatch.setattr(catalogue, "_manifests", then_the_other)
+    trim(store)
+    assert {path.name for path in store.objects()} == {*new[:2], *new[-KEPT_GUESTS:]}
 
 
 def test_edits_and_bisections_do_not_fill_the_disk(store: Store) -> None:
