@@ -302,7 +302,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.bisect:
         return bisection.exit_of(status, bisection.words_of(case_folders(options.results) - before))
     differ = (
-        args.repeat > 1 and flakes((verdict.case, verdict.word) for verdict in store.verdicts(options.results)).differ
+        args.repeat > 1
+        and flakes((each.case, each.word, each.by_chance) for each in store.verdicts(options.results)).differ
     )
     return Exit.FAILED if differ else _exit_of(status, options.results, args.strict)
 

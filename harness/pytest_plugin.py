@@ -159,6 +159,7 @@ class CaseItem(pytest.Item):
         self._outcome = verdict, folder
         self.config.stash[VERDICTS].append((verdict, folder))
         self.user_properties += [("verdict", verdict.word), ("why", verdict.why), ("evidence", str(folder))]
+        self.user_properties += [("by_chance", verdict.by_chance)]
         if verdict.word == "ERROR":
             raise CaseFailed(verdict, folder, self._plan)
 
@@ -214,7 +215,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         for line in _annotations(terminalreporter) if os.environ.get("GITHUB_ACTIONS") == "true" else ():
             terminalreporter.write_line(line)
         if config.getoption("--repeat") > 1:
-            found = flakes((case, word) for case, word, _, _ in rows)
+            told = [(nodeid.rpartition("::")[2], each) for nodeid, each, _ in _told(terminalreporter)]
+            found = flakes((case, each["verdict"], bool(each.get("by_chance"))) for case, each in told)
             for line in (*found.lines, str(found)):
                 terminalreporter.write_line(line)
         results = config.stash[OPTIONS].results

@@ -1,7 +1,8 @@
 """The same cases again and again: does any verdict differ? `--repeat N`.
 
-In: cases, and (case, verdict) of each run of one. Out: a name for each repetition, and how many verdicts there were and how many differ from what
-most runs of their case came to. Rule: a case that does not always come to the same verdict is a flake, whatever the verdicts are.
+In: cases, and (case, verdict, by chance) of each run of one. Out: a name for each repetition, and how many verdicts there were and how many differ from
+what most runs of their case came to. Rule: a case that does not always come to the same verdict is a flake, whatever the verdicts are; but a case whose
+testcase states a bug that comes and goes says the same with PASS and with KNOWN_BUG.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+AS_STATED = "PASS or KNOWN_BUG"
 _NUMBER = re.compile(r"#\d+$")
 
 
@@ -51,11 +53,11 @@ def times(text: str) -> int:
     return int(text)
 
 
-def flakes(runs: Iterable[tuple[str, str]]) -> Flakes:
-    """Of (case, verdict's word), case names with or without a number."""
+def flakes(runs: Iterable[tuple[str, str, bool]]) -> Flakes:
+    """Of (case, verdict's word, is its known bug one of chance?), case names with or without a number."""
     by_case: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for name, word in runs:
-        by_case[case_of(name)][word] += 1
+    for name, word, by_chance in runs:
+        by_case[case_of(name)][AS_STATED if by_chance and word in ("PASS", "KNOWN_BUG") else word] += 1
     differing = {case: words for case, words in by_case.items() if len(words) > 1}
     lines = [
         f"{case}: {', '.join(f'{count} {word}' for word, count in words.most_common())}"

@@ -95,6 +95,7 @@ def judge(plan: Plan, events: Iterable[Event]) -> Verdict:
         checks=checks,
         errors=faults,
         known_bug=bug,
+        by_chance=plan.known_bug is not None and plan.known_bug.chance,
         seconds=round((records.last if records.ended is None else records.ended) - (records.started or 0.0), 6),
         numbers={"timings": records.timings} if records.timings else {},
     )
@@ -123,10 +124,12 @@ def _word(checks: Iterable[CheckResult], faults: tuple[str, ...]) -> tuple[Word,
 
 
 def _provoked(bug: KnownBug | None, seen: Seen) -> KnownBug | None:
-    """None if the console shows that what the bug needs did not happen this time."""
-    if bug is None or bug.console is None:
-        return bug
-    return bug if any(re.search(bug.console, line.text) for line in seen.records.console) else None
+    """None if the evidence shows that what the bug needs did not happen this time."""
+    if bug is None:
+        return None
+    told = bug.console is None or any(re.search(bug.console, line.text) for line in seen.records.console)
+    held_up = bug.queue is None or any(bug.queue in each.why.split("+") for each in queue_stopped.at_last(seen))
+    return bug if told and held_up else None
 
 
 def _known(bug: KnownBug | None, word: Word, why: str, checks: Iterable[CheckResult]) -> tuple[Word, str, str | None]:

@@ -32,5 +32,6 @@ class Verdict(Frozen):
     checks: tuple[CheckResult, ...] = Field(strict=False)
     errors: tuple[str, ...] = Field(default=(), strict=False)
     known_bug: str | None = None  # the reason stated in the testcase, where one applies
+    by_chance: bool = False  # the testcase states a bug that comes and goes: this word is as good as PASS or KNOWN_BUG
     seconds: float = 0
     numbers: dict[str, Any] = {}

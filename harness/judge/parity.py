@@ -13,6 +13,7 @@ from harness.judge.latency import LATE, distribution, line_delays
 from harness.judge.lines import difference
 from harness.judge.links import state_at
 from harness.judge.model import CheckResult
+from harness.judge.queue_stopped import at_last
 from harness.judge.seen import Seen
 from harness.judge.whereabouts import whereabouts
 from harness.judge.words import at, cut, many, runs, short
@@ -110,13 +111,10 @@ def _findings(found: Comparison, seen: Seen) -> list[str]:
 
 
 def _stopped(seen: Seen) -> list[str]:
-    """TX queues of the guest's kernel that were seen stopped at last. Byte queue limits are the stack's bit."""
-    own = [each for each in seen.records.queues if each.by == "kernel" and each.side == "guest"]
-    last = {each.nic: each for each in own}
+    """TX queues that may hold what is missing. Byte queue limits are the stack's bit."""
     return [
-        f"the TX queue of {nic} was stopped ({each.why}) when last looked at, at {at(each.t)}: netpoll keeps back what comes then"
-        for nic, each in sorted(last.items())
-        if each.stopped
+        f"the TX queue of {each.nic} was stopped ({each.why}) when last looked at, at {at(each.t)}: netpoll keeps back what comes then"
+        for each in at_last(seen)
     ]
 
 

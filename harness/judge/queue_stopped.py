@@ -38,6 +38,13 @@ def check(expect: QueueStopped, seen: Seen) -> CheckResult:
     )
 
 
+def at_last(seen: Seen) -> list[Queue]:
+    """TX queues of the guest's kernel that were stopped when last looked at, by NIC."""
+    own = [each for each in seen.records.queues if (each.by, each.side) == ("kernel", "guest")]
+    last = {each.nic: each for each in own}
+    return [each for _, each in sorted(last.items()) if each.stopped]
+
+
 def _said(each: Queue) -> str:
     why = f" ({each.why})" if each.stopped and each.why else ""
     return f"{'stopped' if each.stopped else 'woken'} at {at(each.t)}{why}"

@@ -99,7 +99,7 @@ def _bug_checks(index: int, bug: KnownBug, scenario: Scenario) -> Iterator[Messa
         yield from expression((*path, "console"), bug.console)
     if bug.by_chance and bug.verdict != "INCONCLUSIVE":
         what = f"chance decides whether something is reached, and {bug.verdict} is not about that"
-        yield Message((*path, "by_chance"), what, "remove it, or name the line that tells in `console`", on_key=True)
+        yield Message((*path, "by_chance"), what, "remove it, or say what tells with `console` or `queue`", on_key=True)
     if bug.verdict == "ERROR" and bug.checks:
         yield Message((*path, "checks"), "an ERROR comes from the testbed, not from a check", "remove it", on_key=True)
     for number, name in enumerate(bug.checks):

@@ -334,16 +334,22 @@ class Expect(Frozen):
 class KnownBug(Frozen):
     """A verdict that is expected for now: pytest's strict xfail. `when` is matched against the case's matrix parameters
     and against `kernel`; every key must match. `checks` fail with it, or are not reached where it is INCONCLUSIVE: those and
-    no others, so that it hides nothing else. A bug that chance provokes has a `console` line that tells, and without that line there is none."""
+    no others, so that it hides nothing else. A bug that chance provokes has a `console` line or a stopped `queue` that tells, and without that there is none."""
 
     when: dict[str, str]
     console: str | None = None  # a regular expression: the bug shows where the console has it, and nowhere else
+    queue: Literal["driver", "stack"] | None = None  # the bug shows where a TX queue was last seen stopped by this
     by_chance: bool = False  # with INCONCLUSIVE: whether it is provoked is chance; where it is, all must hold
     verdict: VerdictWord
     checks: Annotated[
         tuple[str, ...], Field(strict=False)
     ] = ()  # empty: whichever; only in plans from before it was asked
     reason: Annotated[str, StringConstraints(min_length=10)]
+
+    @property
+    def chance(self) -> bool:
+        """Does it come and go, from run to run?"""
+        return self.by_chance or self.console is not None or self.queue is not None
 
 
 MARKS = {"long": "a testcase of many cases or kernels, for a run that has the time; -m 'not long' leaves it out"}

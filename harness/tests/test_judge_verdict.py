@@ -122,6 +122,34 @@ def test_a_known_bug_of_chance_is_one_where_the_console_tells(
     assert (verdict.known_bug is None) == (line == "bit 8")
 
 
+def queue(t: float, why: str) -> Event:
+    return event(
+        t, "qmp", "queue", nic="n0", state="stopped" if why else "woken", by="kernel", queue=0, why=why, since=0.0
+    )
+
+
+HELD_UP = {
+    "stopped-and-fails": ([queue(2.5, "stack")], LOSSY, "KNOWN_BUG", "FAIL as known"),
+    "by-both-and-fails": ([queue(2.5, "driver+stack")], LOSSY, "KNOWN_BUG", "FAIL as known"),
+    "stopped-and-holds": ([queue(2.5, "stack")], GOOD, "FAIL", "known bug is gone"),
+    "by-the-driver-and-fails": ([queue(2.5, "driver")], LOSSY, "FAIL", "delivered: lost"),
+    "woken-again-and-fails": ([queue(2.5, "stack"), queue(2.6, "")], LOSSY, "FAIL", "delivered: lost"),
+    "not-looked-at-and-fails": ([], LOSSY, "FAIL", "delivered: lost"),
+    "not-looked-at-and-holds": ([], GOOD, "PASS", "10 of 10"),
+}
+
+
+@pytest.mark.parametrize(("looks", "events", "word", "why"), HELD_UP.values(), ids=HELD_UP)
+def test_a_known_bug_of_chance_is_one_where_a_queue_is_stopped(
+    looks: list[Event], events: list[Event], word: str, why: str
+) -> None:
+    bug = stated("FAIL") | {"checks": ["delivered"], "queue": "stack"}
+    verdict = judge(plan(DELIVERED, known_bug=bug), [*events[:-1], *looks, events[-1]])
+    assert verdict.word == word, verdict
+    assert why in verdict.why
+    assert verdict.by_chance
+
+
 CHANCE = {
     "not-reached": (EMPTY, "KNOWN_BUG", "INCONCLUSIVE as known"),
     "reached-and-holds": (GOOD, "PASS", "10 of 10"),

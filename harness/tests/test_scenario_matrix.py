@@ -125,7 +125,7 @@ ROWS = [
         "known failure by chance",
         "expect:",
         "known_bugs:\n  - {when: {nic: e1000}, by_chance: true, verdict: FAIL, checks: [delivered], reason: a reason that is long}\nexpect:",
-        "23:26: chance decides whether something is reached, and FAIL is not about that; remove it, or name the line that tells in `console`",
+        "23:26: chance decides whether something is reached, and FAIL is not about that; remove it, or say what tells with `console` or `queue`",
     ),
     row(
         "known error by a check",
