@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import resource
 import traceback
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 
 from harness.act import run_stage
@@ -21,6 +23,7 @@ from harness.lookout import look_out
 from harness.observe.events import Clock, Evidence
 from harness.plan.sockets import needs_tap
 from harness.testbed.errors import TestbedError, Unable
+from harness.testbed.process import processor_time
 
 
 async def conduct(job: Job) -> None:
@@ -29,9 +32,11 @@ async def conduct(job: Job) -> None:
     wall = datetime.datetime.now(datetime.UTC).isoformat()
     evidence.add("run", "start", case=job.plan.case, wall=wall, versions=dict(job.versions))
     where = ["restore"]
+    ran: list[Case] = []
     try:
         _require_taps(job)
         async with asyncio.timeout(job.plan.timeout), bring_up(job, evidence) as case:
+            ran.append(case)
             case.ahead = deque(action for stage in job.plan.stages for action in stage.actions)
             with contextlib.suppress(Silent):
                 for stage in job.plan.stages:
@@ -61,8 +66,17 @@ async def conduct(job: Job) -> None:
             what=f"{where[0]}: {type(error).__name__}: {error}",
             hint="a defect of the harness: the traceback is in case.log",
         )
+    evidence.add("run", "spent", **_spent(ran))
     evidence.add("run", "end")
     evidence.close()
+
+
+def _spent(ran: Sequence[Case]) -> dict[str, float]:
+    """Seconds of processor time: of QEMU, of this process, of all others that the case has started. Nothing of it runs any more."""
+    machine = sum(case.machine.processor for case in ran)
+    below = processor_time(resource.RUSAGE_CHILDREN)
+    spent = {"machine": machine, "case": processor_time(), "others": max(0.0, below - machine)}
+    return {who: round(seconds, 3) for who, seconds in spent.items()}
 
 
 def _require_taps(job: Job) -> None:

@@ -2,7 +2,7 @@
 
     store/NAME-DIGEST/      a finished object: files and manifest.json
     current/KEY             which object a recipe last resolved to; with it, no network is needed
-    tmp/RANDOM + .lock      an object under construction; its builder holds the lock
+    tmp/RANDOM + .lock      an object under construction, or what a process needs for a while; who made it holds the lock
     locks/KEY.lock          one builder a recipe
     apt/                    package indices (see images.aptroot)
 
@@ -122,6 +122,14 @@ class Store:
         if found is None:
             raise CacheUnusable(f"{target} is in the way of a finished image", f"remove {target}")
         return found
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A fresh folder in tmp/ for what is no image, gone with the context. Of one whose process was killed the next that asks for a
+        folder here removes what was left. Raises CacheUnusable."""
+        self.sweep()
+        with self._scratch() as path:
+            yield path
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:

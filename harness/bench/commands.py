@@ -7,7 +7,6 @@ bench runs leaves nothing behind but these files.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,8 +26,7 @@ def run_turnaround(
     options: Options, plan: Plan | None, rounds: int, peers: Sequence[str], clones: int, output: Path | None, say: Say
 ) -> None:
     """Without a plan, the check that the peers run. Raises ImageError, TestbedError and AssertionError."""
-    with tempfile.TemporaryDirectory(prefix="netpoll-bench-") as made:
-        folder = Path(made)
+    with images.Store(options.cache).scratch() as folder:
         options = replace(options, results=folder / "runs")
         chosen = plan or load([check.write(folder)], options)[0]
         builder = images.Builder(images.Store(options.cache), images.PlainText(), options.mirror)
@@ -53,10 +51,11 @@ def _clones(ready: Bench, folder: Path, options: Options, most: int) -> tuple[fl
 
 def run_capture(options: Options, rounds: int, output: Path | None, say: Say) -> bool:
     """Whether every goal was met. Raises ImageError, TestbedError and AssertionError."""
-    with tempfile.TemporaryDirectory(prefix="netpoll-bench-") as made:
-        folder = Path(made)
-        with bench(replace(options, results=folder / "runs"), say) as ready:
-            figures = capture.measure(ready, folder, rounds, say)
+    with (
+        images.Store(options.cache).scratch() as folder,
+        bench(replace(options, results=folder / "runs"), say) as ready,
+    ):
+        figures = capture.measure(ready, folder, rounds, say)
     tell("capture", capture.table(figures), vars(figures), output)
     return capture.met(figures)
 
@@ -67,10 +66,10 @@ def run_growth(
     """Returns the number of workers that was best. `words`: options of the runs. Raises TestbedError and OSError."""
     workers = growth.fitting(workers)
     usual, shared = carried(growth.MEMORY), min(growth.SHARED, max(cases))
-    growth.run(1, 1, options.nic or "virtio-net", words)  # images and template are there afterwards
+    growth.run(1, 1, options, words)  # images and template are there afterwards
     points = []
     for number, each in growth.sweep(cases, workers, usual, shared):
-        points.append(growth.run(number, each, options.nic or "virtio-net", words))
+        points.append(growth.run(number, each, options, words))
         say(f"{number} cases, {each} workers: {points[-1].seconds:.1f} s")
     figures = {"points": [vars(point) for point in points], "best": growth.best(points, shared)}
     tell("growth", growth.table(points, shared), figures, output)

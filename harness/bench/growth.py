@@ -10,13 +10,13 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+import images
 from harness.bench import check
+from harness.run import Options
 from harness.testbed.capacity import available_memory, guest_needs
 from harness.testbed.errors import TestbedError
 from images.process import guarded
@@ -54,10 +54,10 @@ def fitting(workers: Sequence[int], free: int | None = None) -> tuple[int, ...]:
     return tuple(each for each in workers if each * guest_needs(MEMORY) <= free) or (1,)
 
 
-def run(cases: int, workers: int, nic: str, words: Sequence[str]) -> Point:
-    """One run of `cases` with `workers`. `words`: further options. Raises TestbedError if one case did not pass."""
-    with tempfile.TemporaryDirectory(prefix="netpoll-growth-") as made:
-        path = check.write(Path(made), cases, nic)
+def run(cases: int, workers: int, options: Options, words: Sequence[str]) -> Point:
+    """One run of `cases` with `workers`. `words`: what of `options` the run is told. Raises TestbedError if one case did not pass."""
+    with images.Store(options.cache).scratch() as made:
+        path = check.write(made, cases, options.nic or "virtio-net")
         argv = [sys.executable, "-m", "harness", "run", str(path), "--results", f"{made}/runs", *words]
         argv += ["-n", str(workers)] if workers > 1 else []
         before, began = _processor(), time.monotonic()

@@ -17,7 +17,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -26,6 +25,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
+import images
 from guest.netpoll.__main__ import main
 from guest.netpoll.clients.debugnet.wire import HEADER_LEN
 from guest.netpoll.clients.dump.sources import Source
@@ -144,8 +144,8 @@ def _dump(memory: Path, folder: Path, faults: str | None) -> float:
 def _main(mib: int, rounds: int) -> dict[str, Any]:
     namespace.enter()
     _veth()
-    with tempfile.TemporaryDirectory(prefix="netpoll-bench-") as made:
-        memory, folder = Path(made) / "memory", Path(made) / "crash"
+    with images.Store(images.cache_root()).scratch() as made:
+        memory, folder = made / "memory", made / "crash"
         memory.write_bytes(os.urandom(mib * MIB))
         folder.mkdir()
         cases: dict[str, Callable[[], float]] = {

@@ -19,7 +19,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
+import images
 from harness.bench.tg3 import NOBODY, Nic, Rig, arrived, machine_of, plugged
 from harness.case import Job
 from harness.testbed import namespace
@@ -285,8 +285,8 @@ def met(found: Mapping[str, Figures]) -> bool:
 
 def _main(argv: Sequence[str]) -> dict[str, Any]:
     job: Job = pickle.loads(sys.stdin.buffer.read())
-    with tempfile.TemporaryDirectory(prefix="netpoll-bench-") as folder:
-        program = compiled(Path(folder))
+    with images.Store(images.cache_root()).scratch() as folder:
+        program = compiled(folder)
     namespace.enter()
     return dict(asyncio.run(rounds_of(job, int(argv[1]), program)))
 

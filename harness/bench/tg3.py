@@ -16,17 +16,16 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from pyroute2 import IPRoute
 
+import images
 from guest.netpoll.wire.checksum import checksum
 from harness.case import Job
 from harness.nic.client import ServedNic
@@ -225,11 +224,11 @@ async def plugged(machine: Machine, nic: Nic, netdev: str = "net") -> AsyncItera
 async def machine_of(job: Job, cold: bool) -> AsyncIterator[Machine]:
     """A guest with memory that a served NIC can reach: cold, or restored and answering."""
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="netpoll-bench-"))
+        folder = stack.enter_context(images.Store(images.cache_root()).scratch())
         size = job.plan.machine.memory
         memory, inherit = stack.enter_context(blank_memory(size) if cold else clone_memory(job.template, shared=True))
         argv = partial(boot_argv if cold else clone_argv, job.ingredients, memory)
-        async with Machine.start(argv, SILENT, Clock.start(), Path(folder) / "console", inherit) as machine:
+        async with Machine.start(argv, SILENT, Clock.start(), folder / "console", inherit) as machine:
             if not cold:
                 await restore(machine, job.template)
                 await machine.alive(machine.agent.synchronise(time.monotonic), 30, "the agent")

@@ -17,7 +17,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -56,8 +55,7 @@ class Setup:
 @contextmanager
 def ready(kernel: images.Kernel, qemu: images.Qemu, accel: Accel, builder: images.Builder) -> Iterator[Setup]:
     """Root, initramfs and a QEMU by one name. Raises CannotRun."""
-    with tempfile.TemporaryDirectory(prefix="netpoll-virtme-") as made:
-        folder = Path(made)
+    with builder.store.scratch() as folder:
         try:
             yield Setup(_argv(folder, kernel, qemu, accel, builder), folder, WITHIN[accel])
         except (images.ImageError, OSError) as error:

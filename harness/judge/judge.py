@@ -97,7 +97,7 @@ def judge(plan: Plan, events: Iterable[Event]) -> Verdict:
         known_bug=bug,
         by_chance=plan.known_bug is not None and plan.known_bug.chance,
         seconds=round((records.last if records.ended is None else records.ended) - (records.started or 0.0), 6),
-        numbers={"timings": records.timings} if records.timings else {},
+        numbers={name: told for name, told in (("timings", records.timings), ("processor", records.spent)) if told},
     )
 
 

@@ -171,6 +171,7 @@ class Records:
     errors: list[str] = field(default_factory=list)
     unable: list[Name] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)
     console: list[Line] = field(default_factory=list)
     qmp: list[Name] = field(default_factory=list)
     cuts: list[Link] = field(default_factory=list)
@@ -396,6 +397,10 @@ def _dump(records: Records, item: _Item) -> None:
         records.errors.append(f"the dump's server failed: {event.why}")
 
 
+def _spent(records: Records, item: _Item) -> None:
+    records.spent = {who: item.number(who) for who in ("machine", "case", "others")}
+
+
 Parser = Callable[[Records, _Item], None]
 
 _PARSERS: dict[tuple[str, str], Parser] = {
@@ -404,6 +409,7 @@ _PARSERS: dict[tuple[str, str], Parser] = {
     ("run", "error"): _error,
     ("run", "unable"): lambda r, e: r.unable.append(Name(e.t, e.word("what"))),
     ("run", "timing"): _timing,
+    ("run", "spent"): _spent,
     ("run", "silent"): lambda r, e: r.silent.append(Name(e.t, e.word("what"))),
     ("inject", "reader"): lambda r, e: r.readers.append(
         Link(e.t, e.word("nic"), e.one_of("state", "running", "stopped") == "running")

@@ -9,6 +9,7 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 |---|---|---|
 | run     | start     | case, wall (UTC, ISO 8601), versions {kernel, qemu, image, harness, accel, wires} |
 | run     | stage     | step, title |
+| run     | spent     | machine, case, others: seconds of processor time of QEMU, of the case's process, of all that it started besides |
 | run     | end       | |
 | run     | error     | what, hint: the testbed failed, not the kernel |
 | run     | unable    | what: this testbed cannot do what the case needs; inconclusive |

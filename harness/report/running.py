@@ -19,7 +19,7 @@ from harness.report.waiting import wait_words
 
 TALK = {"qmp", "inject", "await", "run", "device"}  # sources that are worth reading along
 TALK_OF_THE_GUEST = {"nic", "carrier", "bond", "run", "counters"}
-SILENT = {("qmp", "stuck"), ("device", "activity"), ("run", "end")}
+SILENT = {("qmp", "stuck"), ("device", "activity"), ("run", "spent"), ("run", "end")}
 
 
 @dataclass

@@ -68,7 +68,7 @@ class Timeline:
 
 # Events that are told elsewhere in the report, or say nothing about when.
 UNSEEN = {
-    ("qmp", "panic_over"), ("run", "start"), ("run", "end"), ("run", "timing"), ("run", "did"), ("run", "settled"), ("run", "garbage"), ("await", "reached"), ("qmp", "reply"),
+    ("qmp", "panic_over"), ("run", "start"), ("run", "end"), ("run", "timing"), ("run", "did"), ("run", "settled"), ("run", "spent"), ("run", "garbage"), ("await", "reached"), ("qmp", "reply"),
     ("guest", "nic"), ("guest", "counters"), ("host", "counters"), ("guest", "run"), ("device", "activity"),
     ("guest", "sending"), ("host", "sending"), ("guest", "done"), ("host", "done"),
 }  # fmt: skip

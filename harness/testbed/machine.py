@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import resource
 import shlex
 import signal
 import socket
@@ -27,7 +28,7 @@ from harness.testbed.agent import Agent, OnEvent
 from harness.testbed.console import Console, OnLine
 from harness.testbed.errors import GuestSilent, QemuDied
 from harness.testbed.fast_lane import FastLane
-from harness.testbed.process import spawn
+from harness.testbed.process import processor_time, spawn
 from harness.testbed.qemu import Channels
 from harness.testbed.qmp import OnEvent as OnQmpEvent
 from harness.testbed.qmp import Qmp
@@ -62,6 +63,7 @@ class Machine:
         self.argv = argv
         self._stderr = stderr
         self.spawned = time.monotonic()
+        self.processor = 0.0  # seconds of processor time; known once QEMU has ended
         self.died = asyncio.Event()
         self._qmp_events: asyncio.Queue[tuple[str, Mapping[str, Any]]] = asyncio.Queue()
 
@@ -191,7 +193,7 @@ class Machine:
 
     def post_mortem(self) -> QemuDied:
         """What is known of a QEMU that ended by itself."""
-        code = self.process.wait()
+        code = self._wait()
         how = self.ending()
         self._stderr.seek(0)
         said = self._stderr.read().decode(errors="replace").strip()[-2000:] or "(nothing on stderr)"
@@ -202,7 +204,7 @@ class Machine:
 
     def ending(self) -> str:
         """How QEMU ended, which it has."""
-        code = self.process.wait()
+        code = self._wait()
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
 
     def _watch(self) -> None:
@@ -221,7 +223,14 @@ class Machine:
 
     def _end(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self._wait()
+
+    def _wait(self) -> int:
+        """QEMU's status. Its time comes with it: what children that were waited for have used grows by that (getrusage(2))."""
+        before = processor_time(resource.RUSAGE_CHILDREN)
+        code = self.process.wait()
+        self.processor += processor_time(resource.RUSAGE_CHILDREN) - before
+        return code
 
 
 def _wide_pipe() -> tuple[int, int]:

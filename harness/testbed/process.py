@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -26,6 +27,12 @@ def die_with(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def processor_time(who: int = resource.RUSAGE_SELF) -> float:
+    """Seconds that this process has used so far, or with RUSAGE_CHILDREN those below it that were waited for."""
+    used = resource.getrusage(who)
+    return used.ru_utime + used.ru_stime
 
 
 def unshare(flags: int) -> None:

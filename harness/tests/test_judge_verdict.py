@@ -176,9 +176,11 @@ def test_a_known_inconclusive_names_what_is_not_reached() -> None:
 
 
 def test_numbers_of_a_run() -> None:
-    verdict = judge(plan(DELIVERED), [*GOOD, event(3.0, "run", "timing", what="restore", seconds=0.16)])
+    spent = {"machine": 0.36, "case": 0.04, "others": 0.0}
+    timing = event(3.0, "run", "timing", what="restore", seconds=0.16)
+    verdict = judge(plan(DELIVERED), [*GOOD, timing, event(3.1, "run", "spent", **spent)])
     assert verdict.seconds == GOOD[-1]["t"]
-    assert verdict.numbers == {"timings": {"restore": 0.16}}
+    assert verdict.numbers == {"timings": {"restore": 0.16}, "processor": spent}
 
 
 def test_a_verdict_survives_json() -> None:

@@ -105,6 +105,35 @@ def test_two_that_build_the_same_at_once_without_a_lock_end_with_one_object(tmp_
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+BUSY = """
+import sys
+from pathlib import Path
+from images.store import Store
+with Store(Path(sys.argv[1])).scratch() as folder:
+    (folder / "runs").mkdir()
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_of_a_process_that_was_killed_goes_when_the_next_one_is_made(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as busy:
+        assert busy.stdout is not None
+        used = Path(busy.stdout.readline().strip())
+        with Store(tmp_path).scratch() as own:
+            assert own.is_dir()
+            assert (used / "runs").is_dir()  # whoever made it lives
+        assert not own.exists()
+        busy.send_signal(signal.SIGKILL)
+        busy.wait(20)
+        assert used.exists()
+    with Store(tmp_path).scratch():
+        assert not used.exists()
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
 def test_a_failing_builder_leaves_nothing(tmp_path: Path) -> None:
     def fail(scratch: Path) -> Mapping[str, Any]:
         fill(scratch)
