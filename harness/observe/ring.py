@@ -4,7 +4,8 @@ In: an interface name. Out: `Raw` frames. Rule: what the ring could not hold is 
 
 TPACKET_V2 (Documentation/networking/packet_mmap.rst): slots of one size in memory shared with the kernel, each with a status word
 that says whose turn it is. The ring's pages do not count against rmem_max, so it is as deep without privileges as with
-them. A frame that is longer than a slot comes whole through the socket's queue (PACKET_COPY_THRESH).
+them. A frame that is longer than a slot comes whole through the socket's queue (PACKET_COPY_THRESH), which at its usual 208 KiB holds a dozen of 9000
+bytes; so it is made as deep as may be.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 ETH_P_ALL = 0x0003  # linux/if_ether.h
 SOL_PACKET = 263  # linux/socket.h
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 PACKET_RX_RING, PACKET_STATISTICS, PACKET_COPY_THRESH, PACKET_VERSION = 5, 6, 7, 10  # linux/if_packet.h
 TPACKET_V2 = 1
 PACKET_OUTGOING = 4
@@ -26,6 +28,7 @@ TP_STATUS_KERNEL, TP_STATUS_USER, TP_STATUS_COPY = 0, 1 << 0, 1 << 1
 TP_STATUS_CSUMNOTREADY, TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID = 1 << 3, 1 << 4, 1 << 6
 
 BLOCK, SLOT = 1 << 16, 1 << 11  # bytes; a slot holds a frame of 1500 bytes and the ring's header
+LONG_FRAMES = 1 << 24  # bytes of them may wait, for root; for others what net.core.rmem_max allows
 LARGEST = 1 << 18  # a tap with segmentation offload hands over 64 KiB and headers
 
 _REQUEST = struct.Struct("@IIII")  # struct tpacket_req
@@ -53,6 +56,7 @@ class Ring:
         self._slots, self._next = slots, 0
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
         try:
+            self._deepen()
             self._socket.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V2)
             self._socket.setsockopt(SOL_PACKET, PACKET_COPY_THRESH, 1)
             request = _REQUEST.pack(BLOCK, slots * SLOT // BLOCK, SLOT, slots)
@@ -62,6 +66,13 @@ class Ring:
         except OSError as error:
             self._socket.close()
             raise OSError(error.errno, f"cannot capture on {interface}: {error.strerror}") from error
+
+    def _deepen(self) -> None:
+        """The queue for long frames. Nobody but root of the first user namespace may have more than net.core.rmem_max (sockopt_capable())."""
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, LONG_FRAMES)
+        except PermissionError:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, LONG_FRAMES)
 
     def fileno(self) -> int:
         """Readable while a frame waits; -1 once closed."""

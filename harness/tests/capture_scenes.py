@@ -130,6 +130,19 @@ def long_frames(stage: Stage) -> dict[str, Any]:
     return {"whole": whole, "csum": [each.get("csum") for each in stage.frames()], "errors": stage.errors()}
 
 
+def many_long_frames(stage: Stage) -> dict[str, Any]:
+    """A flood of them, both ways, while nobody drains."""
+    to_tap = 250  # the tap's own queue has 500 places, and is read by nobody here
+    for number in range(to_tap):
+        stage.from_guest(numbered(2 * number, 8900))
+        stage.to_guest(numbered(2 * number + 1, 1500 - 42))
+    drained = stage.capture.drain()
+    stage.capture.close()
+    long = [packet.data for packet in _saved(stage) if len(packet.data) > 2000]
+    whole = long == [numbered(2 * number, 8900) for number in range(to_tap)]
+    return {"drained": drained, "whole": whole, "errors": sorted(set(stage.errors()))}
+
+
 def tagged(stage: Stage) -> dict[str, Any]:
     frame = vlan.insert(FRAME, 3 << 13 | 42)
     stage.from_guest(frame)
@@ -224,6 +237,7 @@ SCENES: dict[str, Callable[[Stage], dict[str, Any]]] = {
         overflow,
         wrap_around,
         long_frames,
+        many_long_frames,
         tagged,
         comments,
         down_and_up,
