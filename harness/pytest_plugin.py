@@ -159,6 +159,7 @@ class CaseItem(pytest.Item):
         self._outcome = verdict, folder
         self.config.stash[VERDICTS].append((verdict, folder))
         self.user_properties += [("verdict", verdict.word), ("why", verdict.why), ("evidence", str(folder))]
+        self.user_properties.append(("place", terminal.place_of(verdict, self._plan)))
         self.user_properties += [("by_chance", verdict.by_chance)]
         if verdict.word == "ERROR":
             raise CaseFailed(verdict, folder, self._plan)
@@ -244,7 +245,7 @@ def _report(results: Path, config: pytest.Config) -> str:
 def _annotations(reporter: Any) -> Iterator[str]:
     """For GitHub, which shows them beside the testcases."""
     return workflow_commands(
-        (nodeid.partition("::")[0], nodeid.rpartition("::")[2], told["verdict"], told["why"])
+        (told.get("place") or nodeid.partition("::")[0], nodeid.rpartition("::")[2], told["verdict"], told["why"])
         for nodeid, told, _ in _told(reporter)
     )
 

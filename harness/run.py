@@ -89,7 +89,7 @@ def choice(options: Options) -> wires.Choice:
 
 def _planned(case: Loaded, kernel: str | None) -> Plan:
     plan = compile_plan(_with_kernel(case.scenario, kernel), case.source)
-    return plan.model_copy(update={"includes": case.includes})
+    return plan.model_copy(update={"includes": case.includes, "expect_at": case.expect})
 
 
 def _with_kernel(scenario: Scenario, kernel: str | None) -> Scenario:

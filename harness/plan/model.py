@@ -282,6 +282,9 @@ class Plan(Frozen):
     endpoints: tuple[EndpointPlan, ...] = Field(strict=False)
     stages: tuple[Stage, ...] = Field(strict=False)
     expect: tuple[Expect, ...] = Field(strict=False)
+    expect_at: tuple[str, ...] = Field(
+        default=(), strict=False
+    )  # file:line of each; none in plans from before it was noted, or in Python
     known_bug: KnownBug | None = None
     timeout: float
     wires: Wires = "tap"

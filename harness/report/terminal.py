@@ -74,14 +74,29 @@ def _failure(verdict: Verdict, folder: Path, plan: Plan) -> Iterator[str]:
     shown = [check for check in _told(verdict) if _state(check) == verdict.word]
     yield from render(_headline(verdict, why=not shown))
     yield from (f"  testbed: {clean(error)}" for error in verdict.errors[1:])
+    places = dict(zip(map(id, verdict.checks), plan.expect_at, strict=False))
     for check in shown:
         yield from render(Padding(f"expected {check.check}: {check.about}", (0, 0, 0, 2)))
+        if place := places.get(id(check)):
+            yield f"  written in {shortened(place)}"
         yield from render(_check(check))
     yield from _place(verdict, folder, plan)
     nics = ", ".join(f"{nic.id} {nic.model}" for nic in plan.nics)
     yield f"  machine:  {plan.machine.kernel}, {plan.machine.machine}, {nics}"
     yield f"  evidence: {folder}"
     yield f"  again:    {repeat(plan)}"
+
+
+def place_of(verdict: Verdict, plan: Plan) -> str:
+    """`file:line` of the first expectation that did not hold or was not reached; of the testcase, if it is none of them."""
+    written = zip(_told(verdict), plan.expect_at, strict=False)
+    return shortened(next((at for check, at in written if not (check.reached and check.held)), plan.source))
+
+
+def shortened(place: str) -> str:
+    """A path below the current directory as one types it."""
+    path, here = Path(place), Path.cwd()
+    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else place
 
 
 def _place(verdict: Verdict, folder: Path, plan: Plan) -> Iterator[str]:
@@ -151,7 +166,6 @@ def repeat(plan: Plan) -> str:
     """The command that runs just this case; a test in Python has its name as its source."""
     if "::" in plan.source:
         return shlex.join(["pytest", plan.source])
-    path = Path(plan.source.rpartition(":")[0] or plan.source)
-    path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    case = f"{path}::{plan.case}" if plan.scenario.params else str(path)
+    path = shortened(plan.source.rpartition(":")[0] or plan.source)
+    case = f"{path}::{plan.case}" if plan.scenario.params else path
     return shlex.join(["netpoll-harness", "run", case, *plan.options])

@@ -29,11 +29,12 @@ ROOT = "testcases"  # a folder of this name is where names begin
 @dataclass(frozen=True)
 class Loaded:
     """A scenario and where it was written, as `file:line`; `includes`: the fragments that it takes parts from, with what it gave to
-    their parameters."""
+    their parameters; `expect`: where each expectation was written, as `file:line`."""
 
     scenario: Scenario
     source: str
     includes: tuple[str, ...] = ()
+    expect: tuple[str, ...] = ()
 
 
 def load(path: FilePath, known_kernels: Collection[str] | None = None, root: FilePath | None = None) -> list[Scenario]:
@@ -114,7 +115,14 @@ def _load_file(file: FilePath, known_kernels: Collection[str] | None, root: File
         raise ScenarioErrors(document.problems)
     source = f"{file}:{document.place(()).value.line}"
     includes = tuple(f"{path} ({', '.join(each.given) or 'as it is'})" for path, each in document.includes.items())
-    return [Loaded(scenario, source, includes) for scenario in scenarios]
+    return [Loaded(scenario, source, includes, tuple(_expectations(document, scenario))) for scenario in scenarios]
+
+
+def _expectations(document: Document, scenario: Scenario) -> Iterable[str]:
+    """Where each of them stands: in the file, or in a fragment."""
+    for number in range(len(scenario.expect)):
+        at = document.place(("expect", number)).value
+        yield f"{at.file or document.file}:{at.line}"
 
 
 def _read(file: FilePath) -> bytes:

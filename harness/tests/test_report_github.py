@@ -26,6 +26,11 @@ def test_a_verdict_is_an_annotation(word: str, line: str | None) -> None:
     assert list(workflow_commands([("a.yaml", "a/b[nic=e1000]", word, "3 lost")])) == ([line] if line else [])
 
 
+def test_the_line_of_the_expectation_is_named() -> None:
+    (line,) = workflow_commands([("a/b.yaml:31", "a/b", "FAIL", "3 lost")])
+    assert line == "::error file=a/b.yaml,line=31,title=FAIL a/b::3 lost"
+
+
 def test_a_guest_gives_no_commands() -> None:
     (line,) = workflow_commands([("a,b:c.yaml", "x\n::error::y,z", "FAIL", "100%\r\n::stop-commands::t\x1b[2J")])
     assert (
@@ -54,4 +59,5 @@ def test_a_run_there_has_them(where: str, tmp_path: Path) -> None:
     done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=250, check=False)
     found = [line for line in done.stdout.splitlines() if line.startswith("::")]
     assert len(found) == (where == "true"), done.stdout
-    assert all("file=harness/tests/must_fail/crash-wrong-event.yaml,title=" in line for line in found)
+    number = 1 + next(number for number, text in enumerate(case.read_text().splitlines()) if "- event:" in text)
+    assert all(f"file=harness/tests/must_fail/crash-wrong-event.yaml,line={number},title=" in line for line in found)

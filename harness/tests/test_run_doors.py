@@ -98,7 +98,15 @@ def test_a_failed_case_is_1_and_explains_itself(tmp_path: Path) -> None:
     twin = Path(__file__).parent / "must_fail" / "crash-without-link.yaml"
     done = call("run", twin, "--results", tmp_path / "r")
     assert done.returncode == 1
-    for words in ("expected parity", "lost", "n0 link down since", "evidence:", "again:"):
+    line = 1 + next(number for number, text in enumerate(twin.read_text().splitlines()) if "- parity:" in text)
+    for words in (
+        "expected parity",
+        f"crash-without-link.yaml:{line}",
+        "lost",
+        "n0 link down since",
+        "evidence:",
+        "again:",
+    ):
         assert words in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert call("judge", tmp_path / "r").returncode == 1

@@ -279,6 +279,16 @@ def test_explain_says_which_fragments_a_case_takes() -> None:
     assert f"  includes {ROOT}/testcases/crash/last-words.fragment.yaml (how: bug)\n" in explain(plan)
 
 
+def test_it_is_known_where_each_expectation_stands(tmp_path: Path) -> None:
+    file = write(tmp_path, CASE + "expect:\n  - event: {name: GUEST_PANICKED}\n")
+    plan, _ = planned([file], Options(results=Path(), wires="tap"))
+    said = [next(iter(expect.model_dump(exclude_none=True))) for expect in plan.expect]
+    assert sorted(said) == ["event", "parity"]
+    for kind, place in zip(said, plan.expect_at, strict=True):
+        path, _, line = place.rpartition(":")
+        assert Path(path).read_text().splitlines()[int(line) - 1].startswith(f"  - {kind}:")
+
+
 OF_THE_TESTCASE = {"name", "about", "params", "marks", "timeout"}
 
 
