@@ -19,6 +19,7 @@ import images
 from harness.away import Receiver, Sender
 from harness.judge.model import Verdict
 from harness.live import Progress
+from harness.plan import weight
 from harness.plan.model import Plan
 from harness.repetition import flakes, name_of, number_of, times
 from harness.report import facts, html, store, terminal
@@ -52,9 +53,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--inconclusive-fails", action="store_true", help="an inconclusive case fails")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every case once, then every case again: what one leaves behind meets all others."""
-    items.sort(key=lambda item: number_of(item.name) if isinstance(item, CaseItem) else 0)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Every case once, then every case again: what one leaves behind meets all others. Side by side the long ones begin first, so that
+    none of them is alone at the end; one after the other they come as the files do."""
+    spread = hasattr(config, "workerinput")
+    items.sort(key=lambda item: item.place(spread) if isinstance(item, CaseItem) else (0, 0.0))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -152,6 +155,10 @@ class CaseItem(pytest.Item):
         self._outcome: tuple[Verdict, Path] | None = None
         for mark in plan.scenario.marks:
             self.add_marker(mark)
+
+    def place(self, spread: bool) -> tuple[int, float]:
+        """Which repetition it is; and the more it weighs the less, where cases are spread over workers."""
+        return number_of(self.name), -weight.seconds(self._plan) if spread else 0.0
 
     def setup(self) -> None:
         bench = bench_of(self.config)

@@ -33,10 +33,14 @@ class Workers:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Raises pytest.UsageError for more workers than memory: the kernel would end one of the guests in the middle."""
-        wanted = getattr(session.config.option, "numprocesses", None) or 0
-        if wanted > 1 and (refused := too_many(wanted, largest(session.config.args, self._options))):
+        """Raises pytest.UsageError for more workers than memory: the kernel would end one of the guests in the middle. Cases are
+        handed out one by one: a chunk of xdist's may be all the dumps of the catalogue, for one worker."""
+        option, memory = session.config.option, largest(session.config.args, self._options)
+        wanted = getattr(option, "numprocesses", None) or 0
+        if wanted > 1 and (refused := too_many(wanted, memory)):
             raise pytest.UsageError(refused)
+        if memory and option.maxschedchunk is None:
+            option.maxschedchunk = 1
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
