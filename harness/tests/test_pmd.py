@@ -122,26 +122,64 @@ def test_a_batch_rings_the_bell_once(rig: Rig) -> None:
     assert rig.payloads() == [b"%d" % n for n in range(50)]
 
 
-@pytest.mark.parametrize("mixed", [False, True], ids=["one length", "many lengths"])
-def test_of_a_batch_that_meets_a_full_ring_one_frame_goes_by_itself(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, mixed: bool
-) -> None:
-    """It polls; the rest goes together again. Batches of 64 come to the ring's end at another place each lap."""
-    alone, laps = [], 8
+def counted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[SkBuff]:
+    """Grows by each frame that the driver takes by itself."""
+    alone: list[SkBuff] = []
     xmit = rig.dev.hard_start_xmit
 
-    def counted(skb: SkBuff) -> NetdevTx:
+    def counting(skb: SkBuff) -> NetdevTx:
         status = xmit(skb)
         if status is NetdevTx.OK:
             alone.append(skb)
         return status
 
-    monkeypatch.setattr(rig.dev, "hard_start_xmit", counted)
-    messages = [b"%04d" % n + bytes(n % 7 if mixed else 0) for n in range(laps * rig.dev.tx.count // 64 * 64)]
+    monkeypatch.setattr(rig.dev, "hard_start_xmit", counting)
+    return alone
+
+
+def numbered(count: int, mixed: bool) -> list[bytes]:
+    return [b"%04d" % n + bytes(n % 7 if mixed else 0) for n in range(count)]
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["one length", "many lengths"])
+def test_batches_stop_no_queue_as_long_as_the_nic_keeps_up(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, mixed: bool
+) -> None:
+    """What has left is taken back where room is short. Batches of 64 come to the ring's end at another place each lap."""
+    alone, before = counted(rig, monkeypatch), rig.dev.stats["tx_stopped"]
+    messages = numbered(8 * rig.dev.tx.count // 64 * 64, mixed)
     for first in range(0, len(messages), 64):
         assert netpoll_send_udp_batch(rig.np, messages[first : first + 64]) == 64
     assert rig.payloads() == messages
-    assert 0 < len(alone) <= 2 * laps, "a poll frees what has been completed by then, which may be less than a lap"
+    assert (alone, rig.dev.stats["tx_stopped"]) == ([], before)
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["one length", "many lengths"])
+def test_of_a_batch_that_meets_a_full_ring_one_frame_goes_by_itself(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, mixed: bool
+) -> None:
+    """It polls until the NIC, which has slept, has taken something; the rest goes together again."""
+    alone, usable = counted(rig, monkeypatch), rig.dev.tx.usable
+    messages = numbered(usable + 64, mixed)
+    rig.slot.chip.fault("no-dma", Setting())
+    assert netpoll_send_udp_batch(rig.np, messages[: usable - 10]) == usable - 10
+    rig.clock.call_later(1e-3, lambda: rig.slot.chip.fault("no-dma", None))
+    assert netpoll_send_udp_batch(rig.np, messages[usable - 10 :]) == 74
+    assert rig.payloads() == messages
+    assert len(alone) == 1
+
+
+def test_descriptors_are_taken_back_by_one_cpu_at_a_time_unless_it_died_of_it(rig: Rig) -> None:
+    rig.serve()
+    assert netpoll_send_udp(rig.np, b"left") == 0
+    rig.clock.advance(0.01)
+    assert rig.payloads() == [b"left"]
+    assert rig.dev._cleaning.acquire(blocking=False), "another CPU is in clean_tx()"
+    rig.dev.poll(16)
+    assert rig.dev.tx.in_flight() == 1
+    rig.crash()
+    rig.dev.poll(16)
+    assert rig.dev.tx.in_flight() == 0
 
 
 @pytest.mark.parametrize("model", ["tg3", "virtio-net"], indirect=True)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import logging
 import select
+import threading
 from array import array
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -64,6 +65,7 @@ class PollModeDevice(NetDevice):
             True  # by an interrupt that it told of; a poll that netpoll makes has nothing to unmask there
         )
         self._polled_alone = False  # a crash has been taken notice of
+        self._cleaning = threading.Lock()
         self._stuck = self._cleaned = 0
         self._watching = 0  # which open() the watchdog belongs to
         self._away = False  # its registers read as ones
@@ -204,9 +206,12 @@ class PollModeDevice(NetDevice):
         return self._put(run.count if run.size <= self.frame_limit else 0, put)
 
     def _put(self, wanted: int, put: Callable[[int, int, int], None]) -> int:
-        """put(slot, done, count) for as many of the frames `wanted` as there is room for, up to the ring's end and from its start."""
+        """put(slot, done, count) for as many of the frames `wanted` as there is room for, up to the ring's end and from its start. What has
+        left is taken back first where that or half of the ring is not free: a batch need not stop the queue for it (ixy's tx_batch)."""
         ring = self.tx
-        taken, done = min(wanted, ring.free()), 0
+        if ring.free() < max(wanted, ring.usable // 2):
+            self._reclaim()
+        taken, done = min(wanted, ring.free()) if self.running else 0, 0
         while done < taken:
             slot = ring.next_to_use & ring.mask
             count = min(taken - done, ring.count - slot)
@@ -218,6 +223,17 @@ class PollModeDevice(NetDevice):
         if taken:
             self.doorbell()
         return taken
+
+    def _reclaim(self) -> None:
+        """clean_tx(), unless another CPU is in it, which does the same work. That one may be dead after a crash, and is not minded then."""
+        mine = self._cleaning.acquire(blocking=False)
+        if not (mine or self.ctx.crashed):
+            return
+        try:
+            self.clean_tx()
+        finally:
+            if mine:
+                self._cleaning.release()
 
     def _copy(self, slot: int, octets: bytes | memoryview) -> int:
         """Frames to the memory of the buffers from `slot` on, one close to the other: it is theirs until they have left, and one copy is
@@ -254,7 +270,7 @@ class PollModeDevice(NetDevice):
     def poll(self, budget: int) -> int:
         """Link, TX, then at most `budget` frames; then interrupts again, unless nobody serves them."""
         self.check_link()
-        self.clean_tx()
+        self._reclaim()
         if self.xoff:
             self._wake()
         done = self.clean_rx(budget)

@@ -43,6 +43,7 @@ _BUFFERS_BELL, _IRQ = int(Reg.MAILBOX_RCV_STD_PROD_IDX), int(Reg.MAILBOX_INTERRU
 _HOST_CTRL, _UNMASKED = int(Reg.TG3PCI_MISC_HOST_CTRL), int(_HOST_CONTROL)
 _PCISTATE, _NOT_ACTIVE = int(Reg.TG3PCI_PCISTATE), int(hw.PciState.INT_NOT_ACTIVE)
 _LAST = 511
+_IN_ORDER = [*range(RX_BUFFERS), *range(RX_BUFFERS)]  # the buffers' turns, from any of them on
 _STATUS_SIZE = 80
 _UPDATED, _LINK_CHG, _ERROR = int(hw.Status.UPDATED), int(hw.Status.LINK_CHG), int(hw.RxFlag.ERROR)
 _ENGINES = (  # what passes buffers and descriptors about, each with its mode register's bits
@@ -71,9 +72,13 @@ class Tg3(PollModeDevice):
         self.rx = Ring(bus, RX_BUFFERS)
         tx, std, ret = (bus.dma_alloc(size) for size in (hw.TX_RING * 16, hw.RX_STD_RING * 32, hw.RX_RETURN_RING * 32))
         self._tx_at, self._std_at, self._return_at = tx.address, std.address, ret.address
-        self._tx_words, self._std_words, self._return_ring = tx.view.cast("I"), std.view.cast("I"), ret.view
-        self._tx_halves, self._tx_quads = tx.view.cast("H"), tx.view.cast("Q")
-        self._tx_addresses = list(map(_high_first, self.tx.addresses))
+        self._tx_words, self._std_words, self._return_words = (ring.view.cast("I") for ring in (tx, std, ret))
+        self._tx_halves = tx.view.cast("H")
+        if (self.tx.addresses[0] ^ self.tx.addresses[-1]) >> 32:
+            raise BusError(
+                errno.ERANGE, f"{bus.name}: its transmit buffers lie across 4 GiB, which its DMA does not cross"
+            )
+        self._tx_low = [address & 0xFFFF_FFFF for address in self.tx.addresses]
         self.wake_at = hw.TX_RING // 4  # TG3_TX_WAKEUP_THRESH
         self._last_tag = self._return = 0
         bus.set_master(True)
@@ -137,7 +142,7 @@ class Tg3(PollModeDevice):
         self.rx.reset()
         self._last_tag = self._return = 0
         self._words[:] = array("I", bytes(_STATUS_SIZE))
-        self._tx_words[:] = array("I", [0, 0, _END, 0] * hw.TX_RING)
+        self._tx_words[:] = array("I", [self.tx.addresses[0] >> 32, 0, _END, 0] * hw.TX_RING)
         self._std_words[:] = array("I", bytes(len(self._std_words) * 4))
         for at in range(hw.RX_STD_RING):
             self._describe(at, at % RX_BUFFERS)
@@ -274,13 +279,13 @@ class Tg3(PollModeDevice):
     # The rings
 
     def fill(self, slot: int, size: int) -> None:
-        self._tx_quads[slot * 2] = self._tx_addresses[slot]  # a run may have left another
+        self._tx_words[slot * 4 + 1] = self._tx_low[slot]  # a run may have left another
         self._tx_words[slot * 4 + 2] = size << 16 | _END
 
     def fill_run(self, slot: int, addresses: Sequence[int], sizes: array[int]) -> None:
-        """A column at a time; the flags are there since `start`."""
+        """A column at a time; the flags and the upper halves of addresses, which are all alike, are there since `start`."""
         end = slot + len(sizes)
-        self._tx_quads[slot * 2 : end * 2 : 2] = quads(list(map(_high_first, addresses)))
+        self._tx_words[slot * 4 + 1 : end * 4 : 4] = quads(addresses).cast("B").cast("I")[::2]
         self._tx_halves[slot * 8 + 5 : end * 8 : 8] = memoryview(sizes)
 
     def doorbell(self) -> None:
@@ -311,17 +316,18 @@ class Tg3(PollModeDevice):
         run = min((producer if producer >= at else hw.RX_RETURN_RING) - at, budget)
         if run == 0:
             return 0
+        words, first = self._return_words[at * 8 : (at + run) * 8], ring.next_to_clean & ring.mask
+        slots, lengths, flags = (words[column::8].tolist() for column in (7, 2, 3))
+        if slots != _IN_ORDER[first : first + run]:
+            self.broken(f"return descriptors from {at} on name buffers {slots}, whose turn is from {first} on")
+            return 0
         frames: list[bytes] = []
-        for number in range(run):
-            _, _, idx_len, flags, _, _, _, slot = hw.RX_BD.unpack_from(self._return_ring, (at + number) * hw.RX_BD.size)
-            if slot != ring.next_to_clean + number & ring.mask:
-                self.broken(f"return descriptor {at + number} names buffer {slot}, which is not the next")
-                return 0
+        for slot, idx_len, flag in zip(slots, lengths, flags, strict=True):
             size = (idx_len & 0xFFFF) - hw.FCS
-            if 14 <= size <= self.frame_limit and not flags & _ERROR:
+            if 14 <= size <= self.frame_limit and not flag & _ERROR:
                 frames.append(ring.buffers[slot][:size].tobytes())
             else:
-                self.stats["rx_errors" if flags & _ERROR else "rx_length_errors"] += 1
+                self.stats["rx_errors" if flag & _ERROR else "rx_length_errors"] += 1
         ring.next_to_clean += run
         ring.next_to_use += run
         self._return = at + run & _LAST
@@ -362,8 +368,3 @@ class Tg3(PollModeDevice):
 
         self.wait(idle, MDIO, "MDIO")
         return said & 0xFFFF
-
-
-def _high_first(address: int) -> int:
-    """As a descriptor has it: two words, the upper half first."""
-    return (address & 0xFFFF_FFFF) << 32 | address >> 32
