@@ -64,6 +64,39 @@ def test_a_frame_without_its_end_waits_for_it(driver: Driver) -> None:
     assert len(driver.wire.sent) == 1
 
 
+def test_descriptors_of_a_frame_that_is_not_all_there_are_not_given_back(driver: Driver) -> None:
+    driver.queue([frame(b"a" * 50, PEER, MAC)])
+    driver.queue([frame(b"b" * 50, PEER, MAC), b"b" * 50])
+    driver.write(Reg.MAILBOX_SNDHOST_PROD_IDX_0, 2)
+    assert len(driver.wire.sent) == 1
+    assert driver.index(StatusBlock.TX_CONSUMER) == 1
+    driver.bell()
+    assert len(driver.wire.sent) == 2
+    assert driver.index(StatusBlock.TX_CONSUMER) == 3
+
+
+def test_one_bell_for_many_frames_completes_as_often_as_the_driver_has_asked_for(driver: Driver) -> None:
+    driver.write(Reg.HOSTCC_TXMAX_FRAMES, 10)
+    driver.write(Reg.HOSTCC_TXCOL_TICKS, 100_000)
+    before = driver.chip.status.tag
+    for number in range(25):
+        driver.queue([frame(bytes([number]) * 50, PEER, MAC)])
+    driver.bell()
+    assert [sent[14] for sent in driver.wire.sent] == list(range(25))
+    assert (driver.chip.status.tag - before, driver.index(StatusBlock.TX_CONSUMER)) == (2, 20)
+    driver.bus.advance(0.1)
+    assert driver.index(StatusBlock.TX_CONSUMER) == 25
+
+
+def test_only_the_newest_producer_counts_unless_something_goes_wrong_on_purpose(driver: Driver) -> None:
+    assert driver.chip.superseded(Reg.MAILBOX_SNDHOST_PROD_IDX_0, 3)
+    assert driver.counts["doorbells"] == 3, "those that are passed over were rung, too"
+    assert not driver.chip.superseded(Reg.MAILBOX_INTERRUPT_0, 3)
+    driver.chip.fault("slow", Setting(seconds=0.5))
+    assert not driver.chip.superseded(Reg.MAILBOX_SNDHOST_PROD_IDX_0, 3), "each access takes its time"
+    assert driver.counts["doorbells"] == 3
+
+
 def test_short_frames_are_padded_both_ways(driver: Driver) -> None:
     driver.send(frame(b"x", PEER, MAC))
     assert [len(each) for each in driver.wire.sent] == [60]

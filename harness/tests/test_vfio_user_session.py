@@ -18,6 +18,7 @@ from harness.vfio_user.errors import Refused, Violation
 from harness.vfio_user.session import IrqSet, Session, State
 from harness.vfio_user.wire import HEADER, Command, SetIrqs
 
+MAILBOX = 0x20  # the newest value is enough there
 OPENING = b'{"capabilities":{"max_msg_fds":8}}\0'
 
 
@@ -40,6 +41,10 @@ class Recorder:
 
     def region_write(self, index: int, offset: int, data: bytes) -> None:
         self.calls.append(("write", index, offset, bytes(data)))
+
+    def superseded(self, index: int, offset: int, times: int) -> bool:
+        self.calls.append(("superseded", index, offset, times))
+        return offset == MAILBOX
 
     def dma_map(self, flags: int, iova: int, size: int, fds: list[int], offset: int) -> None:
         self.calls.append(("map", flags, iova, size, tuple(fds), offset))
@@ -199,6 +204,56 @@ def test_what_the_device_refuses_and_what_it_fails_at() -> None:
     assert talk.ask(Command.REGION_READ, access(60, 0, 4))[0] == errno.EIO
     assert "ZeroDivisionError" in talk.remarks[-1]
     assert talk.ask(Command.REGION_READ, access(0, 0, 4))[0] == 0
+
+
+def _posted(offset: int, value: int, region: int = 0, count: int = 4) -> bytes:
+    payload = wire.REGION_ACCESS.pack(offset, region, count) + value.to_bytes(4, "little")
+    return message(Command.REGION_WRITE, payload, wire.Flags.NO_REPLY, ident=value)
+
+
+def _writes(talk: Talk) -> list[tuple[int, int]]:
+    """What reached region 0 of the device: where, what."""
+    return [
+        (int(str(call[2])), int.from_bytes(bytes(call[3]), "little"))  # type: ignore[call-overload]
+        for call in talk.device.calls
+        if call[0] == "write"
+    ]
+
+
+def test_of_posted_writes_to_a_mailbox_in_a_row_the_newest_is_passed_on() -> None:
+    talk = Talk()
+    assert talk.session.receive(b"".join(_posted(MAILBOX, value) for value in (1, 2, 3)) + _posted(8, 4)) == b""
+    assert _writes(talk) == [(MAILBOX, 3), (8, 4)]
+    assert ("superseded", 0, MAILBOX, 2) in talk.device.calls
+
+
+@pytest.mark.parametrize(
+    ("stream", "wanted"),
+    [
+        pytest.param(_posted(8, 1) + _posted(8, 2), [(8, 1), (8, 2)], id="another-register"),
+        pytest.param(
+            _posted(MAILBOX, 1) + _posted(8, 2) + _posted(MAILBOX, 3),
+            [(MAILBOX, 1), (8, 2), (MAILBOX, 3)],
+            id="between",
+        ),
+        pytest.param(
+            _posted(MAILBOX, 1) + message(Command.REGION_WRITE, _posted(MAILBOX, 2)[HEADER.size :]),
+            [(MAILBOX, 1), (MAILBOX, 2)],
+            id="one-that-wants-a-reply",
+        ),
+        pytest.param(_posted(MAILBOX, 1) + _posted(MAILBOX, 2)[:-1], [(MAILBOX, 1)], id="not-all-there-yet"),
+        pytest.param(_posted(MAILBOX, 1, count=3) + _posted(MAILBOX, 2, count=3), [], id="bad-length"),
+        pytest.param(_posted(MAILBOX, 1, region=9) * 2, [], id="no-region"),
+    ],
+)
+def test_what_is_not_the_same_mailbox_in_a_row_is_passed_on_one_by_one(
+    stream: bytes, wanted: list[tuple[int, int]]
+) -> None:
+    talk = Talk()
+    talk.session.receive(stream)
+    assert _writes(talk) == wanted
+    assert not talk.remarks or not wanted, "what is refused is refused each time"
+    assert len(talk.remarks) in (0, 2)
 
 
 def test_a_posted_message_has_no_reply_even_when_refused() -> None:

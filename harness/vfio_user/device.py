@@ -32,7 +32,7 @@ class Bar(Protocol):
 
 class PciDevice:
     """See the module. `on_reset` runs after config space was reset. `config_access` answers for config space if given: a
-    device that can vanish."""
+    device that can vanish. `superseded` as `session.Device` has it: without one, each write reaches the device."""
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class PciDevice:
         irqs: Mapping[int, int],
         on_reset: Callable[[], None] = lambda: None,
         config_access: Bar | None = None,
+        superseded: Callable[[int, int, int], bool] = lambda _index, _offset, _times: False,
     ) -> None:
         self.config = config
         self.dma = DmaMemory()
@@ -51,6 +52,7 @@ class PciDevice:
         self._regions[Region.CONFIG] = (SIZE, int(_READ_WRITE))
         self._bars[Region.CONFIG] = config_access or config
         self._on_reset = on_reset
+        self.superseded = superseded
 
     def region(self, index: int) -> tuple[int, int]:
         return self._regions.get(index, (0, 0))

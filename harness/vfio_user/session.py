@@ -59,6 +59,10 @@ class Device(Protocol):
 
     def region_write(self, index: int, offset: int, data: bytes) -> None: ...
 
+    def superseded(self, index: int, offset: int, times: int) -> bool:
+        """`times` posted writes to one place and then one more have come in a row. True if the last one is enough, as it is for a
+        mailbox whose value alone counts; the others are not passed on then. False if each is to be."""
+
     def dma_map(self, flags: int, iova: int, size: int, fds: list[int], offset: int) -> None: ...
 
     def dma_unmap(self, iova: int, size: int) -> None: ...
@@ -75,6 +79,10 @@ _COMMANDS = frozenset(int(command) for command in Command)
 _TYPE, _NO_REPLY, _REPLY, _REFUSAL = 0xF, int(Flags.NO_REPLY), int(Flags.REPLY), int(Flags.REPLY | Flags.ERROR)
 _READ, _WRITE = int(wire.RegionFlags.READ), int(wire.RegionFlags.WRITE)
 _POSTABLE = int(Command.REGION_WRITE)
+_IDENT, _VALUE = (
+    2,
+    HEADER.size + wire.REGION_ACCESS.size,
+)  # of a posted write: behind its identifier; before what is written
 REGIONS = len(wire.Region)
 IRQS = len(wire.Irq)
 _CAPABILITIES = {
@@ -142,8 +150,7 @@ class Session:
             if end > total:
                 break
             if flags == _NO_REPLY and command == _POSTABLE and self.state is State.OPEN and not (arrived or self._fds):
-                self._posted(data, at + HEADER.size, end)
-                at = end
+                at = self._posted(data, at, end)
                 continue
             fds = self._fds
             self._fds = []
@@ -189,14 +196,32 @@ class Session:
         kind = _REFUSAL if code else _REPLY
         return HEADER.pack(ident, command, HEADER.size + len(body), kind, code) + body
 
-    def _posted(self, data: bytes, at: int, end: int) -> None:
-        """A write that nobody waits for, which is most of what a driver does: what `_answer` does, in fewer steps."""
+    def _posted(self, data: bytes, at: int, end: int) -> int:
+        """The write in data[at:end], for which nobody waits, which is most of what a driver does: what `_answer` does, in fewer steps.
+        Returns where it ends; so do those that it made superfluous."""
         try:
-            self._write(data, at, end)
+            at, end = self._newest(data, at, end)
+            self._write(data, at + HEADER.size, end)
         except Refused as refused:
             self._remark(f"refused {_name(_POSTABLE)}: {refused}")
         except Exception as defect:
             self._remark(f"defect in {_name(_POSTABLE)}: {type(defect).__name__}: {defect}")
+        return end
+
+    def _newest(self, data: bytes, at: int, end: int) -> tuple[int, int]:
+        """The last of the writes from data[at:end] on that differ in identifier and value only, if the device takes it for all of them."""
+        size = end - at
+        same = data[at + _IDENT : at + _VALUE]
+        last, total, times = at, len(data) - size, 0
+        while last + size <= total and data[last + size + _IDENT : last + size + _VALUE] == same:
+            last += size
+            times += 1
+        if times and size > _VALUE:
+            offset, index, count = wire.REGION_ACCESS.unpack_from(data, at + HEADER.size)
+            self._check_access(index, offset, count, _WRITE)
+            if size - _VALUE == count and self._device.superseded(index, offset, times):
+                return last, last + size
+        return at, end
 
     def _version(self, command: int, payload: bytes) -> bytes:
         """The first message. A peer of another major version, or that says something else first, is none of ours."""

@@ -65,5 +65,12 @@ def make(
     chip.master = lambda: config.bus_master
     irqs: dict[int, int] = {Irq.INTX: 1, Irq.MSI: 1}
     access = _Config(chip, config)
-    bus.device = PciDevice(config, {0: (kind, _Bar0(chip, config))}, irqs, chip.power_on_reset, access)
+    bus.device = PciDevice(
+        config,
+        {0: (kind, _Bar0(chip, config))},
+        irqs,
+        chip.power_on_reset,
+        access,
+        lambda index, offset, times: index == 0 and chip.superseded(offset, times),
+    )
     return chip, bus.device

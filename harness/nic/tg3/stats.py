@@ -7,11 +7,11 @@ until somebody reads them.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from guest.netpoll.layout.bcm5787 import FCS, Reg
 
-_TOP = 0xFFFF_FFFF
+_TOP, _ALL = 0xFFFF_FFFF, b"\xff" * 6
 _Registers = tuple[int, int, int, int]  # octets, unicast, multicast, broadcast
 _TX: _Registers = (
     int(Reg.MAC_TX_STATS_OCTETS), int(Reg.MAC_TX_STATS_UCAST), int(Reg.MAC_TX_STATS_MCAST), int(Reg.MAC_TX_STATS_BCAST)
@@ -39,13 +39,18 @@ class Statistics:
 
         return read
 
-    def sent(self, frame: bytes) -> None:
-        self._count(_TX, frame)
+    def sent(self, frames: Sequence[bytes]) -> None:
+        self._count(_TX, frames)
 
-    def received(self, frame: bytes) -> None:
-        self._count(_RX, frame)
+    def received(self, frames: Sequence[bytes]) -> None:
+        self._count(_RX, frames)
 
-    def _count(self, registers: _Registers, frame: bytes) -> None:
-        self.add(registers[0], len(frame) + FCS)
-        kind = 1 if not frame[0] & 1 else 3 if frame[:6] == b"\xff" * 6 else 2
-        self.add(registers[kind])
+    def _count(self, registers: _Registers, frames: Sequence[bytes]) -> None:
+        octets, unicast, multicast, broadcast = registers
+        self.add(octets, sum(map(len, frames)) + FCS * len(frames))
+        groups = [frame for frame in frames if frame[0] & 1]
+        if groups:
+            to_all = sum(frame[:6] == _ALL for frame in groups)
+            self.add(broadcast, to_all)
+            self.add(multicast, len(groups) - to_all)
+        self.add(unicast, len(frames) - len(groups))

@@ -50,9 +50,13 @@ class HostCoalescing:
         """Whether the interrupt pin is driven."""
         return self._asserted
 
-    def sent(self) -> None:
-        """A frame was sent; after as many as the driver has asked for the status block is written, in the middle of a burst, too."""
-        self._dirty_tx += 1
+    def due(self) -> int:
+        """After how many more sent frames the status block is to be written, in the middle of a burst, too; less than 1: not by their number."""
+        return self._values()[_TX_FRAMES] - self._dirty_tx
+
+    def sent(self, frames: int) -> None:
+        """So many frames were sent, at most as many as are `due`."""
+        self._dirty_tx += frames
         if self._dirty_tx == self._values()[_TX_FRAMES]:
             self.update()
 
