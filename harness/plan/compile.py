@@ -80,7 +80,7 @@ def _disk(disk: str, ssh: GuestSsh, folder: PurePath) -> DiskPlan:
 def known_bug(scenario: Scenario) -> KnownBug | None:
     """The first known bug whose every `when` agrees with this case's parameters and kernel."""
     facts = {"kernel": scenario.guest.kernel, **scenario.params}
-    return next((bug for bug in scenario.known_bugs if bug.when.items() <= facts.items()), None)
+    return next((bug for bug in scenario.known_bugs if bug.applies(facts)), None)
 
 
 def _endpoint(scenario: Scenario, name: str) -> EndpointPlan:

@@ -20,7 +20,7 @@ from harness.scenario.checks_steps import check_steps, expression
 from harness.scenario.document import Path
 from harness.scenario.errors import suggest
 from harness.scenario.messages import Message
-from harness.scenario.model import Bond, Endpoint, KnownBug, Scenario
+from harness.scenario.model import Bond, Endpoint, KnownBug, Scenario, agrees
 from harness.scenario.shape import unknown_model
 
 PLANNED = ("driver", "id", "netdev", "mac", "bus", "romfile")  # device_add arguments that the plan decides
@@ -73,12 +73,12 @@ def check_known_bugs(scenarios: Sequence[Scenario], known_kernels: Collection[st
             path: Path = ("known_bugs", index, "when", key)
             yield Message(path, f"{key!r} is no axis of the matrix", suggest(key, facts[0], "there are"), on_key=True)
         yield from _bug_kernel(index, bug, facts, known_kernels)
-        if not unknown and not any(_applies(bug, case) for case in facts):
+        if not unknown and not any(bug.applies(case, but="kernel") for case in facts):
             yield Message(
                 ("known_bugs", index, "when"), "no combination of the matrix is like this", "correct the values"
             )
     for case in facts:
-        applying = [index for index, bug in enumerate(bugs) if _applies(bug, case)]
+        applying = [index for index, bug in enumerate(bugs) if bug.applies(case, but="kernel")]
         both = next((pair for pair in combinations(applying, 2) if _same_kernel(bugs[pair[0]], bugs[pair[1]])), None)
         if both:
             what = f"two known bugs apply to one combination, this one and number {both[0] + 1}"
@@ -108,24 +108,23 @@ def _bug_checks(index: int, bug: KnownBug, scenario: Scenario) -> Iterator[Messa
             yield Message((*path, "checks", number), what, suggest(name, known, "checks"))
 
 
-def _applies(bug: KnownBug, case: Mapping[str, str]) -> bool:
-    """Whatever the kernel: the command line can choose another than the testcase does."""
-    return all(case.get(key) == value for key, value in bug.when.items() if key != "kernel")
-
-
 def _same_kernel(one: KnownBug, other: KnownBug) -> bool:
-    kernels = [bug.when["kernel"] for bug in (one, other) if "kernel" in bug.when]
-    return len(set(kernels)) < 2
+    """May one kernel be meant by both? The command line can choose another than the testcase does. Two patterns are taken for overlapping."""
+    first, second = one.when.get("kernel", "*"), other.when.get("kernel", "*")
+    return agrees(first, second) or agrees(second, first)
 
 
 def _bug_kernel(
     index: int, bug: KnownBug, facts: Sequence[Mapping[str, str]], known: Collection[str] | None
 ) -> Iterator[Message]:
     kernel = bug.when.get("kernel")
-    if kernel is None or known is None or kernel in known or any(case["kernel"] == kernel for case in facts):
+    if kernel is None or known is None:
+        return
+    word = kernel.removeprefix("not ")
+    if any(agrees(word, each) for each in (*known, *(case["kernel"] for case in facts))):
         return
     path: Path = ("known_bugs", index, "when", "kernel")
-    yield Message(path, f"unknown kernel {kernel!r}", suggest(kernel, sorted(known), "kernels"))
+    yield Message(path, f"unknown kernel {word!r}", suggest(word, sorted(known), "kernels"))
 
 
 def _kernel(scenario: Scenario, known: Collection[str] | None) -> Iterator[Message]:

@@ -6,6 +6,8 @@ the author's words only; defaults that depend on the testbed (addresses, tap nam
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
@@ -331,6 +333,12 @@ class Expect(Frozen):
     uninterrupted: Uninterrupted | None = None
 
 
+def agrees(wanted: str, value: str | None) -> bool:
+    """`wanted` is a value, a pattern of them (`virtio-net*`), or `not` and one of these."""
+    word = wanted.removeprefix("not ")
+    return value is not None and fnmatchcase(value, word) == (word == wanted)
+
+
 class KnownBug(Frozen):
     """A verdict that is expected for now: pytest's strict xfail. `when` is matched against the case's matrix parameters
     and against `kernel`; every key must match. `checks` fail with it, or are not reached where it is INCONCLUSIVE: those and
@@ -345,6 +353,10 @@ class KnownBug(Frozen):
         tuple[str, ...], Field(strict=False)
     ] = ()  # empty: whichever; only in plans from before it was asked
     reason: Annotated[str, StringConstraints(min_length=10)]
+
+    def applies(self, case: Mapping[str, str], but: str = "") -> bool:
+        """To a combination of the matrix, with its kernel? The key `but` is left out of account."""
+        return all(agrees(wanted, case.get(key)) for key, wanted in self.when.items() if key != but)
 
     @property
     def chance(self) -> bool:

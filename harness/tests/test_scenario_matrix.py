@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.scenario.load import load
+from harness.scenario.model import agrees
 from harness.tests.scenario_table import GOOD, Row, problems_of, row
 
 ROWS = [
@@ -145,6 +146,23 @@ ROWS = [
         "known_bugs:\n  - {when: {kernel: debian-6.12}, verdict: FAIL, checks: [delivered], reason: a reason that is long}\n  - {when: {kernel: debian-6.1}, verdict: FAIL, checks: [delivered], reason: a reason that is long}\nexpect:",
     ),
     row(
+        "known bugs of all NICs but one, and of that one",
+        "expect:",
+        "known_bugs:\n  - {when: {nic: not e1000*}, verdict: FAIL, checks: [delivered], reason: a reason that is long}\n  - {when: {nic: e1000*}, verdict: FAIL, checks: [delivered], reason: a reason that is long}\nexpect:",
+    ),
+    row(
+        "known bug of all kernels but an unknown one",
+        "expect:",
+        "known_bugs:\n  - {when: {kernel: not debian-6.13}, verdict: FAIL, checks: [delivered], reason: a reason that is long}\nexpect:",
+        "23:21: unknown kernel 'debian-6.13'; did you mean 'debian-6.1'?",
+    ),
+    row(
+        "known bugs of one kernel, and of all but another",
+        "expect:",
+        "known_bugs:\n  - {when: {kernel: debian-6.12}, verdict: FAIL, checks: [delivered], reason: a reason that is long}\n  - {when: {kernel: not debian-6.1}, verdict: FAIL, checks: [delivered], reason: a reason that is long}\nexpect:",
+        "24:12: two known bugs apply to one combination, this one and number 1; narrow one of them",
+    ),
+    row(
         "two known bugs at once on one kernel",
         "expect:",
         "known_bugs:\n  - {when: {kernel: debian-6.12}, verdict: FAIL, checks: [delivered], reason: a reason that is long}\n  - {when: {nic: e1000}, verdict: FAIL, checks: [delivered], reason: a reason that is long}\nexpect:",
@@ -210,3 +228,19 @@ def test_a_large_matrix_is_refused(tmp_path: Path) -> None:
     assert problems_of(tmp_path, GOOD, text) == (
         "2:1: the matrix has 2662 combinations; keep it under 1000, in several testcases",
     )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "value", "does"),
+    [
+        ("e1000", "e1000", True),
+        ("e1000", "e1000e", False),
+        ("e1000*", "e1000e", True),
+        ("not e1000*", "e1000e", False),
+        ("not e1000", "e1000e", True),
+        ("not e1000", None, False),
+        ("*", None, False),
+    ],
+)
+def test_what_a_known_bug_is_of(wanted: str, value: str | None, does: bool) -> None:
+    assert agrees(wanted, value) == does
