@@ -1,4 +1,4 @@
-"""A wait for a line of the console, on a real guest: a line that was there before the last step that did something does not meet it."""
+"""Waits, on a real guest: a line that was there before the last step that did something does not meet one, and a panic that says no more ends one."""
 
 from __future__ import annotations
 
@@ -36,3 +36,33 @@ def test_an_old_line_meets_no_wait(bench: Bench, tmp_path: Path) -> None:
     said = [each for each in read_evidence(folder / "evidence.jsonl") if each["src"] == "await"]
     waits = [each["kind"] for each in said if each["what"] == "console"]
     assert waits == ["reached", "reached", "timeout", "reached"], f"evidence in {folder}"
+
+
+UNENDED = """\
+about: a panic never says what it is expected to end with, as an NMI's before Linux 5.15
+guest:
+  nics:
+    n0: {model: virtio-net}
+endpoints:
+  netconsole: {at: guest, stack: kernel, device: n0, peer: log}
+  log: {at: host, stack: netpoll, device: n0, peer: netconsole}
+steps:
+  - crash: {how: sysrq-c, within: 100}
+expect:
+  - parity: {to: log, until: no kernel says this}
+"""
+
+
+@pytest.mark.guest
+def test_a_panic_that_says_no_more_is_not_waited_for(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "unended.yaml"
+    path.write_text(UNENDED)
+    (plan,) = load([path], bench.options)
+    verdict, folder = bench.run(plan)
+    assert verdict.word == "FAIL"
+    assert "never came to `no kernel says this`" in verdict.why
+    waits = [
+        each for each in read_evidence(folder / "evidence.jsonl") if (each["src"], each["kind"]) == ("await", "timeout")
+    ]
+    assert {each["what"] for each in waits} == {"panic", "text"}
+    assert all(each["within"] < 60 for each in waits), f"evidence in {folder}"
