@@ -30,7 +30,7 @@ def device_add(
 ) -> tuple[Qmp, ...]:
     """What plugs the NIC in, given QEMU's ids for it and its backend. `romfile` empty: an option ROM would only cost time."""
     model = MODELS[nic.model]
-    bus = {"bus": nic.bus} if nic.bus else {}
+    bus = {key: value for key, value in (("bus", nic.bus), ("addr", nic.addr)) if value}
     own = {"driver": nic.device, "id": device, "netdev": netdev, "mac": nic.mac}
     chosen = {**model.properties, **properties}
     if model.controller is None:

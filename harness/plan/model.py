@@ -49,6 +49,7 @@ class NicPlan(Frozen):
     mac: str
     tap: str  # interface name in the run's namespace, or what the socket is called that stands for it
     bus: str | None = None  # QEMU bus to plug into; None: the machine's default
+    addr: str | None = None  # its slot there; None: the first that is free
     mtu: int | None = None
 
 

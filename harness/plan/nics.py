@@ -30,7 +30,8 @@ class Model:
     `link_status_changed` in the device's NetClientInfo, or one that the guest's driver never asks about). `properties`: what makes
     this variant of QEMU's device; the testcase's own come after them. `controller`: the PCI device whose bus the NIC is plugged
     into, plugged in before it. `ours`: its name in harness.nic.models, for a model of ours in a process of its own, which QEMU reaches
-    over vfio-user. `mtu`: the largest that its driver is known to take; None where nobody has looked."""
+    over vfio-user. `mtu`: the largest that its driver is known to take; None where nobody has looked. `functions`: it has virtual
+    functions (SR-IOV), which lie on the same bus, 16 and 17 slots above it, whether or not anybody asks for them."""
 
     word: str  # in the testcase
     device: str  # QEMU's device name
@@ -42,6 +43,7 @@ class Model:
     controller: str | None = None
     ours: str | None = None
     mtu: int | None = None
+    functions: bool = False
 
     @property
     def served(self) -> bool:
@@ -86,7 +88,7 @@ _TABLE = (
     Model("e1000-82544gc", "e1000-82544gc", "e1000", False, "Intel 82544GC"),
     Model("e1000-82545em", "e1000-82545em", "e1000", False, "Intel 82545EM"),
     Model("e1000e", "e1000e", "e1000e", True, "Intel 82574L, MSI-X"),
-    Model("igb", "igb", "igb", True, "Intel 82576; QEMU 8.0 or newer"),
+    Model("igb", "igb", "igb", True, "Intel 82576; QEMU 8.0 or newer", functions=True),
     _e100("i82550", "82550"),
     _e100(
         "i82551", "82551; its driver insists on microcode, which QEMU takes no notice of: the guest has an empty one"

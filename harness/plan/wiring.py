@@ -11,11 +11,13 @@ from harness.plan.nics import BRIDGE, MODELS
 from harness.scenario.model import Guest, Scenario
 
 ROOT_PORT = "rp{}"  # a bus of the q35 base machine
+# Slots of pc's root bus for NICs with virtual functions: none lies where another's are, or a device of the base machine.
+APART = (0x04, 0x06, 0x08, 0x0A, 0x02)
 
 
 def nic_plans(scenario: Scenario) -> tuple[NicPlan, ...]:
     """Every NIC of the guest, in the order of the testcase."""
-    buses = _buses(scenario.guest)
+    buses, slots = _buses(scenario.guest), _slots(scenario.guest)
     return tuple(
         NicPlan(
             id=name,
@@ -25,6 +27,7 @@ def nic_plans(scenario: Scenario) -> tuple[NicPlan, ...]:
             mac=nic_mac(scenario, name),
             tap=tap_name(name, index),
             bus=buses.get(name),
+            addr=slots.get(name),
             mtu=nic.mtu,
         )
         for index, (name, nic) in enumerate(scenario.guest.nics.items())
@@ -37,3 +40,11 @@ def _buses(guest: Guest) -> dict[str, str]:
         return {}
     ports = (ROOT_PORT.format(number) for number in range(len(guest.nics)))
     return {name: next(ports) if MODELS[nic.model].express else BRIDGE for name, nic in guest.nics.items()}
+
+
+def _slots(guest: Guest) -> dict[str, str]:
+    """On pc's root bus the first free slot does for all but NICs with virtual functions: two side by side get in each other's way."""
+    if guest.machine != "pc":
+        return {}
+    wide = [name for name, nic in guest.nics.items() if MODELS[nic.model].functions]
+    return {name: f"0x{slot:02x}" for name, slot in zip(wide, APART, strict=False)}

@@ -175,6 +175,34 @@ def test_q35_gives_express_nics_a_root_port_each_and_conventional_ones_the_bridg
         action.arguments for action in actions(plan) if isinstance(action, Qmp) and action.execute == "device_add"
     ]
     assert [arguments["bus"] for arguments in plugged] == ["rp0", "pb0", "rp1"]
+
+
+ALIKE = """\
+about: NICs with virtual functions, and others between them
+guest:
+  machine: MACHINE
+  nics: {n0: {model: e1000}, n1: {model: igb}, n2: {model: igb}, n3: {model: virtio-net}, n4: {model: igb}}
+endpoints:
+  netconsole: {at: guest, stack: kernel, device: n1, peer: log}
+  log: {at: host, stack: netpoll, device: n1, peer: netconsole}
+steps:
+  - send: {from: netconsole, count: 1}
+expect:
+  - delivered: {from: netconsole, to: log}
+"""
+
+
+@pytest.mark.parametrize(("machine", "slots"), [("pc", [None, 4, 6, None, 8]), ("q35", [None] * 5)])
+def test_virtual_functions_need_room(machine: str, slots: list[int | None], tmp_path: Path) -> None:
+    """Those of an igb lie 16 and 17 slots above it (VF_OFFSET 128, eight of them with VF_STRIDE 2)."""
+    file = tmp_path / "alike.yaml"
+    file.write_text(ALIKE.replace("MACHINE", machine))
+    plan = compile_plan(load(file)[0], "alike.yaml:1")
+    assert [int(nic.addr, 16) if nic.addr else None for nic in plan.nics] == slots
+    plugged = [each.arguments for each in actions(plan) if isinstance(each, Qmp) and each.execute == "device_add"]
+    assert [("addr" in arguments) for arguments in plugged] == [slot is not None for slot in slots]
+    taken = [slot + extra for slot in slots if slot is not None for extra in (0, 16, 17)]
+    assert len(taken) == len(set(taken))
     assert all("bus" not in a.arguments for a in actions(plan_of(tmp_path)) if isinstance(a, Qmp))
 
 
