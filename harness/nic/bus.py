@@ -5,7 +5,7 @@ Rule: `Memory`'s methods raise DmaFault where there is no memory; none of these 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from harness.nic.faults import Setting
@@ -63,6 +63,9 @@ class Chip(Protocol):
 
     def receive(self, frame: bytes) -> bool:
         """A frame from the wire. False: not taken, offer it again after `Wire.resume`."""
+
+    def receive_all(self, frames: Sequence[bytes]) -> int:
+        """Frames from the wire in their order; how many were taken. The rest: as above."""
 
     def settle(self) -> None:
         """A burst of accesses or frames is over."""

@@ -102,7 +102,7 @@ class Model:
     def __init__(self, loop: Loop, control: Control, tap: int, model: str, mac: bytes, seed: int) -> None:
         self._loop, self._tap = loop, tap
         self._space = memoryview(bytearray(FRAME))  # read into it: an os.read() of so much each time frays the heap
-        self._waiting: bytes | None = None  # a frame that the chip had no room for
+        self._waiting: list[bytes] = []  # frames that the chip had no room for
         self._control = control
         self.chip, self.device = make(model, loop, mac, self, control.tell, control.count, seed)
         control.model = self
@@ -127,26 +127,28 @@ class Model:
 
     def resume(self) -> None:
         """The chip has room again."""
-        frame, self._waiting = self._waiting, None
-        if frame is not None and not self.chip.receive(frame):
-            self._waiting = frame
-            return
-        self._loop.remove(self._tap)
-        self._loop.add_reader(self._tap, self._readable)
+        frames, self._waiting = self._waiting, []
+        if self._offer(frames):
+            self._loop.remove(self._tap)
+            self._loop.add_reader(self._tap, self._readable)
+
+    def _offer(self, frames: list[bytes]) -> bool:
+        """Whether the chip has taken all of them; otherwise the rest waits here, and the others on the tap."""
+        taken = self.chip.receive_all(frames)
+        self._waiting = frames[taken:]
+        return not self._waiting
 
     def _readable(self) -> None:
-        for _ in range(BURST):
-            try:
-                frame = bytes(self._space[: os.readv(self._tap, (self._space,))])
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._tap_gone(error)
-                return
-            if not self.chip.receive(frame):
-                self._waiting = frame
-                self._loop.remove(self._tap)
-                return
+        frames: list[bytes] = []
+        try:
+            while len(frames) < BURST:
+                frames.append(bytes(self._space[: os.readv(self._tap, (self._space,))]))
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._tap_gone(error)
+        if not self._offer(frames):
+            self._loop.remove(self._tap)
 
     def _tap_gone(self, error: OSError) -> None:
         """EBADFD of a tap that was deleted, and for good; one that is only down says EIO."""

@@ -6,7 +6,7 @@ places - finds the device as it is by then: without a link, or with reception of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from harness.nic.bus import Bus, Wire
 from harness.nic.faults import Faults
@@ -65,6 +65,13 @@ class Wired:
         else:
             self.accept(frame)
         return True
+
+    def receive_all(self, frames: Sequence[bytes]) -> int:
+        """Frames from the wire in their order; how many of them were taken. The rest is to be offered again, as with `receive`."""
+        for taken, frame in enumerate(frames):
+            if not self.receive(frame):
+                return taken
+        return len(frames)
 
     def _put_on_wire(self, frame: bytes) -> None:
         """Onto the wire, or what the faults leave of it."""

@@ -38,7 +38,7 @@ from harness.vfio_user.registers import Register, RegisterFile
 
 _PCISTATE = hw.PciState.CONV_PCI_MODE | hw.PciState.BUS_SPEED_HIGH | hw.PciState.BUS_32BIT
 _MAC_CONTROL, _PAUSE = b"\x88\x08", b"\x88\x08\x00\x01"
-_VLAN_BYTES = 4
+_VLAN_BYTES, _TAGGED = 4, b"\x81\x00"
 _LOOPED = int(MacMode.PORT_INT_LPBACK)  # a plain number: an IntFlag's `&` costs as much as a DMA read
 _ONES = 0xFFFF_FFFF
 # Plain numbers where frames pass: to look a member of an enum up costs as much as to use it.
@@ -67,8 +67,8 @@ class Tg3(Wired):
         self.phy = Phy(bus.call_later, self._link_changed)
         self.nvram = Nvram(mac, mac.hex())
         self._filter = Filter()
-        self._tx = Transmit(partial(self._control_block, Sram.SEND_RCB), bus, self.status, self._transmit, count)
-        self._rx = Receive(self._values, partial(self._control_block, Sram.RCV_RET_RCB), bus, self.status, count)
+        self._tx = Transmit(partial(self._control_block, int(Sram.SEND_RCB)), bus, self.status, self._transmit, count)
+        self._rx = Receive(self._values, partial(self._control_block, int(Sram.RCV_RET_RCB)), bus, self.status, count)
         self._silent = False
         self.registers = RegisterFile(hw.BAR_SIZE, self._rows())
         self._boot()
@@ -327,33 +327,48 @@ class Tg3(Wired):
         return bool(self._values()[_AT_RX_MODE] & _ENABLED) and self.master()
 
     def room(self, frame: bytes) -> bool:  # noqa: ARG002  # a buffer for each, whatever its size
-        there = self._rx.room()
+        there = self._rx.room() > 0
         if not there:
             self.stats.add(Reg.RCVLPC_NO_RCV_BD_CNT)
         return there
 
+    def receive_all(self, frames: Sequence[bytes]) -> int:
+        """Frames for which there is room, together; otherwise one by one."""
+        if self.faults.on or self._rx.room() < len(frames) or not self.linked() or not self.receiving():
+            return super().receive_all(frames)
+        self._accept_all(frames)
+        return len(frames)
+
     def accept(self, frame: bytes) -> None:
         """Filter, count and deliver. A frame for which there is no room by now is discarded and counted."""
-        frame = frame if len(frame) >= MINIMUM else frame.ljust(MINIMUM, b"\0")
-        if not self._filter.accepts(frame) or self._control_frame(frame):
+        self._accept_all((frame,))
+
+    def _accept_all(self, frames: Sequence[bytes]) -> None:
+        padded = (frame if len(frame) >= MINIMUM else frame.ljust(MINIMUM, b"\0") for frame in frames)
+        wanted = [frame for frame in padded if self._filter.accepts(frame) and self._passes(frame)]
+        if not wanted:
             return
+        self.stats.received(wanted)
+        if (room := self._rx.room()) < len(wanted):
+            self.stats.add(Reg.RCVLPC_IN_DISCARDS_CNT, len(wanted) - room)
+            del wanted[room:]
+        self._rx.take(wanted)
+        self._count("rx_frames", len(wanted))
+
+    def _passes(self, frame: bytes) -> bool:
+        """Whether the MAC does not keep a frame of ours to itself: a control frame, or one that is too long."""
+        kind = frame[12:14]
+        if kind == _MAC_CONTROL and self._control_frame(frame):
+            return False
         values = self._values()
         limit = values[_AT_RX_MTU] - hw.FCS
-        tagged = _VLAN_BYTES if frame[12:14] == b"\x81\x00" else 0
-        if 0 < limit < len(frame) - tagged and not values[_AT_RX_MODE] & _OVERSIZED:
+        if 0 < limit < len(frame) - (_VLAN_BYTES if kind == _TAGGED else 0) and not values[_AT_RX_MODE] & _OVERSIZED:
             self.stats.add(Reg.MAC_RX_STATS_FRAME_TOO_LONG)
-            return
-        self.stats.received((frame,))
-        if self._rx.room():
-            self._rx.take(frame)
-            self._count("rx_frames", 1)
-        else:
-            self.stats.add(Reg.RCVLPC_IN_DISCARDS_CNT)
+            return False
+        return True
 
     def _control_frame(self, frame: bytes) -> bool:
         """MAC control frames are counted, and kept from the host unless it asked for them."""
-        if frame[12:14] != _MAC_CONTROL:
-            return False
         pause = frame[12:16] == _PAUSE
         self.stats.add(Reg.MAC_RX_STATS_MAC_CTRL_RECVD)
         if pause:

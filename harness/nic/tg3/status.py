@@ -22,11 +22,13 @@ _ENABLE, _LINK, _MASKED = int(HostccMode.ENABLE), int(MacStatus.LNKSTATE_CHANGED
 _UPDATED, _UPDATED_LINK = int(Status.UPDATED), int(Status.UPDATED | Status.LINK_CHG)
 # Plain numbers: to look a member of an enum up costs as much as to use it.
 _TX_FRAMES, _RX_FRAMES = int(Reg.HOSTCC_TXMAX_FRAMES) >> 2, int(Reg.HOSTCC_RXMAX_FRAMES) >> 2
+_TX_TICKS, _RX_TICKS = int(Reg.HOSTCC_TXCOL_TICKS) >> 2, int(Reg.HOSTCC_RXCOL_TICKS) >> 2
 _HIGH, _LOW = int(Reg.HOSTCC_STATUS_BLK_HOST_ADDR_HIGH) >> 2, int(Reg.HOSTCC_STATUS_BLK_HOST_ADDR_LOW) >> 2
 _MODE, _CONTROL = int(Reg.HOSTCC_MODE) >> 2, int(Reg.TG3PCI_MISC_HOST_CTRL) >> 2
 _MAC_STATUS, _MAC_EVENT = int(Reg.MAC_STATUS) >> 2, int(Reg.MAC_EVENT) >> 2
 _AT_STATUS, _AT_TAG, _AT_TX = int(StatusBlock.STATUS), int(StatusBlock.TAG), int(StatusBlock.TX_CONSUMER)
 _AT_RX, _AT_STD = int(StatusBlock.RX_PRODUCER), int(StatusBlock.RX_STD_CONSUMER)
+_NEVER = float("inf")
 PROMPT = 200e-6  # seconds: a coalescing delay up to this is over by the time we have done a burst
 
 
@@ -60,31 +62,32 @@ class HostCoalescing:
         if self._dirty_tx == self._values()[_TX_FRAMES]:
             self.update()
 
-    def received(self) -> None:
-        """A frame was received."""
-        self._dirty_rx += 1
-        if self._dirty_rx == self._values()[_RX_FRAMES]:
+    def rx_due(self) -> int:
+        """The same of received frames."""
+        return self._values()[_RX_FRAMES] - self._dirty_rx
+
+    def received(self, frames: int) -> None:
+        """So many frames were received, at most as many as are `rx_due`."""
+        self._dirty_rx += frames
+        if frames and self._dirty_rx == self._values()[_RX_FRAMES]:
             self.update()
 
     def settle(self) -> None:
         """A burst of work is over: write the status block if coalescing's limits say so, else when its time has come."""
         if not (self._dirty_tx or self._dirty_rx) or not self._enabled():
             return
-        values = self._values()
-        waits = [
-            values[ticks >> 2] * 1e-6
-            for dirty, most, ticks in (
-                (self._dirty_rx, Reg.HOSTCC_RXMAX_FRAMES, Reg.HOSTCC_RXCOL_TICKS),
-                (self._dirty_tx, Reg.HOSTCC_TXMAX_FRAMES, Reg.HOSTCC_TXCOL_TICKS),
-            )
-            if dirty and not 0 < values[most >> 2] <= dirty
-        ]
-        idle = (self._dirty_rx > 0) + (self._dirty_tx > 0)
-        if len(waits) < idle or min(waits) <= PROMPT:
+        rx, tx = self._wait(self._dirty_rx, _RX_FRAMES, _RX_TICKS), self._wait(self._dirty_tx, _TX_FRAMES, _TX_TICKS)
+        soonest = rx if rx < tx else tx
+        if soonest <= PROMPT:
             self.update()
         elif not self._timer:
             self._timer = True
-            self._bus.call_later(min(waits), self._expired)
+            self._bus.call_later(soonest, self._expired)
+
+    def _wait(self, dirty: int, most: int, ticks: int) -> float:
+        """Seconds until so many frames are to be told: none if as many as the driver has asked for, for ever if there are none."""
+        values = self._values()
+        return _NEVER if not dirty else 0.0 if 0 < values[most] <= dirty else values[ticks] * 1e-6
 
     def _expired(self) -> None:
         self._timer = False
