@@ -16,7 +16,7 @@ from harness.nic.faults import FRAME_FAULTS, NAMES, Setting
 from harness.nic.mii import NEGOTIATION, Partner
 from harness.nic.tg3.filter import hash_bit
 from harness.scenario.words import FaultName
-from harness.tests.tg3_rig import MAC, PEER, RX_BUFFERS, STATUS, Driver, frame
+from harness.tests.tg3_rig import MAC, PEER, RX_BUFFERS, STATUS, STD, Driver, frame
 
 
 @pytest.fixture
@@ -176,6 +176,57 @@ def test_coalescing_waits_for_frames_or_time(driver: Driver) -> None:
     assert driver.bus.interrupts == before + 2, "the fifth frame is not kept waiting for the timer of the first four"
     driver.bus.advance(0.0011)
     assert driver.bus.interrupts == before + 2
+
+
+def test_a_sent_frame_is_told_when_its_delay_is_over_or_with_the_next_that_comes(driver: Driver) -> None:
+    """One interrupt a ping, not two."""
+    driver.write(Reg.HOSTCC_TXMAX_FRAMES, 53)
+    driver.write(Reg.HOSTCC_TXCOL_TICKS, 72)
+    before = driver.bus.interrupts
+    driver.send(frame(b"x" * 50, PEER, MAC))
+    assert (len(driver.wire.sent), driver.bus.interrupts) == (1, before)
+    driver.arrive(frame())
+    assert (driver.bus.interrupts, driver.index(StatusBlock.TX_CONSUMER)) == (before + 1, 1)
+    driver.arm()
+    driver.send(frame(b"x" * 50, PEER, MAC))
+    driver.bus.advance(80e-6)
+    assert (driver.bus.interrupts, driver.index(StatusBlock.TX_CONSUMER)) == (before + 2, 2)
+
+
+def test_frames_that_come_together_are_taken_in_order_as_far_as_there_is_room() -> None:
+    driver = Driver(up=False)
+    driver.bring_up(rx_buffers=10)
+    frames = [frame(bytes([number]) * 50) for number in range(16)]
+    assert driver.chip.receive_all(frames[:6]) == 6
+    assert driver.chip.receive_all(frames[6:]) == 4, "the rest is offered again"
+    driver.chip.settle()
+    assert [data for data, _ in driver.receive()] == frames[:10]
+    driver.post(20)
+    assert driver.chip.receive_all(frames[10:]) == 6
+    driver.chip.settle()
+    assert [data for data, _ in driver.receive()] == frames[10:]
+
+
+def test_frames_around_the_end_of_both_rings_and_those_for_others() -> None:
+    driver = Driver(up=False)
+    driver.bring_up(rx_buffers=300)
+    wanted = []
+    for number in range(100):
+        burst = [frame(bytes([number, nth]) * 30, MAC if nth % 3 else PEER) for nth in range(16)]
+        wanted += [each for each in burst if each[:6] == MAC]
+        assert driver.chip.receive_all(burst) == 16
+        driver.chip.settle()
+        assert [data for data, _ in driver.receive()] == wanted[-10:]
+        driver.post(10)
+    assert (driver.counts["rx_frames"], len(wanted)) == (1000, 1000)
+
+
+def test_a_buffer_that_is_nowhere_ends_a_burst_and_nothing_else(driver: Driver) -> None:
+    driver.bus.memory.write(STD + 2 * hw.RX_BD.size, hw.RX_BD.pack(0xFFFF, 0, 1536, 0, 0, 0, 0, 0))
+    assert driver.chip.receive_all([frame(bytes([number]) * 50) for number in range(4)]) == 4
+    driver.chip.settle()
+    assert [data[14] for data, _ in driver.receive()] == [0, 1]
+    assert driver.counts["dma_faults"] > 0
 
 
 def test_frame_limits_hold_within_a_burst(driver: Driver) -> None:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 
 from harness.vfio_user import wire
-from harness.vfio_user.awake import Waiter
+from harness.vfio_user.awake import Events, Waiter
 from harness.vfio_user.device import PciDevice
 from harness.vfio_user.errors import Violation
 from harness.vfio_user.session import Remark, Session
@@ -25,6 +25,7 @@ from harness.vfio_user.session import Remark, Session
 CHUNK = 1 << 16  # bytes a recvmsg takes
 BURST = 16  # recvmsg calls before the others get their turn
 BACKLOG = 4 << 20  # bytes of replies that wait for a client
+_FINE = 0.002  # seconds; select() is told in microseconds
 _READABLE, _WRITABLE = ~select.EPOLLOUT, ~select.EPOLLIN  # a hang-up or an error is for both
 _FD_SPACE = socket.CMSG_SPACE(wire.MAX_FDS * 4)
 
@@ -37,7 +38,7 @@ class Loop:
 
     def __init__(self, remark: Remark = lambda _text: None) -> None:
         self._epoll = select.epoll()
-        self._waiter = Waiter(self._epoll.poll)
+        self._waiter = Waiter(self._poll)
         self._watched: dict[int, tuple[Callable[[], None], Callable[[], None]]] = {}  # reader, writer
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
@@ -73,6 +74,13 @@ class Loop:
                 self._call(self._watched[fd][0])
         while self._timers and self._timers[0][0] <= time.monotonic():
             self._call(heapq.heappop(self._timers)[2])
+
+    def _poll(self, timeout: float | None) -> Events:
+        """Short waits are select()'s: epoll's are in whole milliseconds, and a device's timers are not."""
+        if timeout is not None and 0 < timeout < _FINE:
+            select.select((self._epoll,), (), (), timeout)
+            timeout = 0
+        return self._epoll.poll(timeout)
 
     def _patience(self, timeout: float | None) -> float | None:
         if not self._timers:

@@ -29,7 +29,7 @@ _MAC_STATUS, _MAC_EVENT = int(Reg.MAC_STATUS) >> 2, int(Reg.MAC_EVENT) >> 2
 _AT_STATUS, _AT_TAG, _AT_TX = int(StatusBlock.STATUS), int(StatusBlock.TAG), int(StatusBlock.TX_CONSUMER)
 _AT_RX, _AT_STD = int(StatusBlock.RX_PRODUCER), int(StatusBlock.RX_STD_CONSUMER)
 _NEVER = float("inf")
-PROMPT = 200e-6  # seconds: a coalescing delay up to this is over by the time we have done a burst
+PROMPT = 200e-6  # seconds: a delay of received frames up to this is over by the time we have done a burst
 
 
 class HostCoalescing:
@@ -77,12 +77,11 @@ class HostCoalescing:
         if not (self._dirty_tx or self._dirty_rx) or not self._enabled():
             return
         rx, tx = self._wait(self._dirty_rx, _RX_FRAMES, _RX_TICKS), self._wait(self._dirty_tx, _TX_FRAMES, _TX_TICKS)
-        soonest = rx if rx < tx else tx
-        if soonest <= PROMPT:
+        if rx <= PROMPT or not tx:
             self.update()
         elif not self._timer:
             self._timer = True
-            self._bus.call_later(soonest, self._expired)
+            self._bus.call_later(rx if rx < tx else tx, self._expired)
 
     def _wait(self, dirty: int, most: int, ticks: int) -> float:
         """Seconds until so many frames are to be told: none if as many as the driver has asked for, for ever if there are none."""
