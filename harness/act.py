@@ -74,12 +74,12 @@ async def run_stage(case: Case, stage: Stage) -> None:
         case.acted = len(case.evidence.events)
     case.evidence.add("run", "stage", step=stage.step, title=stage.title)
     for action in stage.actions:
-        began = time.monotonic()
+        began, used = time.monotonic(), case.machine.used()
         if case.ahead:
             case.ahead.popleft()
         await _act(case, action)
-        seconds = round(time.monotonic() - began, 6)
-        case.evidence.add("run", "did", step=stage.step, what=word_of(action), seconds=seconds)
+        seconds, machine = round(time.monotonic() - began, 6), round(case.machine.used() - used, 6)
+        case.evidence.add("run", "did", step=stage.step, what=word_of(action), seconds=seconds, machine=machine)
 
 
 def word_of(action: Action) -> str:
@@ -98,7 +98,7 @@ def word_of(action: Action) -> str:
 async def _act(case: Case, action: Action) -> None:
     match action:
         case AddTap():
-            await _add_tap(case, action)
+            _add_tap(case, action)
         case AddWire():
             _add_wire(case, action)
         case Serve():
@@ -133,10 +133,9 @@ async def _act(case: Case, action: Action) -> None:
             assert_never(action)
 
 
-async def _add_tap(case: Case, action: AddTap) -> None:
-    """netlink's library drives an event loop of its own, hence the thread."""
+def _add_tap(case: Case, action: AddTap) -> None:
     tap = action.tap
-    case.taps[tap] = await asyncio.to_thread(open_tap, tap, action.mac)
+    case.taps[tap] = open_tap(tap, action.mac)
     _watch(case, tap, Capture(tap, _nic_on(case, tap), case.folder / f"{tap}.pcapng", case.evidence))
 
 

@@ -33,7 +33,7 @@ endpoints:
 
 steps:
   - send: {from: netconsole, count: 10, size: [16, 16]}
-  - run: {argv: [sleep, "100"], within: 110}
+  - wait: {console: what nobody says, within: 100}
 
 expect:
   - delivered: {from: netconsole, to: log, at_least_sent: 10}
@@ -63,7 +63,7 @@ def _run(zygote: Zygote, job: Job) -> None:
 
 
 def _until_idle(folder: Path) -> None:
-    """Until the guest was asked to sleep: the first step has ended."""
+    """Until there is nothing to do any more but to wait: the first step has ended."""
     evidence, until = folder / "evidence.jsonl", time.monotonic() + WITHIN
     while time.monotonic() < until:
         if evidence.exists() and '"kind":"stage","step":2' in evidence.read_text(errors="replace"):

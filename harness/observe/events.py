@@ -14,7 +14,7 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | run     | error     | what, hint: the testbed failed, not the kernel |
 | run     | unable    | what: this testbed cannot do what the case needs; inconclusive |
 | run     | timing    | what (spawn, qemu, migrated, restore, channel...), seconds since the case began to start its machine |
-| run     | did       | step, what, seconds: an action of that step has ended, and how long it took (harness.bench.stages) |
+| run     | did       | step, what, seconds: an action of that step has ended, and how long it took (harness.bench.stages); machine: seconds of processor time that QEMU took meanwhile |
 | run     | settled   | the machine is stopped, and all that was in a buffer is evidence; what remains is taking down |
 | run     | silent    | what: the agent did not answer; where the CPUs are follows as `qmp stuck`, and no further step |
 | inject  | reader    | nic, state: running, or stopped: the relay takes nothing that this NIC sends |
@@ -87,6 +87,7 @@ from typing import Any
 
 Event = dict[str, Any]
 RESERVED = frozenset({"t", "src", "kind"})
+_json = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps() would make one for each event
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class Evidence:
         if not keys.keys().isdisjoint(RESERVED):
             raise ValueError(f"{src} {kind}: an event's own keys cannot be given: {sorted(RESERVED & keys.keys())}")
         event: Event = {"t": round(self.clock.now() if t is None else t, 6), "src": src, "kind": kind, **keys}
-        line = json.dumps(event, separators=(",", ":"), ensure_ascii=True) + "\n"
+        line = _json(event) + "\n"
         with self._lock:
             os.write(self._fd, line.encode())
             self.events.append(event)

@@ -11,6 +11,7 @@ has none.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -20,6 +21,24 @@ FRAGMENT = 0x3FFF  # more fragments, or an offset: RFC 791 section 3.1
 OFFSET = 0x1FFF
 
 Keys = dict[str, Any]
+ADDRESSES = (
+    256  # whose words are remembered; a case has a handful, a guest that makes them up gets no more of our memory
+)
+
+
+@lru_cache(ADDRESSES)
+def _mac(address: bytes) -> str:
+    return ethernet.format_mac(address)
+
+
+@lru_cache(ADDRESSES)
+def _ip4(address: bytes) -> str:
+    return str(IPv4Address(address))
+
+
+@lru_cache(ADDRESSES)
+def _ip6(address: bytes) -> str:
+    return str(IPv6Address(address))
 
 
 def frame_keys(frame: bytes, partial: bool = False) -> Keys:
@@ -34,7 +53,7 @@ def frame_keys(frame: bytes, partial: bool = False) -> Keys:
 
 def _ethernet(frame: memoryview, keys: Keys, partial: bool) -> None:
     header = ethernet.parse(frame)
-    keys["dmac"], keys["smac"] = ethernet.format_mac(header.dst), ethernet.format_mac(header.src)
+    keys["dmac"], keys["smac"] = _mac(header.dst), _mac(header.src)
     keys["ethertype"], data = header.ethertype, ethernet.payload(frame)
     if header.ethertype == ethernet.ETH_P_8021Q:
         tag = vlan.parse(data)
@@ -52,7 +71,7 @@ def _ipv4(data: memoryview, keys: Keys, partial: bool) -> None:
         header, state = ipv4.parse(_mended(data)), "bad"
     if header.protocol != ipv4.IPPROTO_UDP:
         return
-    keys |= {"sip": str(IPv4Address(header.src)), "dip": str(IPv4Address(header.dst)), "ip_csum": state}
+    keys |= {"sip": _ip4(header.src), "dip": _ip4(header.dst), "ip_csum": state}
     if header.frag & OFFSET:
         return  # a later fragment: no UDP header
     body = data[ipv4.buffer_len(header) : header.total_len]
@@ -73,7 +92,7 @@ def _ipv6(data: memoryview, keys: Keys, partial: bool) -> None:
     header = ipv6.parse(data)
     if header.next_header != udp.IPPROTO_UDP:
         return
-    keys |= {"sip": str(IPv6Address(header.src)), "dip": str(IPv6Address(header.dst))}
+    keys |= {"sip": _ip6(header.src), "dip": _ip6(header.dst)}
     _udp(ipv6.payload(data), header.src, header.dst, keys, partial, whole=True)
 
 

@@ -28,7 +28,7 @@ from harness.testbed.agent import Agent, OnEvent
 from harness.testbed.console import Console, OnLine
 from harness.testbed.errors import GuestSilent, QemuDied
 from harness.testbed.fast_lane import FastLane
-from harness.testbed.process import processor_time, spawn
+from harness.testbed.process import clock_of, processor_time, spawn
 from harness.testbed.qemu import Channels
 from harness.testbed.qmp import OnEvent as OnQmpEvent
 from harness.testbed.qmp import Qmp
@@ -202,6 +202,13 @@ class Machine:
             NO_MEMORY if code == -signal.SIGKILL else BY_HAND,
         )
 
+    def used(self) -> float:
+        """Seconds of processor time that QEMU has used so far."""
+        if self.process.returncode is None:
+            with contextlib.suppress(OSError):
+                return time.clock_gettime(clock_of(self.process.pid))
+        return self.processor
+
     def ending(self) -> str:
         """How QEMU ended, which it has."""
         code = self._wait()
@@ -245,7 +252,7 @@ def _wide_pipe() -> tuple[int, int]:
 
 def _spawn(argv: Sequence[str], fds: Sequence[int], stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
     try:
-        return spawn(argv, pass_fds=fds, stdin=stdin, stdout=stdout, stderr=stderr)
+        return spawn(argv, pass_fds=fds, stdin=stdin, stdout=stdout, stderr=stderr, small_pages=True)
     except OSError as error:
         raise QemuDied(
             f"QEMU cannot be started: {error}", f"look at {argv[0]}, or give another QEMU: --qemu PATH"

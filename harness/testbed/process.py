@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import IO
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_SET_PDEATHSIG, PR_SET_THP_DISABLE = 1, 41  # linux/prctl.h
 CLONE_NEWUSER = 0x10000000  # linux/sched.h
 CLONE_NEWNET = 0x40000000
 
@@ -35,6 +35,12 @@ def processor_time(who: int = resource.RUSAGE_SELF) -> float:
     return used.ru_utime + used.ru_stime
 
 
+def clock_of(pid: int) -> int:
+    """The clock of a process's processor time, for clock_gettime(2), as clock_getcpuclockid(3) makes it
+    (include/linux/posix-timers_types.h: MAKE_PROCESS_CPUCLOCK, CPUCLOCK_SCHED)."""
+    return (~pid << 3) | 2
+
+
 def unshare(flags: int) -> None:
     """unshare(2): leave the namespaces named by `flags`. OSError with the kernel's errno when refused."""
     if _libc.unshare(flags) != 0:
@@ -49,9 +55,17 @@ def spawn(
     stdin: int = subprocess.DEVNULL,
     stdout: int | IO[bytes] = subprocess.DEVNULL,
     stderr: int | IO[bytes] = subprocess.DEVNULL,
+    small_pages: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start `argv` in a session of its own (the terminal's Ctrl-C is ours to handle), dying with this thread."""
+    """Start `argv` in a session of its own (the terminal's Ctrl-C is ours to handle), dying with this thread. `small_pages`: it gets no
+    2 MiB page where it asks for one and uses little of it."""
     parent = os.getpid()
+
+    def before() -> None:
+        die_with(parent)
+        if small_pages:  # what a kernel refuses costs memory and nothing else
+            _libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
+
     return subprocess.Popen(
         argv,
         stdin=stdin,
@@ -59,5 +73,5 @@ def spawn(
         stderr=stderr,
         pass_fds=tuple(pass_fds),
         start_new_session=True,
-        preexec_fn=lambda: die_with(parent),
+        preexec_fn=before,
     )

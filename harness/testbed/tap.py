@@ -8,14 +8,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
 import struct
-
-from pyroute2 import IPRoute
 
 from harness.testbed.errors import NoTap
 
 TUNSETIFF = 0x400454CA  # linux/if_tun.h
 IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
+SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFHWADDR, SIOCSIFTXQLEN = 0x8913, 0x8914, 0x8924, 0x8943  # linux/sockios.h
+IFF_UP, ARPHRD_ETHER = 0x1, 1  # linux/if.h, linux/if_arp.h
 QUEUE = 10_000  # frames that wait for QEMU; the default of 1000 is less than a test sends at once
 _REMEDY = "load the module (modprobe tun), or give the container the device (--device /dev/net/tun)"
 _NOT_YOURS = "let all users open it, as it is by default (as root: chmod 0666 /dev/net/tun), or run as root"
@@ -42,7 +43,11 @@ def open_tap(name: str, mac: str | None = None) -> int:
 
 
 def _up(name: str, mac: str | None) -> None:
-    address = {"address": mac} if mac is not None else {}
-    with IPRoute() as netlink:
-        (index,) = netlink.link_lookup(ifname=name)
-        netlink.link("set", index=index, txqlen=QUEUE, state="up", **address)
+    """By ioctls (netdevice(7)): through a netlink library it took every case 2.5 MiB of memory of its own, and 1 ms of processor time a tap."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as door:
+        if mac is not None:
+            address = bytes.fromhex(mac.replace(":", ""))
+            fcntl.ioctl(door, SIOCSIFHWADDR, struct.pack("16sH14s8x", name.encode(), ARPHRD_ETHER, address))
+        fcntl.ioctl(door, SIOCSIFTXQLEN, struct.pack("16si20x", name.encode(), QUEUE))
+        flags: int = struct.unpack("16sH22x", fcntl.ioctl(door, SIOCGIFFLAGS, struct.pack("16s24x", name.encode())))[1]
+        fcntl.ioctl(door, SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), flags | IFF_UP))
