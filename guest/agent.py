@@ -35,6 +35,7 @@ from guest.numbered import numbered_line, size_of
 from guest.records import kernel_records
 
 PORT_NAME = "org.netpoll.agent"
+_json = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps() would make one for each message
 OUTPUT_LIMIT = 64 << 10  # bytes kept of a command's output
 NETCONSOLE = Path("/sys/kernel/config/netconsole")
 
@@ -78,7 +79,7 @@ class Channel:
             self._send(message)
 
     def _send(self, message: dict[str, Any]) -> None:
-        data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        data = _json(message).encode() + b"\n"
         while data:
             data = data[os.write(self._fd, data) :]
 
