@@ -8,6 +8,7 @@ its last words out, and that is a failure, not a crash that was not provoked.
 from __future__ import annotations
 
 from harness.judge import except_cut
+from harness.judge.behind import missed
 from harness.judge.comparison import Comparison, compare
 from harness.judge.latency import LATE, distribution, line_delays
 from harness.judge.lines import difference
@@ -29,6 +30,8 @@ def check(expect: Parity, seen: Seen) -> CheckResult:
     if comparison.complete and len(comparison.console) < expect.at_least:
         why = f"the console shows {many(len(comparison.console), 'line')}, need {expect.at_least}"
         return CheckResult(check="parity", about=about, reached=False, held=None, why=why)
+    if expect.behind is not None and (early := missed(expect.behind, expect.to, comparison, seen)):
+        return CheckResult(check="parity", about=about, reached=False, held=None, why=early)
     if expect.except_cut is not None:
         return except_cut.check(expect.except_cut, about, comparison, seen)
     shown = {line.text: place for place, line in enumerate(comparison.console)}

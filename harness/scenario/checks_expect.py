@@ -14,7 +14,7 @@ from harness.plan.addresses import nics_behind
 from harness.scenario.checks_debugger import debugged
 from harness.scenario.checks_dump import dumped
 from harness.scenario.checks_links import changes
-from harness.scenario.checks_steps import has_drop_routine
+from harness.scenario.checks_steps import expression, has_drop_routine
 from harness.scenario.crashes import ends
 from harness.scenario.debuggers import Debugged
 from harness.scenario.document import Path
@@ -141,6 +141,8 @@ def _parity(scenario: Scenario, path: Path, expect: Parity) -> Found:
     yield from _panics(
         scenario, path, "parity is about a panic", "add a step `- crash: {how: sysrq-c}`, or expect `delivered`"
     )
+    if expect.behind is not None:
+        yield from expression((*path, "behind"), expect.behind)
     if expect.except_cut is not None and peer is not None:
         yield from _excused(
             scenario, (*path, "except_cut"), expect.except_cut, peer.device, ", after: {line: 10, seen: console}"

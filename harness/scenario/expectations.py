@@ -37,11 +37,13 @@ class Parity(Frozen):
     """From the crash on, each line of the serial console up to `until` is on the wire at `to`, in order, once.
 
     Not reached unless the console shows a panic of at least `at_least` lines. With `except_cut` the lines sent while the link of that NIC was down are lost, and
-    no others; not reached unless it was cut in the middle: a line came before, and one was sent meanwhile.
+    no others; not reached unless it was cut in the middle: a line came before, and one was sent meanwhile. With `behind` not reached unless a line that
+    the kernel printed before had not left when the panic began.
     """
 
     to: Id
     until: str = "end Kernel panic"
+    behind: str | None = None  # a regular expression
     except_cut: Id | None = None
     at_least: Annotated[int, Field(ge=1)] = 1
 

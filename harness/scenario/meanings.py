@@ -251,6 +251,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "until": "text of the last line that counts",
         "at_least": "so many lines, such as a TX ring has not got descriptors for",
         "except_cut": "the lines sent while the link of this NIC was down are missing, and no others",
+        "behind": "a regular expression: the panic has to come while a line with this, said before it, still waits in netpoll's queue",
     },
     "SawEvent": {"name": "of the QMP event"},
     "CarrierFollows": {"link": "a NIC", "seen": "`false`: the guest never takes notice", "within": "seconds"},
@@ -311,7 +312,7 @@ MEANINGS: dict[str, dict[str, str]] = {
 
 UNLESS: dict[str, str] = {
     "delivered": "that many were sent",
-    "parity": "the console shows a panic. With `except_cut` a line came before the cut, and one was lost",
+    "parity": "the console shows a panic. With `except_cut` a line came before the cut, and one was lost. With `behind` that line was not on the wire when the panic began",
     "event": "",
     "carrier_follows": "each change that was not seen stood for that long",
     "dropped": "the guest saw the carrier go, and messages were sent meanwhile",

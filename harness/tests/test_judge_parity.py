@@ -243,3 +243,26 @@ def _least_moves(lines: list[str], copies: list[str]) -> int:
     for at, place in enumerate(places):
         best.append(1 + max((best[before] for before in range(at) if places[before] < place), default=0))
     return len(set(places)) - max(best, default=0)
+
+
+FAILOVER = "[    9.500000] bond0: (slave eth1): making interface the new active one"
+BEHIND = plan({"parity": {"to": "h", "behind": "new active one"}}, stack="kernel", crash=True)
+WAITED = {
+    "held-back-and-lost": (True, None, [], False, f"of {len(PANIC_LINES)} console lines: {len(PANIC_LINES)} lost"),
+    "held-back-and-complete": (True, None, PANIC_LINES, True, "came once"),
+    "came-with-the-panic": (True, 10.2, PANIC_LINES, True, "came once"),
+    "had-left-before": (True, 9.6, [], None, "was on the wire at 9.600 s, before the panic began at 10.000 s"),
+    "never-said": (False, None, [], None, "the console shows no line like /new active one/ before the panic"),
+}
+
+
+@pytest.mark.parametrize(("said", "came", "wire", "held", "why"), WAITED.values(), ids=WAITED)
+def test_a_panic_behind_a_message_is_one_while_that_waits(
+    said: bool, came: float | None, wire: list[str], held: bool | None, why: str
+) -> None:
+    before = console([FAILOVER], start=9.5) if said else []
+    early = datagrams([FAILOVER], start=came - 0.0005) if came else []
+    events = sorted([CRASH, *before, *console(PANIC_LINES), *early, *datagrams(wire)], key=lambda each: each["t"])
+    check = parity(run(events), BEHIND)
+    assert (check.reached, check.held) == (held is not None, held), check
+    assert why in check.why

@@ -124,6 +124,12 @@ ROWS = [
         "24:35: 'n0' does not carry 'bond0'; name the NIC, or a slave of the bond, that lines leave by",
     ),
     row(
+        "a line that is to wait, which is no regular expression",
+        "- parity: {to: log}",
+        "- parity: {to: log, behind: '(new'}",
+        "24:31: '(new' is no regular expression: missing ), unterminated subpattern at position 0; escape special characters with \\",
+    ),
+    row(
         "a carrier that follows what nobody sees",
         "- parity: {to: log}",
         "- parity: {to: log}\n  - carrier_follows: {link: n1}",
