@@ -30,7 +30,7 @@ from harness.nic.models import make
 from harness.vfio_user.serve import Listener, Loop
 
 FRAME = 65536  # bytes a read of the tap takes
-BURST = 8  # frames before QEMU gets its turn: a guest that works while we do says so meanwhile
+BURST = 16  # frames before QEMU gets its turn: a guest that works while we do says so meanwhile
 LATE = 1.0  # seconds that a relay may take to make room
 SPAN = 0.05  # seconds that one `activity` covers
 
