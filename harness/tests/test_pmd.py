@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from guest.netpoll import MessageTooLong, netpoll_poll, netpoll_send_udp, netpoll_send_udp_batch
+from guest.netpoll.drivers.pmd.device import LOOKS
 from guest.netpoll.napi import do_irq
 from guest.netpoll.netdevice import NetdevTx, dev_close, dev_open
 from guest.netpoll.skbuff import SkBuff
@@ -231,6 +232,41 @@ def test_frames_that_interrupts_find_wait_for_the_loop(rig: Rig) -> None:
     assert rig.got == []
     rig.serve()
     assert rig.got == [b"%d" % n for n in range(40)]
+
+
+def test_a_softirq_looks_again_before_it_lets_interrupts_through(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes while it looks costs no interrupt, and is looked after as long."""
+    rig.serve()
+    interrupts, polls, late = [], [], [b"second"]
+    interrupt, poll = rig.dev.interrupt, rig.dev.poll
+
+    def counted_interrupt() -> None:
+        interrupts.append(len(polls))
+        interrupt()
+
+    def counted_poll(budget: int) -> int:
+        if len(polls) == LOOKS // 2:
+            assert rig.arrive(late.pop())
+        polls.append(poll(budget))
+        return polls[-1]
+
+    monkeypatch.setattr(rig.dev, "interrupt", counted_interrupt)
+    monkeypatch.setattr(rig.dev, "poll", counted_poll)
+    assert rig.arrive(b"first")
+    do_irq(rig.dev)
+    assert rig.got == [b"first", b"second"]
+    assert [number for number, done in enumerate(polls) if done] == [0, LOOKS // 2]
+    assert (interrupts, len(polls)) == ([0], LOOKS // 2 + 1 + LOOKS)
+    assert rig.dev.irq_enabled()
+
+
+def test_netpoll_looks_once(rig: Rig) -> None:
+    rig.serve()
+    assert rig.arrive(b"polled")
+    netpoll_poll(rig.np)
+    assert rig.got == [b"polled"]
+    assert not rig.dev.rx_sched
+    assert rig.dev.irq_enabled()
 
 
 def test_down_and_up_again(rig: Rig) -> None:

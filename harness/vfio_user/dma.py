@@ -48,6 +48,7 @@ class Range:
 
 
 _NOTHING = memoryview(b"")
+_READ, _WRITE = int(DmaFlags.READ), int(DmaFlags.WRITE)  # numbers: an enum's & costs as much as the access
 
 
 class DmaMemory:
@@ -112,7 +113,7 @@ class DmaMemory:
         """`length` bytes at guest address `address`. Raises DmaFault."""
         last = self._last
         if not (last.start <= address and address + length <= last.end and last.flags & 1):
-            last = self._find(address, length, DmaFlags.READ)
+            last = self._find(address, length, _READ)
             if address + length > last.end:
                 head = last.end - address
                 return self.read(address, head) + self.read(last.end, length - head)
@@ -123,7 +124,7 @@ class DmaMemory:
         """Raises DmaFault; what lies before the fault has been written then."""
         last, length = self._last, len(data)
         if not (last.start <= address and address + length <= last.end and last.flags & 2):
-            last = self._find(address, length, DmaFlags.WRITE)
+            last = self._find(address, length, _WRITE)
             if address + length > last.end:
                 head = last.end - address
                 self.write(address, data[:head])
@@ -138,7 +139,7 @@ class DmaMemory:
             raise DmaFault(address, 2, "not aligned")
         last = self._last
         if not (last.start <= address and address + 2 <= last.end and last.flags & 2):
-            last = self._find(address, 2, DmaFlags.WRITE)
+            last = self._find(address, 2, _WRITE)
         last.halves[(address - last.start) >> 1] = value
 
     def store32(self, address: int, value: int) -> None:
@@ -147,7 +148,7 @@ class DmaMemory:
             raise DmaFault(address, 4, "not aligned")
         last = self._last
         if not (last.start <= address and address + 4 <= last.end and last.flags & 2):
-            last = self._find(address, 4, DmaFlags.WRITE)
+            last = self._find(address, 4, _WRITE)
         last.words[(address - last.start) >> 2] = value
 
 

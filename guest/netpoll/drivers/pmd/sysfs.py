@@ -61,6 +61,7 @@ class SysfsFunction:
         self.device = int((folder / "device").read_text(), 16)
         self._config = os.open(folder / "config", os.O_RDWR | os.O_CLOEXEC)
         self._bars: list[mmap.mmap] = []
+        self._command = 0  # as last written
 
     def read_config(self, offset: int, length: int) -> bytes:
         return os.pread(self._config, length, offset)
@@ -70,15 +71,21 @@ class SysfsFunction:
 
     def command(self, put: int = 0, take: int = 0) -> None:
         """Set and clear bits of the PCI command register."""
-        command = int.from_bytes(self.read_config(COMMAND, 2), "little") & ~take | put
-        self.write_config(COMMAND, command.to_bytes(2, "little"))
+        self._command = int.from_bytes(self.read_config(COMMAND, 2), "little") & ~take | put
+        self._write_command()
+
+    def _write_command(self) -> None:
+        self.write_config(COMMAND, self._command.to_bytes(2, "little"))
 
     def set_master(self, on: bool) -> None:
         self.command(put=COMMAND_MASTER if on else 0, take=0 if on else COMMAND_MASTER)
 
     def intx(self, on: bool) -> None:
-        """Let the interrupt pin through, or not."""
-        self.command(put=0 if on else COMMAND_INTX_DISABLE, take=COMMAND_INTX_DISABLE if on else 0)
+        """Let the interrupt pin through, or not. Not read before, once for each interrupt: nobody but us, and uio_pci_generic this bit, writes the register."""
+        if not self._command:
+            self.command()
+        self._command = self._command & ~COMMAND_INTX_DISABLE | (0 if on else COMMAND_INTX_DISABLE)
+        self._write_command()
 
     def intx_on(self) -> bool:
         """As the command register reads."""
