@@ -1,7 +1,8 @@
 """A machine of this process that plays a shipped testcase of our stack: both ends, NICs that are cables, a bond where the testcase has one.
 
 In: a plan. Out: the events that a run of it would have written, for the judge. Rule: the stack, its clients, the way frames are described and what
-a wait waits for are the real ones; NICs are `guest.netpoll.drivers.loopback`, time is `FakeTime`. Steps that need a kernel raise Unplayable.
+a wait waits for are the real ones; NICs are `guest.netpoll.drivers.loopback`, those of `stack: pmd` our drivers on models of their chips, time is
+`FakeTime`. Steps that need a kernel raise Unplayable.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from typing import Any
 
 import guest.client
 from guest.client import Client
+from guest.netpoll import netpoll_poll
 from guest.netpoll.bonding import Bond, BondParams, Mode, partner_mode
 from guest.netpoll.context import Context
 from guest.netpoll.drivers.loopback import Cable
+from guest.netpoll.drivers.pmd.device import PollModeDevice
 from guest.netpoll.lockdep import Checker, Violation
 from guest.netpoll.napi import do_irq, do_softirq
 from guest.netpoll.netdevice import Net, NetdevEvent, NetDevice, dev_open, register_netdev
@@ -24,6 +27,7 @@ from guest.netpoll.skbuff import SkBuff
 from harness.judge.pressed import ANSWERS, PREFIX
 from harness.judge.records import Event
 from harness.mutants.clockwork import FakeTime, WatchedNic
+from harness.mutants.modelled import Modelled, interrupts
 from harness.observe.progress import Progress
 from harness.plan.model import Action, Ask, Await, EndpointPlan, Host, NicPlan, Plan, Qmp
 
@@ -79,7 +83,8 @@ class Rig:
         self.plan, self.time = plan, time
         self._moderation, self._served = moderation, 0.0
         self.events: list[Event] = []
-        self.guest, self.host = (Net(Context(time.monotonic, time.delay)) for _ in range(2))
+        self.models = Modelled(time)
+        self.guest, self.host = (Net(Context(time.monotonic, delay)) for delay in (self.models.delay, time.delay))
         self.cables: dict[str, Cable] = {}
         self.clients: dict[str, Client] = {}
         self._todo: deque[Action] = deque()
@@ -119,7 +124,7 @@ class Rig:
         self.serve()
 
     def _ours(self, side: str) -> list[EndpointPlan]:
-        if any(end.stack != "netpoll" for end in self.plan.endpoints):
+        if any(end.stack == "kernel" for end in self.plan.endpoints):
             raise Unplayable("the kernel's netconsole is no part of our stack")
         return [end for end in self.plan.endpoints if end.at == side]
 
@@ -131,12 +136,23 @@ class Rig:
         cable = self.cables[nic.id] = Cable()
         keys = {"tap": nic.tap, "nic": nic.id, "len": 0}
         peer = next((end.local_mac for end in self._ours("host")), "02:00:00:00:00:01")
+        if any(end.stack == "pmd" and nic.id in self._behind_of(end) for end in self._ours("guest")):
+            tell = partial(self._frame, keys | {"dir": "in"})
+            self._register(self.models.plug(self.guest, nic, _octets(nic.mac), cable, tell))
+            tell = partial(self._frame, keys | {"dir": "out"})
+            self._register(
+                WatchedNic(self.host, nic.tap, _octets(peer), cable, tell, self.console, tx_ring=ring, rx_ring=MANY)
+            )
+            return
         for net, name, mac, way in ((self.guest, nic.id, nic.mac, "in"), (self.host, nic.tap, peer, "out")):
             tell = partial(self._frame, keys | {"dir": way})
             made = WatchedNic(net, name, _octets(mac), cable, tell, self.console, tx_ring=ring, rx_ring=MANY)
-            register_netdev(made)
-            if net is self.guest:
-                self.checker.watch(made)
+            self._register(made)
+
+    def _register(self, made: NetDevice) -> None:
+        register_netdev(made)
+        if made.net is self.guest:
+            self.checker.watch(made)
 
     def _frame(self, keys: Mapping[str, Any], **told: Any) -> None:
         self.add("wire", "frame", **{**keys, "wall_ns": int(self.time.now * 1e9), **told})
@@ -183,6 +199,7 @@ class Rig:
 
     def serve(self) -> None:
         """Interrupts, soft interrupts, timers and work of both machines, until nothing is left that is due."""
+        self.models.catch_up()
         for _ in range(ROUNDS):
             if not any(
                 [
@@ -201,6 +218,9 @@ class Rig:
             if dev.net is self.guest and self.time.now < self._served + self._moderation:
                 return False
             self._served = self.time.now
+            do_irq(dev)
+            return True
+        if interrupts(dev):
             do_irq(dev)
             return True
         return False
@@ -223,9 +243,19 @@ class Rig:
         self.serve()
         for client in self.clients.values():
             client.counters()
+        if self.guest.context.crashed:
+            self._tell_interrupts()
+        for client in self.clients.values():
             client.close()
         self.checker.close()
         self.add("run", "end")
+
+    def _tell_interrupts(self) -> None:
+        """As guest.endpoint's of that name."""
+        for dev in self.guest.devices.values():
+            if isinstance(dev, PollModeDevice):
+                through, told = dev.bus.interrupt_state()
+                self.add("guest", "interrupts", nic=dev.name, chip=dev.irq_enabled(), bus=through, told=told)
 
     def _tick(self) -> None:
         self.serve()
@@ -271,6 +301,13 @@ class Rig:
                 self.cables[action.link].set_link(bool(action.arguments["up"]))
                 self.add("inject", "link", nic=action.link, state=action.state, by=action.by, way=action.way)
                 self.serve()
+            case Ask(op="np_crash"):
+                self.checker.close()  # it would say that nothing is sent with interrupts off: that is what this is about
+                self.guest.context.crash()
+                for client in self.clients.values():
+                    if client.np.net is self.guest:
+                        netpoll_poll(client.np)
+                self._tell_interrupts()
             case Ask(op="run"):  # only what waits for Linux's LACP, of modes that have none
                 return
             case _:

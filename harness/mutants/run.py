@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.judge.judge import judge
 from harness.judge.model import Verdict, Word
 from harness.judge.records import Event
-from harness.mutants import drivers, harnesses, kernels, stack
+from harness.mutants import drivers, harnesses, kernels, pollmode, stack
 from harness.mutants.defect import Defect, seeded
 from harness.mutants.harnesses import Blind
 from harness.mutants.kernels import Flaw, recorded
@@ -24,7 +24,7 @@ from harness.run import Options, load
 
 TESTCASES = Path(__file__).resolve().parents[2] / "testcases"
 FLAWS = {flaw.name: flaw for flaw in kernels.TABLE}
-DEFECTS = {defect.name: defect for defect in (*drivers.TABLE, *stack.TABLE)}
+DEFECTS = {defect.name: defect for defect in (*drivers.TABLE, *pollmode.TABLE, *stack.TABLE)}
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _events(blind: Blind) -> list[Event]:
 
 def outcomes() -> Iterator[Outcome]:
     """Of every table, in order."""
-    yield from map(of_stack, (*drivers.TABLE, *stack.TABLE))
+    yield from map(of_stack, (*drivers.TABLE, *pollmode.TABLE, *stack.TABLE))
     yield from map(of_kernel, kernels.TABLE)
     yield from map(of_harness, harnesses.TABLE)
 

@@ -237,7 +237,9 @@ def test_frames_that_interrupts_find_wait_for_the_loop(rig: Rig) -> None:
 def test_a_softirq_looks_again_before_it_lets_interrupts_through(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes while it looks costs no interrupt, and is looked after as long."""
     rig.serve()
-    interrupts, polls, late = [], [], [b"second"]
+    interrupts: list[int] = []
+    polls: list[int] = []
+    late = [b"second"]
     interrupt, poll = rig.dev.interrupt, rig.dev.poll
 
     def counted_interrupt() -> None:
