@@ -33,7 +33,7 @@ def test_without_a_defect_each_case_is_as_it_must_be() -> None:
 
 def test_there_are_enough_and_no_two_alike() -> None:
     names = [outcome.name for outcome in every()]
-    assert len(names) == len(set(names)) >= 90
+    assert len(names) == len(set(names)) >= 110
     assert {outcome.kind for outcome in every()} == {"stack", "kernel", "harness"}
 
 
