@@ -128,7 +128,9 @@ def _provoked(bug: KnownBug | None, seen: Seen) -> KnownBug | None:
     if bug is None:
         return None
     told = bug.console is None or any(re.search(bug.console, line.text) for line in seen.records.console)
-    held_up = bug.queue is None or any(bug.queue in each.why.split("+") for each in queue_stopped.at_last(seen))
+    held_up = bug.queue is None or any(
+        bug.queue in ("any", *each.why.split("+")) for each in queue_stopped.at_last(seen)
+    )
     return bug if told and held_up else None
 
 

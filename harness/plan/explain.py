@@ -60,7 +60,7 @@ def _lines(plan: Plan, argv: Sequence[str]) -> Iterator[str]:
     yield from (f"  {line}" for expect in plan.expect for line in _expect(expect.model_dump(by_alias=True)))
     if plan.known_bug is not None:
         where = f" where the console has `{plan.known_bug.console}`" if plan.known_bug.console else ""
-        where += f" where a TX queue stays stopped by the {plan.known_bug.queue}" if plan.known_bug.queue else ""
+        where += f" where a TX queue stays stopped ({plan.known_bug.queue})" if plan.known_bug.queue else ""
         yield f"known bug: {plan.known_bug.verdict} is expected{where}: {plan.known_bug.reason}"
     yield f"timeout: {plan.timeout:g} s"
 

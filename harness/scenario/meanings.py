@@ -302,7 +302,7 @@ MEANINGS: dict[str, dict[str, str]] = {
     "KnownBug": {
         "when": "axes of the matrix, and `kernel`, with their values; every one must agree. `virtio-net*` is every value that begins so, `not virtio-net*` every other",
         "console": "a regular expression, for a bug that chance decides: it is expected where a line on the console has this, and where none has, the case is judged as if nothing were known",
-        "queue": "the same for a TX queue of the guest's kernel, which is looked at when last words are missing: the bug is expected where one was last seen stopped by its `driver` (the ring is full) or by the `stack` (byte queue limits)",
+        "queue": "the same for a TX queue of the guest's kernel, which is looked at when last words are missing: the bug is expected where one was last seen stopped by its `driver` (the ring is full) or by the `stack` (byte queue limits), or by `any` of them",
         "by_chance": "with INCONCLUSIVE: whether the condition is reached is a matter of milliseconds. Where it is, every expectation must hold, and nobody says that the bug is gone",
         "verdict": "what comes out for now; when it is another one, the run says that the bug is gone",
         "checks": "the checks that fail, or are not reached where the verdict is INCONCLUSIVE: expectations' names, invariants (see `allow`, and `alive`, `gone`), `timed`. Others among the failed ones are news, and so are stated ones that hold. Required with both verdicts",

@@ -346,7 +346,9 @@ class KnownBug(Frozen):
 
     when: dict[str, str]
     console: str | None = None  # a regular expression: the bug shows where the console has it, and nowhere else
-    queue: Literal["driver", "stack"] | None = None  # the bug shows where a TX queue was last seen stopped by this
+    queue: Literal["driver", "stack", "any"] | None = (
+        None  # the bug shows where a TX queue was last seen stopped by this
+    )
     by_chance: bool = False  # with INCONCLUSIVE: whether it is provoked is chance; where it is, all must hold
     verdict: VerdictWord
     checks: Annotated[

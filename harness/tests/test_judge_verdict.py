@@ -139,6 +139,13 @@ HELD_UP = {
 }
 
 
+@pytest.mark.parametrize("why", ["driver", "stack", ""])
+def test_a_queue_may_be_stopped_by_any(why: str) -> None:
+    bug = stated("FAIL") | {"checks": ["delivered"], "queue": "any"}
+    verdict = judge(plan(DELIVERED, known_bug=bug), [*LOSSY[:-1], queue(2.5, why), LOSSY[-1]])
+    assert verdict.word == ("KNOWN_BUG" if why else "FAIL")
+
+
 @pytest.mark.parametrize(("looks", "events", "word", "why"), HELD_UP.values(), ids=HELD_UP)
 def test_a_known_bug_of_chance_is_one_where_a_queue_is_stopped(
     looks: list[Event], events: list[Event], word: str, why: str
