@@ -63,7 +63,7 @@ def _virtio(word: str, note: str, express: bool = True, **properties: str | bool
 
 def _e100(word: str, chip: str) -> Model:
     """eepro100.c answers every MDI read of the PHY's status with a link."""
-    return Model(word, word, "e100", False, f"Intel {chip}, 100 Mbit/s", link=False)
+    return Model(word, word, "e100", False, f"Intel {chip}, 100 Mbit/s", link=False, mtu=1500)
 
 
 _FRAMES = ("drop", "corrupt", "delay", "reorder", "duplicate")

@@ -7,7 +7,7 @@ driver's module parameters or one model's faults is left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from harness.plan.nics import DRIVERS, MODELS
@@ -15,6 +15,8 @@ from harness.scenario.checks import check
 from harness.scenario.load import Loaded
 from harness.scenario.model import Nic, Scenario
 
+VIRTIO = "virtio-net-pci"
+SPEED: Mapping[str, str | int] = {"speed": 1000, "duplex": "full"}
 AXIS = "nic"  # the name the model has in the case's name when no axis of its own gave it
 
 
@@ -42,7 +44,12 @@ def _replaced(scenario: Scenario, model: str) -> Scenario:
 
 
 def _as(nic: Nic, model: str) -> Nic:
-    return nic if nic.model == model else nic.model_copy(update={"model": model, "properties": {}})
+    """Another variant of the same device keeps its properties; a virtio-net in place of a NIC that knows its speed is told one, which bonds ask for."""
+    if nic.model == model:
+        return nic
+    device = MODELS[model].device
+    kept = nic.properties if MODELS[nic.model].device == device else SPEED if device == VIRTIO else {}
+    return nic.model_copy(update={"model": model, "properties": dict(kept)})
 
 
 def _particular(scenario: Scenario, model: str) -> str:

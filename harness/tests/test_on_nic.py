@@ -31,6 +31,10 @@ known_bugs:
     checks: [parity]
     reason: stated by a test to see whose bug it is
 """
+LACP = (
+    Path(__file__).resolve().parents[2] / "testcases/bonding/lacp.yaml"
+)  # n0 is a virtio-net that is told its speed, n1 an e1000
+TOLD = {"speed": 1000, "duplex": "full"}
 PARAMETERS = CASE.replace("guest:\n", "guest:\n  modules: {e1000: {TxDescriptors: 80}}\n", 1)
 
 
@@ -90,3 +94,22 @@ def test_the_catalogue_fits_tg3(testcases: Path) -> None:
         "tg3 has no MTU of 9000",
         "tg3 is a model of ours, which loses what nobody reads",
     }
+
+
+@pytest.mark.parametrize(
+    ("model", "n0", "n1"),
+    [
+        ("virtio-net-packed", TOLD, TOLD),
+        ("virtio-net", TOLD, TOLD),
+        ("e1000e", {}, {}),
+        ("e1000", {}, {}),
+    ],
+)
+def test_properties_of_a_replaced_nic(model: str, n0: dict[str, object], n1: dict[str, object]) -> None:
+    kept, left_out = on_nic(load_tree([LACP]), model)
+    assert kept
+    assert not left_out
+    for loaded in kept:
+        nics = loaded.scenario.guest.nics
+        assert {name: nic.model for name, nic in nics.items()} == {"n0": model, "n1": model}
+        assert (nics["n0"].properties, nics["n1"].properties) == (n0, n1)
