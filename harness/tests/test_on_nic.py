@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.plan.model import Qmp
 from harness.run import Options, load
 from harness.scenario.load import load_tree
 from harness.scenario.on_nic import on_nic
@@ -113,3 +114,11 @@ def test_properties_of_a_replaced_nic(model: str, n0: dict[str, object], n1: dic
         nics = loaded.scenario.guest.nics
         assert {name: nic.model for name, nic in nics.items()} == {"n0": model, "n1": model}
         assert (nics["n0"].properties, nics["n1"].properties) == (n0, n1)
+
+
+def test_a_usb_nic_that_is_put_back_finds_its_controller() -> None:
+    again = LACP.parents[1] / "netconsole/comes-back.yaml"
+    for plan in load([again], Options(results=Path(), wires="tap", nic="usb-net")):
+        actions = [action for stage in plan.stages for action in stage.actions if isinstance(action, Qmp)]
+        plugged = [action.arguments["driver"] for action in actions if action.execute == "device_add"]
+        assert plugged == ["qemu-xhci", "usb-net", "usb-net"]
