@@ -56,6 +56,7 @@ ELSEWHERE = {
     "guest.netpoll netdump-server": "guest/tests/test_netdump_tool.py::test_debugnet",
     "guest.netpoll netdump": "guest/tests/test_netdump_tool.py::test_debugnet",
     "gdb vmlinux.symbols": "harness/tests/test_debugger_guest.py::test_both_cpus_with_backtraces_that_the_console_confirms",
+    "pytest harness/tests/test_tg3_guest.py": "harness/tests/test_tg3_guest.py::test_the_machine_sleeps_and_wakes_with_the_chip",
     "harness.debugger VMLINUX": "harness/tests/test_docs_run.py::test_a_symbol_file_is_made",
     "schema --refresh": "harness/tests/test_scenario_schema.py::test_the_tables_of_the_docs_are_what_the_models_say",
 }

@@ -171,7 +171,8 @@ def test_lf_runs_what_failed(testcases: Path, tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_text(good)
     twin = Path(__file__).parent / "must_fail" / "crash-without-link.yaml"
     (tmp_path / "bad.yaml").write_text(twin.read_text())
-    options = ("--rootdir", tmp_path, "-c", "/dev/null", "--results")
+    # Below tox, pytest keeps what failed in the environment's folder, where the runs of tests beside this one write, too.
+    options = ("--rootdir", tmp_path, "-c", "/dev/null", "-o", f"cache_dir={tmp_path / 'cache'}", "--results")
     first = call("run", tmp_path / "good.yaml", tmp_path / "bad.yaml", *options, tmp_path / "1")
     assert first.returncode == 1, first.stdout
     assert sorted(verdicts(tmp_path / "1").values()) == ["FAIL", "PASS"]
