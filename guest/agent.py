@@ -321,8 +321,10 @@ class Agent:
         first: asking it makes e1000 read its chip, as its watchdog does every two seconds."""
         for id_, name in list(self._names.items()):
             if Path(f"/sys/class/net/{name}").exists():
+                began = time.monotonic()
                 own = {f"ethtool_{key}": value for key, value in driver_counters(name).items()}
-                self._channel.emit("ifstats", nic=id_, values=interface_counters(name) | own)
+                values = interface_counters(name) | own
+                self._channel.emit("ifstats", nic=id_, values=values, seconds=round(time.monotonic() - began, 6))
         self.endpoints.counters()
 
     # -- our own stack

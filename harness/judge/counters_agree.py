@@ -1,13 +1,14 @@
 """counters_agree: what guest, driver, tap, capture and our stack have counted of one NIC's frames, or of a bond's, is the same.
 
 In: `ifstats` of the guest and of the host, `counters` of our stack, captured frames. Out: the check. Rule: a frame that one layer counted and the next did
-not was lost between the two, and that is said with both numbers; frames on the wire within the clocks' slack of the reading may count or not.
+not was lost between the two, and that is said with both numbers; frames on the wire while the counters were read, or within the clocks' slack of it, may
+count or not. What QEMU says of a NIC that was restored or plugged in (RARP, net/announce.c) is none of the guest's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from harness.judge.links import CLOCK_SLACK
 from harness.judge.model import CheckResult
@@ -21,6 +22,7 @@ PENDING = (
 )
 
 
+RARP = 0x8035
 SENT_NAMES = (
     r"tx_packets|tx_ok",  # e1000, e1000e, igb; 8139cp
     r"tx_queue_\d+_packets|tx\d+_packets",  # virtio_net, as it was called before and after 6.9
@@ -40,8 +42,7 @@ def check(expect: CountersAgree, seen: Seen) -> CheckResult:
     if sent < expect.at_least:
         why = f"the guest counted {many(sent, 'frame')} out of {expect.of}, need {expect.at_least}"
         return CheckResult(check="counters_agree", about=about, reached=False, held=None, why=why)
-    frames = [frame.t for frame in seen.records.frames if frame.out and frame.nic in taps]
-    few, most = (sum(t <= guest.t + slack for t in frames) for slack in (-CLOCK_SLACK, CLOCK_SLACK))
+    few, most = _between(_sent(seen, *taps), guest.began, guest.t)
     wrong = (
         []
         if few - PENDING * len(taps) <= sent <= most
@@ -85,8 +86,7 @@ def _layers(expect: CountersAgree, seen: Seen, guest: IfStats) -> list[tuple[str
         told = _last(seen, nic, "guest")
         count = None if told is None else sent_by_driver(told.values)
         if told is not None and count is not None:
-            times = [frame.t for frame in seen.records.frames if frame.out and frame.nic == nic]
-            few, most = (sum(t <= told.t + slack for t in times) for slack in (-CLOCK_SLACK, CLOCK_SLACK))
+            few, most = _between(_sent(seen, nic), told.began, told.t)
             found.append((f"driver of {nic}", count, few - PENDING, most))
     for end in seen.plan.endpoints:
         if (end.at, end.stack) != ("guest", "netpoll") or end.devices != (expect.of,):
@@ -95,11 +95,20 @@ def _layers(expect: CountersAgree, seen: Seen, guest: IfStats) -> list[tuple[str
         if own:  # the frames of a bond that sends copies are each captured as often
             copies = len(seen.behind(expect.of)) if _broadcasts(seen, expect.of) else 1
             frames = [frame.t for frame in seen.frames_of(end.id)]
-            few, most = (sum(t <= own[0].t + slack for t in frames) // copies for slack in (-CLOCK_SLACK, CLOCK_SLACK))
-            found.append(
-                (f"our stack at {end.id}", own[0].values.get("sent", 0) + own[0].values.get("late", 0), few, most)
-            )
+            few, most = _between(frames, own[0].t, own[0].t)
+            sent = own[0].values.get("sent", 0) + own[0].values.get("late", 0)
+            found.append((f"our stack at {end.id}", sent, few // copies, most // copies))
     return found
+
+
+def _sent(seen: Seen, *nics: str) -> list[float]:
+    """When the guest's frames were on the wire of these."""
+    return [each.t for each in seen.records.frames if each.out and each.nic in nics and each.ethertype != RARP]
+
+
+def _between(times: Sequence[float], began: float, ended: float) -> tuple[int, int]:
+    """How many must have been counted by who read from `began` to `ended`, and how many may have been."""
+    return sum(t <= began - CLOCK_SLACK for t in times), sum(t <= ended + CLOCK_SLACK for t in times)
 
 
 def sent_by_driver(values: Mapping[str, int]) -> int | None:

@@ -453,7 +453,11 @@ _EITHER_SIDE: dict[str, Parser] = {
     "arp": lambda r, e: r.answers.append(Answer(e.t, e.word("endpoint"), e.word("ip"), e.word("mac"), e.word("to"))),
     "queue": lambda r, e: r.queues.append(_queue(e, e.word("src"))),
     "interrupts": lambda r, e: r.interrupts.append(_interrupts(e)),
-    "ifstats": lambda r, e: r.ifstats.append(IfStats(e.t, e.word("src"), e.word("nic"), e.numbers("values"))),
+    "ifstats": lambda r, e: r.ifstats.append(
+        IfStats(
+            e.t, e.word("src"), e.word("nic"), e.numbers("values"), e.number("seconds") if "seconds" in e.event else 0.0
+        )
+    ),
     "echo": lambda r, e: r.echoes.append(_echo(e)),
     "keys": lambda r, e: r.keys.append(Keys(e.t, e.word("endpoint"), e.word("keys"), e.may("forge"))),
     "key": lambda r, e: r.pressed.append(Key(e.t, e.word("endpoint"), e.may("key"))),

@@ -94,9 +94,14 @@ class KernelRecord(NamedTuple):
 
 
 class IfStats(NamedTuple):
-    """What a kernel has counted: the guest's of a NIC or bond, the host's of a NIC's tap."""
+    """What a kernel has counted: the guest's of a NIC or bond, the host's of a NIC's tap. Read one after the other in the `seconds` before `t`."""
 
     t: float
     side: str
     device: str
     values: dict[str, int]
+    seconds: float = 0.0
+
+    @property
+    def began(self) -> float:
+        return self.t - self.seconds

@@ -63,7 +63,7 @@ Every event has `t` (seconds on the host's CLOCK_MONOTONIC since the case began)
 | host    | debugger  | rc (null: killed), seconds, threads [{id, name, rip, frames [function]}], memory {section: as in the kernel's image}, said: one session of gdb's with the crashed kernel |
 | host    | flood     | count: frames of a flood in all, written at its end |
 | host    | keys      | endpoint, keys, forge: sysrq keys were sent, with somebody else's ip, port or mac where `forge` says so |
-| guest, host | ifstats | nic, values {name: int}: what the kernel has counted on a NIC or bond in the guest, on a NIC's tap on the host (rx came from the guest) |
+| guest, host | ifstats | nic, values {name: int}, seconds (the guest's: that reading took): what the kernel has counted on a NIC or bond in the guest, on a NIC's tap on the host (rx came from the guest) |
 | guest   | records   | records: [level, number, text] of the kernel's log, as /dev/kmsg gives them |
 | guest   | key       | endpoint, key, why: about to be pressed; or null, a datagram was refused |
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.judge.counters_agree import RARP
 from harness.judge.judge import judge
 from harness.judge.model import CheckResult
 from harness.tests.judge_evidence import event, frame, plan, run
@@ -68,3 +69,26 @@ def test_our_stack_counts_too(sent: int, late: int, held: bool) -> None:
     check = judge(planned, run([frame(1.0 + number / 100) for number in range(50)], told, ours, host)).checks[0]
     assert check.held is held, check
     assert check.numbers["our_stack_at_g"] == sent + late
+
+
+@pytest.mark.parametrize(("seconds", "held"), [(0.3, True), (0.0, False)], ids=["while they were read", "before"])
+def test_frames_that_leave_while_the_counters_are_read_may_count_or_not(seconds: float, held: bool) -> None:
+    """The driver was asked first: six frames later the kernel is."""
+    planned = plan({"counters_agree": {"of": "n0"}}, stack="kernel")
+    values = {"tx_packets": 56, "ethtool_tx_packets": 50}
+    told = event(5.0, "guest", "ifstats", nic="n0", values=values, **({"seconds": seconds} if seconds else {}))
+    host = event(5.1, "host", "ifstats", nic="n0", values={"rx_packets": 56})
+    frames = [frame(1.0 + number / 100) for number in range(50)] + [frame(4.8 + number / 100) for number in range(6)]
+    check = judge(planned, run(frames, told, host)).checks[0]
+    assert check.held is held, check
+
+
+def test_what_qemu_announces_is_not_the_guests() -> None:
+    planned = plan({"counters_agree": {"of": "n0"}})
+    told = event(5.0, "guest", "ifstats", nic="n0", values={"tx_packets": 47})
+    host = event(5.1, "host", "ifstats", nic="n0", values={"rx_packets": 55})
+    frames = [frame(0.2 + number / 10, ethertype=RARP) for number in range(5)] + [
+        frame(1.0 + number / 100) for number in range(50)
+    ]
+    check = judge(planned, run(frames, told, host)).checks[0]
+    assert (check.held, check.numbers["captured"]) == (True, 50), check
