@@ -166,8 +166,7 @@ class CaseItem(pytest.Item):
         self._outcome = verdict, folder
         self.config.stash[VERDICTS].append((verdict, folder))
         self.user_properties += [("verdict", verdict.word), ("why", verdict.why), ("evidence", str(folder))]
-        self.user_properties.append(("place", terminal.place_of(verdict, self._plan)))
-        self.user_properties += [("by_chance", verdict.by_chance)]
+        self.user_properties += [("place", terminal.place_of(verdict, self._plan)), ("by_chance", verdict.by_chance)]
         if verdict.word == "ERROR":
             raise CaseFailed(verdict, folder, self._plan)
 

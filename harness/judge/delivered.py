@@ -69,7 +69,7 @@ def _unnoticed(expect: Delivered, seen: Seen, found: Delivery) -> list[Key]:
     """Lost, where the testcase excuses it: sent over a link that may have been cut, while the guest may have thought it up."""
     if expect.except_cut is None:
         return []
-    periods = downs(seen.records, expect.except_cut, "tx" if seen.plan.endpoint(expect.from_).at == "guest" else "rx")
+    periods = downs(seen.records, expect.except_cut, seen.way_from(expect.from_))
     return [
         message.key
         for message in found.lost

@@ -21,7 +21,7 @@ from harness.scenario.expectations import LostOnlyWhileDown
 def check(expect: LostOnlyWhileDown, seen: Seen) -> CheckResult:
     """The check of one `lost_only_while_down` expectation."""
     about = f"messages from {expect.from_} to {expect.to} are lost only while {expect.link} is down"
-    way = "tx" if seen.plan.endpoint(expect.from_).at == "guest" else "rx"
+    way = seen.way_from(expect.from_)
     periods = downs(seen.records, expect.link, way)
     found = delivery(seen, expect.from_, expect.to)
     parts = _parts(found, periods)

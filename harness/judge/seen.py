@@ -63,6 +63,10 @@ class Seen:
         plan = self.plan.endpoint(endpoint)
         return _ip(plan.local_ip), plan.local_port, _ip(plan.remote_ip), plan.remote_port
 
+    def way_from(self, endpoint: str) -> str:
+        """Which way a NIC passes on what this endpoint sends, as links are cut: tx out of the guest, rx into it."""
+        return "tx" if self.plan.endpoint(endpoint).at == "guest" else "rx"
+
     def behind(self, device: str) -> frozenset[str]:
         """The NICs behind a NIC or a bond."""
         bond = self.plan.scenario.guest.bonds.get(device)

@@ -40,10 +40,10 @@ class Socket:
         self._cable, self._tell = cable, tell
         self._up = cable.up
         self._waiting: deque[bytes] = deque()
-        cable.ends.append(self)  # type: ignore[arg-type]  # all that a cable asks of an end is here
+        cable.ends.append(self)
 
     def send(self, frame: bytes) -> None:
-        peer = self._cable.peer(self)  # type: ignore[arg-type]
+        peer = self._cable.peer(self)
         if self._cable.up and peer is not None:
             peer.hardware_receive(frame)
 

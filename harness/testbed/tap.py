@@ -11,12 +11,13 @@ import os
 import socket
 import struct
 
+from guest.links import set_up
 from harness.testbed.errors import NoTap
 
 TUNSETIFF = 0x400454CA  # linux/if_tun.h
 IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
-SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFHWADDR, SIOCSIFTXQLEN = 0x8913, 0x8914, 0x8924, 0x8943  # linux/sockios.h
-IFF_UP, ARPHRD_ETHER = 0x1, 1  # linux/if.h, linux/if_arp.h
+SIOCSIFHWADDR, SIOCSIFTXQLEN = 0x8924, 0x8943  # linux/sockios.h
+ARPHRD_ETHER = 1  # linux/if_arp.h
 QUEUE = 10_000  # frames that wait for QEMU; the default of 1000 is less than a test sends at once
 _REMEDY = "load the module (modprobe tun), or give the container the device (--device /dev/net/tun)"
 _NOT_YOURS = "let all users open it, as it is by default (as root: chmod 0666 /dev/net/tun), or run as root"
@@ -49,5 +50,4 @@ def _up(name: str, mac: str | None) -> None:
             address = bytes.fromhex(mac.replace(":", ""))
             fcntl.ioctl(door, SIOCSIFHWADDR, struct.pack("16sH14s8x", name.encode(), ARPHRD_ETHER, address))
         fcntl.ioctl(door, SIOCSIFTXQLEN, struct.pack("16si20x", name.encode(), QUEUE))
-        flags: int = struct.unpack("16sH22x", fcntl.ioctl(door, SIOCGIFFLAGS, struct.pack("16s24x", name.encode())))[1]
-        fcntl.ioctl(door, SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), flags | IFF_UP))
+    set_up(name)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.judge.model import Verdict
 from harness.observe.events import read_evidence
 from harness.run import Bench, load
 
@@ -27,12 +28,15 @@ expect:
 """
 
 
+def run(bench: Bench, path: Path, text: str) -> tuple[Verdict, Path]:
+    path.write_text(text)
+    (plan,) = load([path], bench.options)
+    return bench.run(plan)
+
+
 @pytest.mark.guest
 def test_an_old_line_meets_no_wait(bench: Bench, tmp_path: Path) -> None:
-    path = tmp_path / "said.yaml"
-    path.write_text(TESTCASE)
-    (plan,) = load([path], bench.options)
-    _, folder = bench.run(plan)
+    _, folder = run(bench, tmp_path / "said.yaml", TESTCASE)
     said = [each for each in read_evidence(folder / "evidence.jsonl") if each["src"] == "await"]
     waits = [each["kind"] for each in said if each["what"] == "console"]
     assert waits == ["reached", "reached", "timeout", "reached"], f"evidence in {folder}"
@@ -55,10 +59,7 @@ expect:
 
 @pytest.mark.guest
 def test_a_panic_that_says_no_more_is_not_waited_for(bench: Bench, tmp_path: Path) -> None:
-    path = tmp_path / "unended.yaml"
-    path.write_text(UNENDED)
-    (plan,) = load([path], bench.options)
-    verdict, folder = bench.run(plan)
+    verdict, folder = run(bench, tmp_path / "unended.yaml", UNENDED)
     assert verdict.word == "FAIL"
     assert "never came to `no kernel says this`" in verdict.why
     waits = [

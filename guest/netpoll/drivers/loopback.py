@@ -17,6 +17,7 @@ import os
 import select
 from collections import deque
 from collections.abc import Sequence
+from typing import Protocol
 
 from guest.netpoll.napi import (
     disable_irq,
@@ -42,13 +43,26 @@ ETH_HLEN = 14
 VLAN_HLEN = 4
 
 
+class End(Protocol):
+    """What is plugged into a cable: a device of this driver, or whatever else takes frames."""
+
+    def hardware_receive(self, frame: bytes) -> None:
+        """A frame comes out of the cable."""
+
+    def raise_irq(self) -> None:
+        """The cable was plugged or pulled."""
+
+    def hardware(self) -> None:
+        """What was held back may go."""
+
+
 class Cable:
     """What joins two ends. `hold` keeps the hardware from fetching descriptors, as a stalled DMA engine."""
 
     def __init__(self) -> None:
         self.up = True
         self.hold = False
-        self.ends: list[LoopbackDevice] = []
+        self.ends: list[End] = []
 
     def set_link(self, up: bool) -> None:
         """Plug or pull: both ends get a link interrupt."""
@@ -62,7 +76,7 @@ class Cable:
         for end in self.ends:
             end.hardware()
 
-    def peer(self, end: LoopbackDevice) -> LoopbackDevice | None:
+    def peer(self, end: End) -> End | None:
         """The other end."""
         return next((other for other in self.ends if other is not end), None)
 
