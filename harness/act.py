@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -26,14 +25,10 @@ from harness.inject.burst import arm
 from harness.inject.flood import Flood, Target
 from harness.inject.npcrash import load
 from harness.inject.pause import resynchronise
-from harness.lookout import look_at_queues
 from harness.nic.client import ServedNic
-from harness.observe import stuck
 from harness.observe.capture import Capture
-from harness.observe.progress import Progress
 from harness.observe.relay import Relay
 from harness.observe.taps import tap_counters
-from harness.plan.dump import PANIC_BEGINS
 from harness.plan.model import (
     Action,
     AddTap,
@@ -56,14 +51,11 @@ from harness.plan.model import (
 from harness.testbed import symbols
 from harness.testbed.channels.doors import open_channel
 from harness.testbed.channels.requests import perform
-from harness.testbed.errors import GuestSilent, QmpRefused, TestbedError, Unable
+from harness.testbed.errors import GuestSilent, QmpRefused, Unable
 from harness.testbed.qmp import Qmp as QmpSession
 from harness.testbed.tap import open_tap
+from harness.waits import await_evidence, where_is_it
 
-# Seconds of waiting for a panic's last words between looks at where the CPUs are; the last again and again.
-LOOKS = (0.1, 0.1, 0.2, 0.4)
-FLUSH = 0.6  # seconds from the moment at which no CPU can send any more: what QEMU, a tap and our endpoint may need to pass a frame on
-SILENCE = 1.0  # seconds without a line on the console, before a panic is looked at that has begun and not ended: a quiet one is not disturbed
 NO_SUCH_DEVICE = "is not a valid device model name"  # qemu: system/qdev-monitor.c, qdev_get_device_class()
 
 
@@ -122,7 +114,7 @@ async def _act(case: Case, action: Action) -> None:
         case Host():
             await _host(case, action)
         case Await():
-            await _await(case, action)
+            await await_evidence(case, action)
         case Arm():
             arm(action, case.evidence, case.machine.fast, partial(_fired, case), case.fired)
         case TapLink():
@@ -286,7 +278,7 @@ async def _ask(case: Case, action: Ask) -> None:
     except GuestSilent as silent:
         case.crashed = True  # or as good as: nothing more is asked of it
         case.evidence.add("run", "silent", what=silent.what)
-        await _where_is_it(case, silent.what)
+        await where_is_it(case, silent.what)
         raise Silent from silent
     if action.link is not None:
         _changed(case, action)
@@ -384,88 +376,3 @@ async def _debug(case: Case, args: Mapping[str, Any]) -> None:
     threads = [asdict(thread) for thread in session.threads]
     keys = {"rc": session.rc, "seconds": session.seconds, "memory": session.memory, "said": session.said}
     case.evidence.add("host", "debugger", threads=threads, **keys)
-
-
-async def _await(case: Case, action: Await) -> None:
-    """Wait for evidence; time-outs are evidence too, unless the case makes no sense without it."""
-    began = time.monotonic()
-    keys: dict[str, Any] = {"what": action.what, "of": action.of, "state": action.state, "count": action.count}
-    deadline = await _deadline(case, action, began)
-    progress, seen = await _reached(case, action, deadline)
-    if seen and not progress.lost:
-        case.evidence.add("await", "reached", **keys, seconds=round(time.monotonic() - began, 4))
-        return
-    case.evidence.add("await", "timeout", **keys, within=round(deadline - began, 3), seen=progress.seen())
-    if action.what == "panic":
-        await _where_is_it(case, f"no line with {action.of!r} on the console")
-        await look_at_queues(case)
-    elif action.what == "text" and case.crashed:
-        await _where_is_it(case, f"no message with {action.text!r} at {action.of}")
-        await look_at_queues(case)
-    if action.required:
-        raise TestbedError(
-            f"{action.what} {action.of} {action.state or ''} did not come within {action.within:g} s ({progress.seen()})",
-            "the console and evidence.jsonl show how far the guest came",
-        )
-
-
-async def _deadline(case: Case, action: Await, began: float) -> float:
-    """When to give up. A panic's last words are not waited for longer than its CPUs can still print and send them, which they do in an
-    endless loop for as long as they are let, at the cost of the cases beside this one."""
-    deadline = began + action.within
-    if action.what not in ("panic", "text") or not case.crashed or case.gone:
-        return deadline
-    for pause in chain(LOOKS, repeat(LOOKS[-1])):
-        look = time.monotonic() + pause
-        if look >= deadline or (await _reached(case, action, look))[1]:
-            break
-        if action.what == "panic" and not _fell_silent(case):
-            continue
-        rest = await stuck.rest_of_panic(partial(_hmp, case), symbols.load(case.kallsyms))
-        if rest is stuck.Rest.LOOPS or (rest is stuck.Rest.HALTS and action.what == "text"):
-            case.evidence.add("qmp", "panic_over", seconds=round(time.monotonic() - began, 4))
-            if rest is stuck.Rest.LOOPS and _needs_no_guest(case):
-                await case.machine.alive(case.machine.qmp.execute("stop"), 30, "QEMU's answer to stop")
-                case.stopped = True
-            return min(deadline, time.monotonic() + FLUSH)
-    return deadline
-
-
-def _fell_silent(case: Case) -> bool:
-    """Has this step's panic begun on the console, and stopped before its last line? So it is with an NMI's before Linux 5.15."""
-    said = [event for event in case.evidence.events[case.acted :] if event["src"] == "console"]
-    began = any(PANIC_BEGINS in event["text"] for event in said)
-    return began and case.evidence.clock.now() - said[-1]["t"] > SILENCE
-
-
-def _needs_no_guest(case: Case) -> bool:
-    """May a guest whose panic is over be stopped, which `settle` would do next? Nothing but waiting follows, and no frame of it is in a
-    buffer whose clock stands still with the machine (net/filter-buffer.c: QEMU_CLOCK_VIRTUAL) or in a device that it shares memory with."""
-    held = any((event["src"], event["kind"]) == ("inject", "hold") for event in case.evidence.events)
-    return (
-        case.ahead is not None
-        and all(isinstance(action, Await) for action in case.ahead)
-        and not held
-        and not case.served
-    )
-
-
-async def _reached(case: Case, action: Await, deadline: float) -> tuple[Progress, bool]:
-    """Whether it came, by all that is known at `deadline`."""
-    progress = Progress(action, case.acted)
-    waiting = case.evidence.until(progress.take, deadline)
-    if case.gone:
-        return progress, await waiting
-    within = max(deadline - time.monotonic(), 0) + 5
-    return progress, await case.machine.alive(waiting, within, f"{action.what} {action.of}")
-
-
-async def _hmp(case: Case, command: str) -> str:
-    answer = case.machine.qmp.execute("human-monitor-command", {"command-line": command})
-    return str(await case.machine.alive(answer, 30, f"QEMU's answer to {command}"))
-
-
-async def _where_is_it(case: Case, why: str) -> None:
-    """A guest that panics and never says its last line, or that answers no more, hangs somewhere: find out where."""
-    samples = 1 if case.stopped else stuck.SAMPLES
-    await stuck.record(case.evidence, partial(_hmp, case), symbols.load(case.kallsyms), why, samples)

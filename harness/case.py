@@ -80,6 +80,7 @@ class Case:
     captures: dict[str, Capture | Relay] = field(default_factory=dict)
     served: dict[str, ServedNic] = field(default_factory=dict)
     crashed: bool = False
+    hangs: bool = False  # its panic waits for what never comes
     stopped: bool = False  # its panic is over, and so is the machine's time
     gone: bool = False  # QEMU has ended, as the testcase wanted it
     ahead: deque[Action] | None = None  # what is still to be done; None: nobody knows, somebody decides as he goes

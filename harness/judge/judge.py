@@ -19,6 +19,7 @@ from harness.judge import (
     counters_agree,
     debugged,
     delivered,
+    driver_bugs,
     dropped,
     dumped,
     echoed,
@@ -87,6 +88,7 @@ def judge(plan: Plan, events: Iterable[Event]) -> Verdict:
     faults = tuple(errors(seen))
     word, why = _word(checks, faults)
     word, why, bug = _known(_provoked(plan.known_bug, seen), word, why, checks)
+    word, why, bug = _of_driver(seen, word, why, checks) or (word, why, bug)
     records = seen.records
     return Verdict(
         case=plan.case,
@@ -146,6 +148,14 @@ def _known(bug: KnownBug | None, word: Word, why: str, checks: Iterable[CheckRes
     if word == "PASS" and not bug.by_chance:
         return "FAIL", f"known bug is gone: {bug.reason}; expected {bug.verdict}, but all held", bug.reason
     return word, why, bug.reason
+
+
+def _of_driver(seen: Seen, word: Word, why: str, checks: Iterable[CheckResult]) -> tuple[Word, str, str] | None:
+    """After what the testcase states: a driver's bug explains what else would be news."""
+    if word not in ("FAIL", "INCONCLUSIVE"):
+        return None
+    bug = driver_bugs.explains(seen, _guilty(word, checks))
+    return None if bug is None else ("KNOWN_BUG", f"{word} as known of {bug.driver}: {bug.reason}; {why}", bug.reason)
 
 
 def _guilty(word: Word, checks: Iterable[CheckResult]) -> set[str]:

@@ -21,6 +21,9 @@ DELAYS = frozenset(
     {"delay_tsc", "delay_loop", "delay_halt", "delay_halt_tpause", "__delay", "__udelay", "__const_udelay"}
 )
 PANIC = frozenset({"panic", "vpanic", "i8042_panic_blink", "no_blink"})  # kernel/panic.c: what ends in an endless loop
+# What a panic never comes back from: nobody else runs who would serve the interrupt that disable_irq() waits for (kernel/irq/manage.c), or give a lock back.
+ENDLESS = frozenset({"synchronize_irq", "native_queued_spin_lock_slowpath"})
+DEPTH = 8  # functions, innermost first, that count as where a CPU is: further up the stack's words may be leftovers
 STACK_WORDS = 256  # of 8 bytes, from RSP up
 _CPU = re.compile(r"CPU#(\d+)")
 _REGISTER = re.compile(r"\b(RIP|RSP)=([0-9a-f]{16})")
@@ -46,21 +49,23 @@ class Rest(enum.Enum):
     SENDS = "some CPU may send"
     HALTS = "each CPU is halted, and an interrupt may wake it"
     LOOPS = "one CPU is in panic()'s endless loop, the others are halted or there, too"
+    SPINS = "one CPU is at what a panic never comes back from, if it is still there at the next looks; the others are halted or there, too"
 
 
 async def rest_of_panic(hmp: Hmp, symbols: Symbols) -> Rest:
     """Is each CPU halted or in a delay that panic() itself waits in? After the panic's last line that is its endless loop: the
     kernel has served its consoles one after the other and will say nothing more (kernel/panic.c, console_unlock())."""
     cpus = parse_registers(await hmp("info registers -a"))
-    if not cpus or not all([cpu["halted"] or await _in_panics_loop(hmp, cpu, symbols) for cpu in cpus]):
-        return Rest.SENDS
-    return Rest.HALTS if all(cpu["halted"] for cpu in cpus) else Rest.LOOPS
+    states = {Rest.HALTS if cpu["halted"] else await _doing(hmp, cpu, symbols) for cpu in cpus} or {Rest.SENDS}
+    return next(rest for rest in (Rest.SENDS, Rest.SPINS, Rest.LOOPS, Rest.HALTS) if rest in states)
 
 
-async def _in_panics_loop(hmp: Hmp, cpu: dict[str, Any], symbols: Symbols) -> bool:
+async def _doing(hmp: Hmp, cpu: dict[str, Any], symbols: Symbols) -> Rest:
     names = [symbols.resolve(cpu["rip"]) or "", *await _stack(hmp, cpu["cpu"], cpu["rsp"], symbols)]
     functions = [re.split(r"[+.]", name)[0] for name in names]
-    return next((name for name in functions if name not in DELAYS), "") in PANIC
+    if next((name for name in functions if name not in DELAYS), "") in PANIC:
+        return Rest.LOOPS
+    return Rest.SPINS if ENDLESS.intersection(functions[:DEPTH]) else Rest.SENDS
 
 
 def parse_registers(text: str) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 
 from harness.plan.addresses import ip_of, mac_of, nics_behind, port_of
+from harness.plan.drivers import driver_bugs
 from harness.plan.dump import CRASHKERNEL, captures
 from harness.plan.model import DiskPlan, EndpointPlan, MachinePlan, Plan, Stage, StreamPlan
 from harness.plan.nics import DRIVERS
@@ -46,6 +47,7 @@ def compile_plan(scenario: Scenario, source: str) -> Plan:
         stages=stages,
         expect=scenario.expect,
         known_bug=known_bug(scenario),
+        driver_bugs=driver_bugs(nic.model for nic in scenario.guest.nics.values()),
         timeout=scenario.timeout,
     )
 

@@ -62,6 +62,7 @@ def _lines(plan: Plan, argv: Sequence[str]) -> Iterator[str]:
         where = f" where the console has `{plan.known_bug.console}`" if plan.known_bug.console else ""
         where += f" where a TX queue stays stopped ({plan.known_bug.queue})" if plan.known_bug.queue else ""
         yield f"known bug: {plan.known_bug.verdict} is expected{where}: {plan.known_bug.reason}"
+    yield from (f"known of {bug.driver}: {bug.reason}" for bug in plan.driver_bugs)
     yield f"timeout: {plan.timeout:g} s"
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from harness.frozen import Frozen
+from harness.plan.drivers import DriverBug
 from harness.scenario.model import ChannelName, Expect, KnownBug, Scenario
 from harness.scenario.words import Way
 
@@ -287,6 +288,7 @@ class Plan(Frozen):
         default=(), strict=False
     )  # file:line of each; none in plans from before it was noted, or in Python
     known_bug: KnownBug | None = None
+    driver_bugs: tuple[DriverBug, ...] = Field(default=(), strict=False)  # of its NICs' drivers, whatever the testcase
     timeout: float
     wires: Wires = "tap"
     options: tuple[str, ...] = Field(default=(), strict=False)  # of the command line that shaped this plan

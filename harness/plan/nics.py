@@ -31,7 +31,8 @@ class Model:
     this variant of QEMU's device; the testcase's own come after them. `controller`: the PCI device whose bus the NIC is plugged
     into, plugged in before it. `ours`: its name in harness.nic.models, for a model of ours in a process of its own, which QEMU reaches
     over vfio-user. `mtu`: the largest that its driver is known to take; None where nobody has looked. `functions`: it has virtual
-    functions (SR-IOV), which lie on the same bus, 16 and 17 slots above it, whether or not anybody asks for them."""
+    functions (SR-IOV), which lie on the same bus, 16 and 17 slots above it, whether or not anybody asks for them. `rings`: its driver has a set_ringparam(), so that
+    `ethtool -G` can make them smaller."""
 
     word: str  # in the testcase
     device: str  # QEMU's device name
@@ -44,6 +45,7 @@ class Model:
     ours: str | None = None
     mtu: int | None = None
     functions: bool = False
+    rings: bool = True
 
     @property
     def served(self) -> bool:
@@ -104,12 +106,23 @@ _TABLE = (
     _e100("i82559er", "82559ER"),
     _e100("i82562", "82562"),
     _e100("i82801", "82801 (ICH)"),
-    Model("rtl8139", "rtl8139", "8139cp", False, "Realtek 8139C+, so 8139cp and not 8139too"),
+    Model("rtl8139", "rtl8139", "8139cp", False, "Realtek 8139C+, so 8139cp and not 8139too", mtu=4096, rings=False),
     Model("pcnet", "pcnet", "pcnet32", False, "AMD PCnet-PCI II"),
     Model("vmxnet3", "vmxnet3", "vmxnet3", True, "VMware's paravirtual NIC"),
-    Model("tulip", "tulip", "tulip", False, "DEC 21143", link=False),
-    Model("ne2k_pci", "ne2k_pci", "ne2k-pci", False, "NE2000, no NAPI: the slides' other path", link=False),
-    Model("usb-net", "usb-net", "cdc_ether", True, "CDC Ethernet over USB", link=False, controller="qemu-xhci"),
+    Model("tulip", "tulip", "tulip", False, "DEC 21143", link=False, rings=False),
+    Model(
+        "ne2k_pci", "ne2k_pci", "ne2k-pci", False, "NE2000, no NAPI: the slides' other path", link=False, rings=False
+    ),
+    Model(
+        "usb-net",
+        "usb-net",
+        "cdc_ether",
+        True,
+        "CDC Ethernet over USB",
+        link=False,
+        controller="qemu-xhci",
+        rings=False,
+    ),
     _ours("tg3", "tg3", "tg3", "Broadcom BCM5787, our own model (docs/tg3.md)"),
     _ours("our-e1000", "e1000", "e1000", "Intel 82540EM, our own model (docs/models.md)"),
     _ours("our-virtio-net", "virtio-net", "virtio_net", "virtio 1, our own model (docs/models.md)"),

@@ -2,7 +2,7 @@
 
 In: loaded scenarios and a model. Out: those scenarios with every NIC of that model, and for the others why they cannot be. Rule: what a
 testcase says of one model in particular is not carried over to another: device properties are dropped, and a case that is about a
-driver's module parameters or one model's faults is left out.
+driver's module parameters, one model's faults or rings of a size of its own is left out where the model has none.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from harness.scenario.model import Nic, Scenario
 
 VIRTIO = "virtio-net-pci"
 SPEED: Mapping[str, str | int] = {"speed": 1000, "duplex": "full"}
+RESIZES = ("ethtool", "-G")
 AXIS = "nic"  # the name the model has in the case's name when no axis of its own gave it
 
 
@@ -55,4 +56,7 @@ def _as(nic: Nic, model: str) -> Nic:
 def _particular(scenario: Scenario, model: str) -> str:
     """What in it is about the driver of a model that it names itself; empty if nothing is, or it names this one."""
     drivers = [module for module in scenario.guest.modules if module in DRIVERS and module != MODELS[model].driver]
-    return f"it sets parameters of {', '.join(drivers)}" if drivers else ""
+    if drivers:
+        return f"it sets parameters of {', '.join(drivers)}"
+    resizes = any(step.run is not None and step.run.argv[:2] == RESIZES for step in scenario.steps)
+    return f"{MODELS[model].driver} has no ring sizes to set" if resizes and not MODELS[model].rings else ""

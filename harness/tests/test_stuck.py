@@ -22,6 +22,8 @@ ffffffff81000400 T delay_tsc
 ffffffff82000000 D some_data
 ffffffffc0000000 t e1000_clean\t[e1000]
 ffffffffc0010000 t netpoll_send_skb	[netpoll]
+ffffffffc0020000 t synchronize_irq
+ffffffffc0020100 t poll_tulip	[tulip]
 nonsense
 """.splitlines()
 SYMBOLS = parse(KALLSYMS)
@@ -109,6 +111,7 @@ def test_several_places_are_a_loop() -> None:
 
 
 ON_PANICS_STACK = "ffffc90000123d00: 0x0000000000000003 0xffffffff81000110"
+IN_DISABLE_IRQ = "ffffc90000123d00: 0xffffffffc0020033 0xffffffffc0020110"
 ON_NETPOLLS_STACK = "ffffc90000123d00: 0xffffffffc0010020 0xffffffff81000110"
 
 
@@ -126,11 +129,15 @@ ON_NETPOLLS_STACK = "ffffc90000123d00: 0xffffffffc0010020 0xffffffff81000110"
         pytest.param(
             REGISTERS.replace("ffffffff81000433", "0000000000401000"), ON_PANICS_STACK, Rest.SENDS, id="in no function"
         ),
+        pytest.param(REGISTERS, IN_DISABLE_IRQ, Rest.SPINS, id="a driver's poll_controller waits for an interrupt"),
+        pytest.param(
+            REGISTERS.replace("HLT=1", "HLT=0"), IN_DISABLE_IRQ, Rest.SENDS, id="which the other CPU may serve"
+        ),
         pytest.param("Error: no CPU available", ON_PANICS_STACK, Rest.SENDS, id="no CPU"),
     ],
 )
 def test_a_panic_is_over_when_no_cpu_can_send_any_more(registers: str, stack: str, rest: Rest) -> None:
     async def hmp(command: str) -> str:
-        return {"info registers -a": registers, "cpu 0": ""}.get(command, stack)
+        return registers if command == "info registers -a" else stack if command.endswith("0xffffc90000123d00") else ""
 
     assert asyncio.run(rest_of_panic(hmp, SYMBOLS)) is rest

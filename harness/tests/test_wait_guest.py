@@ -1,4 +1,4 @@
-"""Waits, on a real guest: a line that was there before the last step that did something does not meet one, and a panic that says no more ends one."""
+"""Waits, on a real guest: a line that was there before the last step that did something does not meet one, and a panic that says no more, or hangs, ends one."""
 
 from __future__ import annotations
 
@@ -67,3 +67,30 @@ def test_a_panic_that_says_no_more_is_not_waited_for(bench: Bench, tmp_path: Pat
     ]
     assert {each["what"] for each in waits} == {"panic", "text"}
     assert all(each["within"] < 60 for each in waits), f"evidence in {folder}"
+
+
+HANGS = """\
+about: a driver waits in the middle of a panic for an interrupt that nobody serves
+guest:
+  nics:
+    n0: {model: rtl8139}
+endpoints:
+  netconsole: {at: guest, stack: kernel, device: n0, peer: log}
+  log: {at: host, stack: netpoll, device: n0, peer: netconsole}
+steps:
+  - crash: {how: sysrq-c, within: 100}
+  - wait: {event: GUEST_PANICKED, within: 100}
+expect:
+  - parity: {to: log}
+  - event: {name: GUEST_PANICKED}
+"""
+
+
+@pytest.mark.guest
+def test_a_panic_that_hangs_is_not_waited_for_and_its_driver_is_named(bench: Bench, tmp_path: Path) -> None:
+    verdict, folder = run(bench, tmp_path / "hangs.yaml", HANGS)
+    assert verdict.word == "KNOWN_BUG"
+    assert "as known of 8139cp: cp_poll_controller() calls disable_irq()" in verdict.why
+    waits = [each for each in read_evidence(folder / "evidence.jsonl") if each["kind"] == "timeout"]
+    assert [each["what"] for each in waits] == ["panic", "text", "event"]
+    assert sum(each["within"] for each in waits) < 60, f"evidence in {folder}"
