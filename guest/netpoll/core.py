@@ -21,8 +21,9 @@ from collections.abc import Callable
 
 from guest.netpoll import rx, rx_run
 from guest.netpoll.context import smp_processor_id
+from guest.netpoll.direct import DirectXmit, direct_xmit
 from guest.netpoll.errors import CarrierTimeout, SetupError
-from guest.netpoll.frame import Builder, Endpoints, GsoBuilder, ManyBuilder, RunBuilder, make_frame
+from guest.netpoll.frame import Builder, Endpoints, FrameV4, FrameV6, GsoBuilder, ManyBuilder, RunBuilder, make_frame
 from guest.netpoll.napi import do_irq
 from guest.netpoll.netdevice import (
     IPAddress,
@@ -57,9 +58,9 @@ class Netpoll:
     """
 
     __slots__ = (
-        "dev", "dev_name", "drop", "frame", "frames", "gso_frame", "header_len", "late", "local_ip", "local_mac", "local_port", "mac_given",
+        "dev", "dev_name", "direct", "drop", "frame", "frames", "gso_frame", "header_len", "late", "local_ip", "local_mac", "local_port", "mac_given",
         "max_payload", "name", "net", "partial_frames", "pool", "protocol", "remote_ip", "remote_mac", "remote_port", "run", "rx_hook",
-        "rx_match", "rx_skb", "spare", "stats",
+        "rx_match", "rx_skb", "spare", "stats", "template",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +94,8 @@ class Netpoll:
         self.dev: NetDevice | None = None
         self.stats = NetpollStats()
         self.pool: SkbPool = net.skb_pool
+        self.direct: DirectXmit | None = None
+        self.template: FrameV4 | FrameV6 | None = None
         self.frame: Builder | None = None
         self.frames: ManyBuilder | None = None
         self.partial_frames: ManyBuilder | None = None
@@ -118,7 +121,7 @@ class Netpoll:
         if not self.mac_given:
             self.local_mac = dev.dev_addr
         ends = (self.local_mac, self.remote_mac, local, remote, self.local_port, self.remote_port)
-        template = make_frame(Endpoints(*ends))
+        template = self.template = make_frame(Endpoints(*ends))
         self.spare = []
         self.frame = template.build
         self.frames = template.build_many
@@ -209,6 +212,12 @@ class NetpollInfo:
             for np in self.clients:
                 if np.local_ip is not None and np.remote_ip is not None:
                     np.prepare(dev, np.local_ip, np.remote_ip)
+                    np.direct = direct_xmit(np, dev, self)
+
+    def operations_changed(self) -> None:
+        """Somebody has put himself around the device's operations, or is gone."""
+        for np in self.clients:
+            np.direct = direct_xmit(np, self.dev, self)
 
     def slave_enable_netpoll(self, dev: NetDevice, drop: DropRoutine, tries: int) -> Netpoll:
         """A client for a slave of this device (bonding.c: slave_enable_netpoll), with `tries` retries of its own."""
@@ -272,6 +281,7 @@ def netpoll_setup(np: Netpoll, *, require_carrier: bool = False, timeout: float 
     npinfo.attach(np)
     np.dev = dev
     dev.npinfo = npinfo
+    np.direct = direct_xmit(np, dev, npinfo)
 
 
 def _find_device(np: Netpoll) -> NetDevice:
@@ -333,7 +343,7 @@ def netpoll_cleanup(np: Netpoll) -> None:
     never leaves it.
     """
     np.net.context.might_sleep("netpoll_cleanup")
-    dev, np.dev = np.dev, None
+    dev, np.dev, np.direct = np.dev, None, None
     if dev is None or not isinstance(dev.npinfo, NetpollInfo):
         return
     npinfo = dev.npinfo

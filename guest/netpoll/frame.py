@@ -21,7 +21,12 @@ from guest.netpoll.wire.udp import HEADER_LEN as UDP_LEN
 from guest.netpoll.wire.udp import IPPROTO_UDP
 
 Message = bytes | bytearray | memoryview
+# Of one client and length: its FrameV4; the store of everything from TOT_LEN on, that is tot_len, identification, mid, IP checksum, tail, UDP length
+# and checksum, message; tot_len; the IP checksum but for the identification; the UDP length; the UDP checksum but for the message; whether the
+# length is odd. Checksums are not yet modulo 65535
+Shape = tuple["FrameV4", Callable[..., None], int, int, int, int, bool]
 
+TOT_LEN = 16  # where it is in a frame
 _V4 = Struct(">16sHH4sH12sHH")  # Ethernet+0x4500, tot_len, id, frag+ttl+proto, check, addresses+ports, len, check
 _pack_v4 = _V4.pack
 _from_bytes = int.from_bytes  # big-endian by default since Python 3.11
@@ -71,7 +76,8 @@ class FrameV4:
         ip_sum = 0x4500 + _TTL_UDP + ones_sum(ends.addresses) + 28
         udp_sum = IPPROTO_UDP + ones_sum(tail) + UDP_LEN + UDP_LEN
         self._parts = (head, mid, tail, ip_sum, udp_sum)
-        self._ident = 0
+        self.mid, self.tail = mid, tail  # on either side of the IP checksum
+        self.ident = 0  # of the last frame
 
     def build(self, msg: Message) -> bytes:
         """The whole frame for `msg`."""
@@ -79,7 +85,7 @@ class FrameV4:
         payload = _from_bytes(msg) % 65535
         if size & 1:
             payload <<= 8
-        self._ident = ident = self._ident + 1 & 0xFFFF
+        self.ident = ident = self.ident + 1 & 0xFFFF
         head, mid, tail, ip_sum, udp_sum = self._parts
         return (
             _pack_v4(
@@ -95,10 +101,20 @@ class FrameV4:
             + msg
         )
 
+    def header(self) -> bytes:
+        """What is before every message; lengths, identification and checksums are 0."""
+        return _pack_v4(self._parts[0], 0, 0, self.mid, 0, self.tail, 0, 0)
+
+    def shape(self, size: int) -> Shape:
+        """What a message of `size` octets takes to be put behind a `header`, as direct.py does."""
+        _, _, _, ip_sum, udp_sum = self._parts
+        store = Struct(f">HH4sH12sHH{size}s")
+        return self, store.pack_into, size + 28, -(ip_sum + size), size + 8, -(udp_sum + 2 * size), bool(size & 1)
+
     def build_many(self, messages: Sequence[bytes]) -> list[bytes]:
         """`build` of each, for a third less."""
         head, mid, tail, ip_sum, udp_sum = self._parts
-        ident, from_bytes, pack_v4 = self._ident, _from_bytes, _pack_v4
+        ident, from_bytes, pack_v4 = self.ident, _from_bytes, _pack_v4
         frames = []
         for msg in messages:
             size = len(msg)
@@ -109,13 +125,13 @@ class FrameV4:
             ip_check = -(ip_sum + size + ident) % 65535
             check = 65535 - (udp_sum + size + size + payload) % 65535
             frames.append(pack_v4(head, size + 28, ident, mid, ip_check, tail, size + 8, check) + msg)
-        self._ident = ident
+        self.ident = ident
         return frames
 
     def build_run(self, messages: Sequence[bytes], headroom: int = 0) -> FrameRun:
         """`build` of each, all of one length, for half of `build_many`."""
         head, mid, tail, ip_sum, udp_sum = self._parts
-        size, first = len(messages[0]), self._ident + 1
+        size, first = len(messages[0]), self.ident + 1
         last = first + len(messages) - 1
         idents: Sequence[int] = range(first, last + 1)
         ip_check, udp_sum = -(ip_sum + size + first) % 65535, udp_sum + 2 * size
@@ -123,7 +139,7 @@ class FrameV4:
         if last > 0xFFFF or ip_checks[-1] < 0:
             idents = [ident & 0xFFFF for ident in idents]
             ip_checks = [-(ip_sum + size + ident) % 65535 for ident in idents]
-        self._ident = last & 0xFFFF
+        self.ident = last & 0xFFFF
         columns = {
             _IDENT: idents,
             _IP_CHECK: ip_checks,
@@ -134,7 +150,7 @@ class FrameV4:
     def build_partial(self, messages: Sequence[bytes]) -> list[bytes]:
         """A frame of each for a device that computes checksums: UDP's left at the pseudo header's sum for it."""
         head, mid, tail, ip_sum, _ = self._parts
-        ident, pack_v4 = self._ident, _pack_v4
+        ident, pack_v4 = self.ident, _pack_v4
         pseudo = IPPROTO_UDP + ones_sum(tail[:8]) + UDP_LEN
         frames = []
         for msg in messages:
@@ -142,15 +158,15 @@ class FrameV4:
             ident = ident + 1 & 0xFFFF
             ip_check = -(ip_sum + size + ident) % 65535
             frames.append(pack_v4(head, size + 28, ident, mid, ip_check, tail, size + 8, (pseudo + size) % 65535) + msg)
-        self._ident = ident
+        self.ident = ident
         return frames
 
     def build_gso(self, messages: Sequence[bytes]) -> bytes:
         """One frame for a device that cuts it up: UDP checksum left at the pseudo header's sum for it."""
         head, mid, tail, ip_sum, _ = self._parts
         size = sum(map(len, messages))
-        ident = self._ident + 1 & 0xFFFF
-        self._ident = self._ident + len(messages) & 0xFFFF
+        ident = self.ident + 1 & 0xFFFF
+        self.ident = self.ident + len(messages) & 0xFFFF
         ip_check = -(ip_sum + size + ident) % 65535
         pseudo = (IPPROTO_UDP + ones_sum(tail[:8]) + UDP_LEN + size) % 65535
         return _V4.pack(head, size + 28, ident, mid, ip_check, tail, size + 8, pseudo) + b"".join(messages)

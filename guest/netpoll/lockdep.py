@@ -28,11 +28,12 @@ import functools
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TypeVar
 
 from guest.netpoll.context import Context, Level, LockLike, smp_processor_id
+from guest.netpoll.direct import DirectTx, Store
 from guest.netpoll.netdevice import NetDevice, NetdevTx
 from guest.netpoll.skbuff import SkbPool, SkBuff
 
@@ -127,6 +128,22 @@ class CheckedLock:
         self.release()
 
 
+class CheckedIndex:
+    """Where direct.py tells a NIC of a frame."""
+
+    def __init__(self, checker: Checker, dev: NetDevice, index: Store) -> None:
+        self.checker, self.dev, self.index = checker, dev, index
+
+    def __setitem__(self, number: int, value: int, /) -> None:
+        self.checker.before_index(self.dev)
+        self.index[number] = value
+
+
+def _tell_clients(dev: NetDevice) -> None:
+    if dev.npinfo is not None:
+        dev.npinfo.operations_changed()
+
+
 class Checker:
     """Watches a Context and devices in it. `violations` grows; `on_violation` hears of each as it happens."""
 
@@ -164,9 +181,12 @@ class Checker:
             ("interrupt", self._interrupt),
         ):
             self._put(dev, name, functools.partial(check, dev, getattr(dev, name)))
+        self._put(dev, "direct_tx", functools.partial(self._direct_tx, dev, dev.direct_tx))
         plain = dev.xmit_lock
         dev.xmit_lock = CheckedLock(self, f"{dev.name}->xmit_lock", plain)
         self._restore.append(lambda: setattr(dev, "xmit_lock", plain))  # a lambda cannot assign
+        _tell_clients(dev)
+        self._restore.insert(0, lambda: _tell_clients(dev))  # after all else is as it was
 
     def watch_pool(self, pool: SkbPool) -> None:
         """Refilling allocates with leave to sleep: process context only."""
@@ -202,6 +222,19 @@ class Checker:
         if status is NetdevTx.BUSY and not dev.xoff:
             self.violate(Rule.BUSY_AWAKE, dev.name)
         return status
+
+    def _direct_tx(self, dev: NetDevice, real: Callable[[], DirectTx | None]) -> DirectTx | None:
+        tx = real()
+        return None if tx is None else replace(tx, index=CheckedIndex(self, dev, tx.index))
+
+    def before_index(self, dev: NetDevice) -> None:
+        """A frame is about to become the NIC's without hard_start_xmit(), and the same is asked of it."""
+        if isinstance(dev.xmit_lock, CheckedLock) and dev.xmit_lock.owner != smp_processor_id():
+            self.violate(Rule.XMIT_LOCK, dev.name, dev.xmit_lock.where)
+        if dev.xoff:
+            self.violate(Rule.QUEUE_STOPPED, dev.name)
+        if self.ctx.irqs_disabled():
+            self.violate(Rule.IRQS_OFF, dev.name)
 
     def _poll(self, dev: NetDevice, real: Callable[[int], int], budget: int) -> int:
         by_netpoll = dev.npinfo is not None and dev.npinfo.rx_drop

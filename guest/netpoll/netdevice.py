@@ -15,11 +15,14 @@ import ipaddress
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from guest.netpoll.context import Context, LockLike, smp_processor_id
 from guest.netpoll.skbuff import FrameRun, SkbPool, SkBuff
 from guest.netpoll.stats import NetpollStats
+
+if TYPE_CHECKING:
+    from guest.netpoll.direct import DirectTx
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -100,6 +103,9 @@ class NetpollHook(Protocol):
 
     def queue_woken(self, dev: NetDevice) -> None:
         """`dev` takes frames again: what netpoll_queue() holds can leave."""
+
+    def operations_changed(self) -> None:
+        """The device's operations are others from now on: what was made of them is made anew."""
 
 
 class NetpollSender(Protocol):
@@ -215,6 +221,10 @@ class NetDevice:
     def xmit_run(self, run: FrameRun) -> int:
         """xmit_many() for frames of one length, made in one piece with `needed_headroom` octets before each."""
         raise NotImplementedError
+
+    def direct_tx(self) -> DirectTx | None:
+        """For direct.py: the ring that it may write frames into; None: hard_start_xmit() for each."""
+        return None
 
     def doorbell(self) -> None:
         """Tell the hardware of frames that hard_start_xmit() took while `xmit_more` was set."""

@@ -71,6 +71,9 @@ def netpoll_send_udp(np: Netpoll, msg: bytes | bytearray | memoryview) -> int:
 
     Raises MessageTooLong beyond the MTU. Any context; process context is not needed.
     """
+    direct = np.direct
+    if direct is not None and direct(msg):
+        return NET_XMIT_SUCCESS
     dev = np.dev
     frame = np.frame
     if dev is None or frame is None:

@@ -65,6 +65,44 @@ def _bell_forgotten(nth: int) -> Break:
     return broken
 
 
+def _deaf(nth: int) -> Break:
+    """A doorbell of direct.py's that is not heard now and then."""
+
+    def broken(sound: Any) -> Any:
+        class Deaf:
+            def __init__(self, real: Any) -> None:
+                self.real, self.due = real, each(nth)
+
+            def __setitem__(self, at: int, value: int) -> None:
+                if not self.due():
+                    self.real[at] = value
+
+        return lambda store, *rest: sound(Deaf(store), *rest)
+
+    return broken
+
+
+def _index_first(sound: Any) -> Any:
+    """Of a message that is sent directly: the index is moved, and the frame that it gives away written afterwards."""
+
+    def make(np: Any, dev: Any, npinfo: Any, tx: Any, template: Any) -> Any:
+        inner, ring = sound(np, dev, npinfo, tx, template), tx.ring
+
+        def xmit(msg: bytes) -> bool:
+            if not dev.xoff and ring.next_to_use < ring.room and dev.xmit_lock.acquire(False):
+                tx.index[tx.at] = ring.next_to_use + 1 & tx.wrap
+                dev.xmit_lock.release()
+            return bool(inner(msg))
+
+        return xmit
+
+    return make
+
+
+def _never_odd(sound: Any) -> Any:
+    return lambda self, size: (*sound(self, size)[:-1], False)
+
+
 def _stale_status(sound: Any) -> Any:
     """Given back with DD still set: the descriptor looks as if a frame had come already."""
     due = each(20)
@@ -129,7 +167,10 @@ TABLE = (
     Defect("a tg3's sent descriptors are never taken back", f"{TG3}.clean_tx", _nothing, CRASHED_TG3, "delivered"),
     Defect("a virtio-net's sent buffers are never taken back", f"{VIRTIO}.clean_tx", _nothing, CRASHED_VIRTIO, "delivered"),
     Defect("the tail is written before the descriptor", f"{BASE}.hard_start_xmit", _bell_first, SEND, "delivered"),
-    Defect("a virtio-net is not told of each tenth frame", f"{VIRTIO}.doorbell", _bell_forgotten(10), SEND_VIRTIO, "delivered"),
+    Defect("a virtio-net is not told of each tenth frame", f"{PMD}.virtio_net.Bell", _deaf(10), SEND_VIRTIO, "delivered"),
+    Defect("a batch's or a last descriptor's bell is forgotten on a virtio-net", f"{VIRTIO}.doorbell", _bell_forgotten(1), CRASHED_VIRTIO, "delivered"),
+    Defect("a direct message's tail is written before its frame", "guest.netpoll.direct._make", _index_first, SEND, "delivered"),
+    Defect("a direct message of an odd length has the checksum of an even one", "guest.netpoll.frame.FrameV4.shape", _never_odd, SEND_TG3, "checksums"),
     Defect("a tg3's descriptor says one octet too few", f"{TG3}.fill", _one_short, SEND_TG3, "delivered"),
     Defect("a poll-mode driver never wakes its queue", f"{PMD}.device.netif_wake_queue", _nothing, CRASHED, "delivered"),
     Defect("after a crash interrupts stay as they were", f"{BASE}._interrupts_off", _left_on, CRASHED, "uninterrupted"),

@@ -88,6 +88,7 @@ class Bar:
         self.size = device.region(index)[0]
         self._device, self._index, self._settle = device, index, settle
         self.reads = self.writes = 0
+        self.words, self.halves = Items(self.write32, 4), Items(self.write16, 2)
 
     def _read(self, offset: int, width: int) -> int:
         self._check(offset, width)
@@ -121,6 +122,16 @@ class Bar:
 
     def write32(self, offset: int, value: int) -> None:
         self._write(offset, 4, value)
+
+
+class Items:
+    """Registers of one width, by number."""
+
+    def __init__(self, write: Callable[[int, int], None], width: int) -> None:
+        self._write, self._width = write, width
+
+    def __setitem__(self, number: int, value: int, /) -> None:
+        self._write(number * self._width, value)
 
 
 class Slot:

@@ -172,6 +172,7 @@ class Lies:
 
     def __init__(self, real: Bar, rng: random.Random, after: int) -> None:
         self._real, self._rng, self._left, self.size = real, rng, after, real.size
+        self.words, self.halves = real.words, real.halves
 
     def _value(self, width: int, real: int) -> int:
         self._left -= 1

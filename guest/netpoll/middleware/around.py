@@ -65,6 +65,9 @@ class _Inlet:
         """Pass it on."""
         self._outer.wake()
 
+    def operations_changed(self) -> None:
+        """Nothing was made of them here."""
+
 
 class AroundDevice(NetDevice):
     """Passes everything through; subclasses override hard_start_xmit and from_inner.

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from guest.netpoll.direct import Store
+
 
 class BusError(OSError):
     """The device cannot be had or driven: errno and a sentence that says what to do; the device is left as found."""
@@ -18,6 +20,14 @@ class Registers(Protocol):
 
     @property
     def size(self) -> int: ...
+
+    @property
+    def words(self) -> Store:
+        """Its 32-bit registers, by number: write32() without a call, for what is written for each frame."""
+
+    @property
+    def halves(self) -> Store:
+        """The same for write16()."""
 
     def read8(self, offset: int) -> int: ...
 

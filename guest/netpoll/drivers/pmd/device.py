@@ -171,6 +171,7 @@ class PollModeDevice(NetDevice):
             skb.users = 0
             return NETDEV_TX_OK
         slot = use & ring.mask
+        ring.stamps[slot] = None
         ring.buffers[slot][:size] = data
         self.fill(slot, size)
         ring.next_to_use = use = use + 1
@@ -178,6 +179,8 @@ class PollModeDevice(NetDevice):
             self._stop_full()
         if not self.xmit_more or self.xoff:
             self.doorbell()
+        else:
+            ring.room = 0  # whoever rings next does it for this frame, too
         skb.users = 0
         return NETDEV_TX_OK
 
@@ -218,6 +221,7 @@ class PollModeDevice(NetDevice):
         while done < taken:
             slot = ring.next_to_use & ring.mask
             count = min(taken - done, ring.count - slot)
+            ring.stamps[slot : slot + count] = [None] * count
             put(slot, done, count)
             ring.next_to_use += count
             done += count
@@ -237,6 +241,27 @@ class PollModeDevice(NetDevice):
         finally:
             if mine:
                 self._cleaning.release()
+
+    def describe(self, slot: int, size: int) -> None:
+        """For direct.py: `fill`, but `size` is the frame's."""
+        self.fill(slot, self.needed_headroom + size)
+
+    def begin(self, slot: int, header: bytes) -> None:
+        """For direct.py: the frames in tx.buffers[slot] begin with `header`."""
+        whole = self._before + header
+        self.tx.buffers[slot][: len(whole)] = whole
+
+    def make_room(self) -> bool:
+        """For direct.py: the bell for what `xmit_more` held back, and what a poll has taken back. The last descriptor is hard_start_xmit()'s, which
+        stops the queue, so that netpoll polls."""
+        ring = self.tx
+        self.doorbell()
+        ring.room = ring.next_to_clean + ring.usable - 1
+        return self.running and ring.next_to_use < ring.room
+
+    def places(self) -> list[int]:
+        """Where in the ring's memory each slot's frame begins."""
+        return [slot * BUFFER + self.needed_headroom for slot in range(self.tx.count)]
 
     def _copy(self, slot: int, octets: bytes | memoryview) -> int:
         """Frames to the memory of the buffers from `slot` on, one close to the other: it is theirs until they have left, and one copy is

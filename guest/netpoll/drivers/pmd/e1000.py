@@ -16,6 +16,7 @@ import errno
 from array import array
 from collections.abc import Sequence
 
+from guest.netpoll.direct import DirectTx
 from guest.netpoll.drivers.pmd.bus import BusError, PciDevice
 from guest.netpoll.drivers.pmd.device import PollModeDevice
 from guest.netpoll.drivers.pmd.ring import BUFFER, Ring, quads
@@ -295,18 +296,27 @@ class E1000(PollModeDevice):
             self._unmasked |= TRANSMIT
             self.regs.write32(_IMS, TRANSMIT)
 
+    def direct_tx(self) -> DirectTx:
+        return DirectTx(
+            self.tx, self.places(), self.regs.words, _TDT // 4, self.tx.mask, self.describe, self.begin, self.make_room
+        )
+
     def clean_tx(self) -> None:
-        """Frames leave in order: if the last one has, all have; else those up to the first without DD."""
+        """Frames leave in order: if the last one has, all have; else those up to the first without DD. A descriptor may serve again as it is
+        (direct.py), so what the chip has written into it is cleared."""
         ring, status = self.tx, self._tx_status
         clean, use = ring.next_to_clean, ring.next_to_use
         if clean == use:
             return
-        if status[(use - 1) & ring.mask] & _TX_DONE:
-            ring.next_to_clean = use
-            return
-        while clean != use and status[clean & ring.mask] & _TX_DONE:
-            clean += 1
-        ring.next_to_clean = clean
+        done = use if status[(use - 1) & ring.mask] & _TX_DONE else clean
+        while done != use and status[done & ring.mask] & _TX_DONE:
+            done += 1
+        while clean != done:
+            slot = clean & ring.mask
+            run = min(done - clean, RING - slot)
+            status[slot : slot + run] = bytes(run)
+            clean += run
+        ring.next_to_clean = done
 
     # -- receive --------------------------------------------------------------------------------------
 

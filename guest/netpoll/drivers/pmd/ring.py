@@ -13,6 +13,7 @@ import struct
 from collections.abc import Sequence
 
 from guest.netpoll.drivers.pmd.bus import PciDevice
+from guest.netpoll.frame import Shape
 
 BUFFER = 2048  # bytes: a frame of 1518, a header before it, and no buffer crosses a page
 
@@ -21,7 +22,9 @@ class Ring:
     """`count`: descriptors, a power of two. `usable`: how many of them may be in flight. `headroom`: bytes before each frame
     that `addresses` count in and `buffers` do not."""
 
-    __slots__ = ("addresses", "buffers", "count", "mask", "memory", "next_to_clean", "next_to_use", "usable")
+    __slots__ = (
+        "addresses", "buffers", "count", "mask", "memory", "next_to_clean", "next_to_use", "room", "stamps", "usable",
+    )  # fmt: skip
 
     def __init__(self, bus: PciDevice, count: int, usable: int | None = None, headroom: int = 0) -> None:
         self.count, self.mask, self.usable = count, count - 1, count if usable is None else usable
@@ -30,6 +33,8 @@ class Ring:
         self.buffers = [memory.view[at + headroom : at + BUFFER] for at in range(0, count * BUFFER, BUFFER)]
         self.addresses = [memory.address + at for at in range(0, count * BUFFER, BUFFER)]
         self.next_to_use = self.next_to_clean = 0
+        self.room = 0  # see direct.py; transmit rings only
+        self.stamps: list[Shape | None] = [None] * count  # what descriptor and buffer of each slot hold
 
     def free(self) -> int:
         """How many descriptors can still be filled."""
@@ -41,7 +46,8 @@ class Ring:
 
     def reset(self) -> None:
         """As after a reset of the device: it has none."""
-        self.next_to_use = self.next_to_clean = 0
+        self.next_to_use = self.next_to_clean = self.room = 0
+        self.stamps[:] = [None] * self.count
 
 
 def quads(values: Sequence[int]) -> memoryview:

@@ -24,11 +24,11 @@ class MappedRegisters:
         self.size = len(mapped)
         self._mapped = mapped
         view = memoryview(mapped)
-        self._octets, self._halves, self._words = view, view.cast("H"), view.cast("I")
+        self._octets, self.halves, self.words = view, view.cast("H"), view.cast("I")
 
     def unmap(self) -> None:
         """Nothing of the device is held any more; an access after this raises ValueError."""
-        for view in (self._words, self._halves, self._octets):
+        for view in (self.words, self.halves, self._octets):
             view.release()
         self._mapped.close()
 
@@ -36,19 +36,19 @@ class MappedRegisters:
         return self._octets[offset]
 
     def read16(self, offset: int) -> int:
-        return self._halves[offset >> 1]
+        return self.halves[offset >> 1]
 
     def read32(self, offset: int) -> int:
-        return self._words[offset >> 2]
+        return self.words[offset >> 2]
 
     def write8(self, offset: int, value: int) -> None:
         self._octets[offset] = value
 
     def write16(self, offset: int, value: int) -> None:
-        self._halves[offset >> 1] = value
+        self.halves[offset >> 1] = value
 
     def write32(self, offset: int, value: int) -> None:
-        self._words[offset >> 2] = value
+        self.words[offset >> 2] = value
 
 
 class SysfsFunction:

@@ -16,6 +16,7 @@ import errno
 from array import array
 from collections.abc import Sequence
 
+from guest.netpoll.direct import DirectTx
 from guest.netpoll.drivers.pmd.bus import BusError, PciDevice
 from guest.netpoll.drivers.pmd.device import PollModeDevice
 from guest.netpoll.drivers.pmd.ring import Ring, quads
@@ -290,6 +291,11 @@ class Tg3(PollModeDevice):
 
     def doorbell(self) -> None:
         self.regs.write32(_TX_BELL, self.tx.next_to_use & _LAST)
+
+    def direct_tx(self) -> DirectTx:
+        return DirectTx(
+            self.tx, self.places(), self.regs.words, _TX_BELL // 4, _LAST, self.describe, self.begin, self.make_room
+        )
 
     def clean_tx(self) -> None:
         """tg3_tx(): up to the status block's consumer, which must lie among what was sent."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
+from guest.netpoll.direct import Bell, DirectTx
 from guest.netpoll.drivers.pmd.bus import PciDevice
 from guest.netpoll.drivers.pmd.device import PollModeDevice
 from guest.netpoll.drivers.pmd.ring import quads
@@ -42,7 +43,6 @@ HEADER = NET_HDR.size
 RESET = 1.0  # seconds until device_status must read 0
 _RX_LENGTH = 2048
 _IN_ORDER = list(range(LARGEST))
-_ALL_HELD, _NONE_HELD = array("B", b"\1" * LARGEST), array("B", bytes(LARGEST))
 _ISR_CONFIG = int(Isr.CONFIG)
 _NEEDS_RESET, _GONE = int(Status.NEEDS_RESET), 0xFF
 
@@ -61,11 +61,11 @@ class VirtioNet(PollModeDevice):
             Virtqueue(bus, n, self.pci.size(n), skipped) for n, skipped in ((RX_QUEUE, HEADER), (TX_QUEUE, 0))
         )
         self.rx, self.tx = self._rx.ring, self._tx.ring
-        self._held = array("B", bytes(self.tx.count))  # 1: the device has it
+        self._early = array("B", bytes(self.tx.count))  # 1: it has left before one that was to leave before it
         self._order: list[int] = []  # the available ring's receive buffers
         self.wake_at = self.tx.count // 4
         self._config_changed = False
-        self._out_of_order = 0  # frames that left before one that was to leave before them
+        self._out_of_order = 0  # how many these are
         self.dev_addr = bytes(self.pci.config.read8(NetConfig.MAC + n) for n in range(6))
 
     # Set-up: 3.1.1
@@ -83,7 +83,7 @@ class VirtioNet(PollModeDevice):
         self.pci.negotiate(WANTED)  # 4 to 6
         self._rx.reset(DESC_F_WRITE, _RX_LENGTH)  # 7: the queues, each buffer where it stays
         self._tx.reset(0, 0)
-        self._held[:] = array("B", bytes(self.tx.count))
+        self._early[:] = array("B", bytes(self.tx.count))
         self._order = list(range(self.rx.count))
         self._out_of_order = 0
         for queue in (self._rx, self._tx):
@@ -181,18 +181,25 @@ class VirtioNet(PollModeDevice):
     def fill(self, slot: int, size: int) -> None:
         self._tx.desc_quads[2 * slot] = self.tx.addresses[slot]  # a run may have left another
         self._tx.desc[4 * slot + 2] = size
-        self._held[slot] = 1
 
     def fill_run(self, slot: int, addresses: Sequence[int], sizes: array[int]) -> None:
         """A column at a time. A length is less than 64 KiB, its upper half 0 since `start`."""
         count = len(sizes)
         self._tx.desc_quads[2 * slot : 2 * (slot + count) : 2] = quads(addresses)
         self._tx.desc_halves[8 * slot + 4 : 8 * (slot + count) : 8] = memoryview(sizes)
-        self._held[slot : slot + count] = _ALL_HELD[:count]
 
     def doorbell(self) -> None:
         if self._tx.publish(self.tx.next_to_use):
             self.pci.ring(self._tx)
+
+    def direct_tx(self) -> DirectTx | None:
+        """The available index is in memory, and the device says when it wants to be told; one that cannot (2.7.10) is asked each time."""
+        queue, notify = self._tx, self.pci.notify
+        if not queue.event_idx:
+            return None
+        where = (notify.offset + queue.bell) // 2
+        bell = Bell(notify.regs.halves, where, queue.number, queue.used, queue.avail_event)
+        return DirectTx(self.tx, self.places(), queue.avail, 1, 0xFFFF, self.describe, self.begin, self.make_room, bell)
 
     def clean_tx(self) -> None:
         """Used entries. A device that takes its time in order is believed by the run; what it says out of order, one by one."""
@@ -206,7 +213,6 @@ class VirtioNet(PollModeDevice):
             run = min(fresh, ring.count - entry, ring.count - slot)
             ids = queue.used_words[1 + 2 * entry : 1 + 2 * (entry + run) : 2].tolist()
             if ids == _IN_ORDER[slot : slot + run] and self._out_of_order == 0:
-                self._held[slot : slot + run] = _NONE_HELD[:run]
                 ring.next_to_clean += run
             elif not self._clean_out_of_order(ids):
                 return
@@ -215,14 +221,15 @@ class VirtioNet(PollModeDevice):
 
     def _clean_out_of_order(self, ids: list[int]) -> bool:
         """False if one of them is a lie. Descriptors are free again once all before them are."""
-        ring, held = self.tx, self._held
+        ring, early = self.tx, self._early
         for slot in ids:
-            if slot > ring.mask or not held[slot]:
+            if slot > ring.mask or early[slot] or (slot - ring.next_to_clean) & ring.mask >= ring.in_flight():
                 self.broken(f"transmit descriptor {slot} used, which it does not have")
                 return False
-            held[slot] = 0
+            early[slot] = 1
         self._out_of_order += len(ids)
-        while self._out_of_order and not held[ring.next_to_clean & ring.mask]:
+        while self._out_of_order and early[ring.next_to_clean & ring.mask]:
+            early[ring.next_to_clean & ring.mask] = 0
             ring.next_to_clean += 1
             self._out_of_order -= 1
         return True

@@ -90,14 +90,13 @@ class Virtqueue:
         self.event_idx = False
         self.seen = 0  # our place in the used ring
         self.bell = 0  # where to ring, in the notification area
-        self._rung = 0  # the available index when we last looked whether to ring
-        self._used_event, self._avail_event = 2 + count, 2 + 4 * count
+        self._used_event, self.avail_event = 2 + count, 2 + 4 * count
 
     def reset(self, flags: int, length: int) -> None:
         """As the device expects it before it is enabled: every descriptor with its buffer, available in its own place."""
         count = self.ring.count
         self.ring.reset()
-        self.seen = self._rung = 0
+        self.seen = 0
         self.avail[:] = array("H", [0, 0, *range(count), *bytes(len(self.avail) - 2 - count)])
         self.used[:] = array("H", bytes(2 * len(self.used)))
         for slot, address in enumerate(self.ring.addresses):
@@ -105,11 +104,11 @@ class Virtqueue:
 
     def publish(self, index: int) -> bool:
         """Make everything before `index` available; True if the device wants to be told."""
-        new, old = index & 0xFFFF, self._rung
-        self.avail[1] = self._rung = new
+        new, old = index & 0xFFFF, self.avail[1]
+        self.avail[1] = new
         mb()
         if self.event_idx:
-            return (new - self.used[self._avail_event] - 1) & 0xFFFF < (new - old) & 0xFFFF
+            return (new - self.used[self.avail_event] - 1) & 0xFFFF < (new - old) & 0xFFFF
         return not self.used[0] & USED_F_NO_NOTIFY
 
     def interrupt_at(self, used: int) -> bool:
