@@ -61,18 +61,19 @@ class Bell:
 class DirectTx:
     """A NIC's transmit ring. `index[at] = next_to_use & wrap` gives the NIC all frames before that, and tells it so unless there is a `bell`.
 
-    places                   where in ring.memory the frame of each slot begins
-    describe(slot, size)     frames of `size` octets, into the descriptor
+    places                   where in ring.memory the frame of each slot begins, `headroom` octets of the NIC's own behind where the slot does
+    fill(slot, size)         frames of `size` octets, headroom included, into the descriptor
     begin(slot, header)      how the slot's frames begin, into the buffer
     make_room()              look how much room there is; False if it is not more than one descriptor. xmit_lock is held
     """
 
     ring: TxRing
     places: list[int]
+    headroom: int
     index: Store
     at: int
     wrap: int
-    describe: Callable[[int, int], None]
+    fill: Callable[[int, int], None]
     begin: Callable[[int, bytes], None]
     make_room: Callable[[], bool]
     bell: Bell | None = None
@@ -93,21 +94,16 @@ def _make(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, tx: DirectTx, templa
     """A closure, in one piece: of the time that a message takes, calls and attributes are the larger part."""
     ring, memory, mask, stamps = tx.ring, tx.ring.memory, tx.ring.mask, tx.ring.stamps
     places = [at + TOT_LEN for at in tx.places]
-    index, at, wrap, bell = tx.index, tx.at, tx.wrap, tx.bell
+    index, at, wrap, bell, fill, begin = tx.index, tx.at, tx.wrap, tx.bell, tx.fill, tx.begin
     events, event_at = (bell.events, bell.event_at) if bell else (_NO_EVENTS, 0)
     stats, txq, longest = np.stats, npinfo.txq, np.max_payload
     mid, tail, header = template.mid, template.tail, template.header()
+    around = len(header) + tx.headroom
     shapes: list[Shape | None] = [None] * (longest + 1)
 
     def shape_of(size: int) -> Shape:
         shape = shapes[size] = template.shape(size)
         return shape
-
-    def stamp(slot: int, size: int, shape: Shape) -> None:
-        before, stamps[slot] = stamps[slot], shape
-        if before is None or before[0] is not template:
-            tx.begin(slot, header)
-        tx.describe(slot, len(header) + size)
 
     def xmit(msg: Message) -> bool:
         size, lock = len(msg), dev.xmit_lock
@@ -118,8 +114,12 @@ def _make(np: Netpoll, dev: NetDevice, npinfo: NetpollInfo, tx: DirectTx, templa
             if dev.xoff or txq or (use >= ring.room and not _as_owner(dev, tx.make_room)):
                 return False
             shape, slot = shapes[size] or shape_of(size), use & mask
-            if stamps[slot] is not shape:
-                stamp(slot, size, shape)
+            before = stamps[slot]
+            if before is not shape:
+                if before is None or before[0] is not template:
+                    begin(slot, header)
+                fill(slot, size + around)
+                stamps[slot] = shape
             _, pack_into, tot_len, ip_base, udp_len, udp_base, odd = shape
             payload, ident, after = _from_bytes(msg), template.ident + 1 & 0xFFFF, use + 1
             if odd:

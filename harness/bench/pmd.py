@@ -78,6 +78,7 @@ ROWS = {
     "headers and checksums": "  a layer: headers and checksums",
     "cleaning": "  a layer: cleaning, in all four",
     "an empty call": "  a layer: a call that does nothing",
+    "bell": "bound: index and doorbell alone, one at a time",
     "device": "bound: the device model, a full ring",
     "recvfrom": "kernel: recvfrom, Python",
     "receive": "ours: rx_hook",

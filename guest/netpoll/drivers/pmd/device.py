@@ -20,6 +20,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
+from guest.netpoll.direct import Bell, DirectTx, Store
 from guest.netpoll.drivers.pmd.bus import BusError, PciDevice
 from guest.netpoll.drivers.pmd.ring import BUFFER, Ring
 from guest.netpoll.napi import disable_irq, enable_irq, netif_rx_complete, netif_rx_schedule
@@ -242,10 +243,6 @@ class PollModeDevice(NetDevice):
             if mine:
                 self._cleaning.release()
 
-    def describe(self, slot: int, size: int) -> None:
-        """For direct.py: `fill`, but `size` is the frame's."""
-        self.fill(slot, self.needed_headroom + size)
-
     def begin(self, slot: int, header: bytes) -> None:
         """For direct.py: the frames in tx.buffers[slot] begin with `header`."""
         whole = self._before + header
@@ -259,9 +256,11 @@ class PollModeDevice(NetDevice):
         ring.room = ring.next_to_clean + ring.usable - 1
         return self.running and ring.next_to_use < ring.room
 
-    def places(self) -> list[int]:
-        """Where in the ring's memory each slot's frame begins."""
-        return [slot * BUFFER + self.needed_headroom for slot in range(self.tx.count)]
+    def direct(self, index: Store, at: int, wrap: int, bell: Bell | None = None) -> DirectTx:
+        """What a chip's driver answers to `direct_tx`, but for where it tells of frames."""
+        headroom = self.needed_headroom
+        places = [slot * BUFFER + headroom for slot in range(self.tx.count)]
+        return DirectTx(self.tx, places, headroom, index, at, wrap, self.fill, self.begin, self.make_room, bell)
 
     def _copy(self, slot: int, octets: bytes | memoryview) -> int:
         """Frames to the memory of the buffers from `slot` on, one close to the other: it is theirs until they have left, and one copy is

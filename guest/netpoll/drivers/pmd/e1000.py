@@ -297,9 +297,7 @@ class E1000(PollModeDevice):
             self.regs.write32(_IMS, TRANSMIT)
 
     def direct_tx(self) -> DirectTx:
-        return DirectTx(
-            self.tx, self.places(), self.regs.words, _TDT // 4, self.tx.mask, self.describe, self.begin, self.make_room
-        )
+        return self.direct(self.regs.words, _TDT // 4, self.tx.mask)
 
     def clean_tx(self) -> None:
         """Frames leave in order: if the last one has, all have; else those up to the first without DD. A descriptor may serve again as it is

@@ -293,9 +293,7 @@ class Tg3(PollModeDevice):
         self.regs.write32(_TX_BELL, self.tx.next_to_use & _LAST)
 
     def direct_tx(self) -> DirectTx:
-        return DirectTx(
-            self.tx, self.places(), self.regs.words, _TX_BELL // 4, _LAST, self.describe, self.begin, self.make_room
-        )
+        return self.direct(self.regs.words, _TX_BELL // 4, _LAST)
 
     def clean_tx(self) -> None:
         """tg3_tx(): up to the status block's consumer, which must lie among what was sent."""

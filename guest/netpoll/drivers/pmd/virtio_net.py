@@ -199,7 +199,7 @@ class VirtioNet(PollModeDevice):
             return None
         where = (notify.offset + queue.bell) // 2
         bell = Bell(notify.regs.halves, where, queue.number, queue.used, queue.avail_event)
-        return DirectTx(self.tx, self.places(), queue.avail, 1, 0xFFFF, self.describe, self.begin, self.make_room, bell)
+        return self.direct(queue.avail, 1, 0xFFFF, bell)
 
     def clean_tx(self) -> None:
         """Used entries. A device that takes its time in order is believed by the run; what it says out of order, one by one."""
