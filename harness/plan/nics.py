@@ -107,7 +107,7 @@ _TABLE = (
     _e100("i82562", "82562"),
     _e100("i82801", "82801 (ICH)"),
     Model("rtl8139", "rtl8139", "8139cp", False, "Realtek 8139C+, so 8139cp and not 8139too", mtu=4096, rings=False),
-    Model("pcnet", "pcnet", "pcnet32", False, "AMD PCnet-PCI II"),
+    Model("pcnet", "pcnet", "pcnet32", False, "AMD PCnet-PCI II", mtu=1500),
     Model("vmxnet3", "vmxnet3", "vmxnet3", True, "VMware's paravirtual NIC"),
     Model("tulip", "tulip", "tulip", False, "DEC 21143", link=False, rings=False),
     Model(

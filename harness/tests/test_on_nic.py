@@ -79,6 +79,15 @@ def test_jumbo_frames_are_left_out_for_a_model_without_them(testcases: Path) -> 
     assert reasons == {"poll/ring-runs-out[nic=tg3]": "tg3 has no MTU of 9000"}
 
 
+@pytest.mark.parametrize(("model", "kept"), [("rtl8139", 0), ("pcnet", 1), ("tulip", 0), ("usb-net", 0), ("e1000e", 1)])
+def test_rings_of_a_size_of_their_own_are_left_out_for_a_driver_that_sets_none(
+    model: str, kept: int, testcases: Path
+) -> None:
+    cases, reasons = on_nic(load_tree([testcases / "poll" / "task-list-by-sysrq.yaml"]), model)
+    assert len(cases) == kept
+    assert all("has no ring sizes to set" in why for why in reasons.values())
+
+
 def test_what_a_model_cannot_do_is_left_out_with_the_reason(testcases: Path) -> None:
     said: list[str] = []
     load([testcases / "drop", testcases / "tg3"], Options(results=Path(), nic="i82559er"), said.append)
