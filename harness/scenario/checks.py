@@ -199,6 +199,11 @@ def _slaves(scenario: Scenario, name: str, bond: Bond, master: dict[str, str]) -
         elif slave in master:
             where = "twice in this bond" if master[slave] == name else f"a slave of {master[slave]!r} already"
             yield Message(path, f"{slave!r} is {where}", "a NIC has one master")
+        elif bond.mode == "802.3ad" and nics[slave].model in MODELS and not MODELS[nics[slave].model].duplex:
+            what = (
+                f"{nics[slave].model} tells no speed and full duplex, so 802.3ad keeps {slave!r} out of its aggregator"
+            )
+            yield Message(path, what, "use another model, or another mode")
         elif nics[slave].mtu is not None:
             mtu = ("guest", "nics", slave, "mtu")
             yield Message(mtu, f"{slave!r} takes its MTU from {name!r}, whose slave it is", "remove `mtu`")

@@ -88,6 +88,12 @@ def test_rings_of_a_size_of_their_own_are_left_out_for_a_driver_that_sets_none(
     assert all("has no ring sizes to set" in why for why in reasons.values())
 
 
+def test_802_3ad_is_left_out_for_a_driver_that_tells_no_duplex(testcases: Path) -> None:
+    _, reasons = on_nic(load_tree([testcases / "bonding" / "modes.yaml", testcases / "bonding" / "lacp.yaml"]), "pcnet")
+    assert {case.partition("[")[0] for case in reasons} == {"bonding/lacp"}
+    assert all("tells no speed and full duplex" in why for why in reasons.values())
+
+
 def test_what_a_model_cannot_do_is_left_out_with_the_reason(testcases: Path) -> None:
     said: list[str] = []
     load([testcases / "drop", testcases / "tg3"], Options(results=Path(), nic="i82559er"), said.append)
