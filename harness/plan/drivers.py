@@ -44,6 +44,7 @@ DRIVER_BUGS = (
     _old_poll("ne2k-pci", "ei_poll"),
     _own_lock("8139cp", "cp_interrupt", "cp_start_xmit"),
     _own_lock("pcnet32", "pcnet32_watchdog", "pcnet32_start_xmit"),
+    _own_lock("pcnet32", "pcnet32_open", "pcnet32_start_xmit"),
     DriverBug(
         driver="cdc_ether",
         queue="driver",

@@ -20,6 +20,10 @@ POLL_MODE = (
     "our-e1000",
     "our-virtio-net",
 )  # there is a driver of ours for these (guest.netpoll.drivers.pmd)
+NO_BOND = {  # what bonding wants of a slave's driver, by mode
+    "802.3ad": "tells no speed and full duplex, so 802.3ad sends no LACPDU over it",
+    "balance-alb": "takes no other MAC while it is up, as balance-alb asks it to",
+}
 NONE: Mapping[str, str | bool] = MappingProxyType({})
 
 
@@ -32,7 +36,7 @@ class Model:
     into, plugged in before it. `ours`: its name in harness.nic.models, for a model of ours in a process of its own, which QEMU reaches
     over vfio-user. `mtu`: the largest that its driver is known to take; None where nobody has looked. `functions`: it has virtual
     functions (SR-IOV), which lie on the same bus, 16 and 17 slots above it, whether or not anybody asks for them. `rings`: its driver has a set_ringparam(), so that
-    `ethtool -G` can make them smaller. `duplex`: its driver tells a speed and full duplex, without which bonding's 802.3ad sends no LACPDU."""
+    `ethtool -G` can make them smaller. `no_bond`: modes that it is of no use in (`NO_BOND`)."""
 
     word: str  # in the testcase
     device: str  # QEMU's device name
@@ -46,7 +50,7 @@ class Model:
     mtu: int | None = None
     functions: bool = False
     rings: bool = True
-    duplex: bool = True
+    no_bond: tuple[str, ...] = ()
 
     @property
     def served(self) -> bool:
@@ -108,7 +112,7 @@ _TABLE = (
     _e100("i82562", "82562"),
     _e100("i82801", "82801 (ICH)"),
     Model("rtl8139", "rtl8139", "8139cp", False, "Realtek 8139C+, so 8139cp and not 8139too", mtu=4096, rings=False),
-    Model("pcnet", "pcnet", "pcnet32", False, "AMD PCnet-PCI II", mtu=1500, duplex=False),
+    Model("pcnet", "pcnet", "pcnet32", False, "AMD PCnet-PCI II", mtu=1500, no_bond=tuple(NO_BOND)),
     Model("vmxnet3", "vmxnet3", "vmxnet3", True, "VMware's paravirtual NIC"),
     Model("tulip", "tulip", "tulip", False, "DEC 21143", link=False, rings=False),
     Model(

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations
 
 from harness.plan.addresses import ip_of, nic_mac, port_of
-from harness.plan.nics import MODELS
+from harness.plan.nics import MODELS, NO_BOND
 from harness.scenario.checks_debugger import check_debugger
 from harness.scenario.checks_dump import check_capture
 from harness.scenario.checks_expect import check_expect
@@ -199,11 +199,8 @@ def _slaves(scenario: Scenario, name: str, bond: Bond, master: dict[str, str]) -
         elif slave in master:
             where = "twice in this bond" if master[slave] == name else f"a slave of {master[slave]!r} already"
             yield Message(path, f"{slave!r} is {where}", "a NIC has one master")
-        elif bond.mode == "802.3ad" and nics[slave].model in MODELS and not MODELS[nics[slave].model].duplex:
-            what = (
-                f"{nics[slave].model} tells no speed and full duplex, so 802.3ad keeps {slave!r} out of its aggregator"
-            )
-            yield Message(path, what, "use another model, or another mode")
+        elif (model := MODELS.get(nics[slave].model)) is not None and bond.mode in model.no_bond:
+            yield Message(path, f"{model.word} {NO_BOND[bond.mode]}", "use another model, or another mode")
         elif nics[slave].mtu is not None:
             mtu = ("guest", "nics", slave, "mtu")
             yield Message(mtu, f"{slave!r} takes its MTU from {name!r}, whose slave it is", "remove `mtu`")

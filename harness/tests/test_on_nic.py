@@ -88,9 +88,14 @@ def test_rings_of_a_size_of_their_own_are_left_out_for_a_driver_that_sets_none(
     assert all("has no ring sizes to set" in why for why in reasons.values())
 
 
-def test_802_3ad_is_left_out_for_a_driver_that_tells_no_duplex(testcases: Path) -> None:
-    _, reasons = on_nic(load_tree([testcases / "bonding" / "modes.yaml", testcases / "bonding" / "lacp.yaml"]), "pcnet")
-    assert {case.partition("[")[0] for case in reasons} == {"bonding/lacp"}
+def test_bond_modes_that_a_driver_is_of_no_use_in_are_left_out(testcases: Path) -> None:
+    kept, reasons = on_nic(load_tree([testcases / "bonding" / "modes.yaml"]), "pcnet")
+    assert len(kept) == 5
+    assert reasons == {
+        "bonding/modes[nic=pcnet,mode=balance-alb]": "pcnet takes no other MAC while it is up, as balance-alb asks it to"
+    }
+    kept, reasons = on_nic(load_tree([testcases / "bonding" / "lacp.yaml"]), "pcnet")
+    assert not kept
     assert all("tells no speed and full duplex" in why for why in reasons.values())
 
 
