@@ -46,6 +46,11 @@ DRIVER_BUGS = (
     _own_lock("pcnet32", "pcnet32_watchdog", "pcnet32_start_xmit"),
     _own_lock("pcnet32", "pcnet32_open", "pcnet32_start_xmit"),
     DriverBug(
+        driver="pcnet32",
+        hangs_in=("native_queued_spin_lock_slowpath", "pcnet32_interrupt", "pcnet32_set_ringparam"),
+        reason="pcnet32_set_ringparam() frees a ring under its lock, dma_free_attrs() warns of that, and netconsole polls the driver (docs/findings.md)",
+    ),
+    DriverBug(
         driver="cdc_ether",
         queue="driver",
         reason="usbnet has no poll_controller; four URBs leave, no interrupt completes them, the rest is lost (docs/findings.md)",
