@@ -114,9 +114,17 @@ _TABLE = (
     Model("rtl8139", "rtl8139", "8139cp", False, "Realtek 8139C+, so 8139cp and not 8139too", mtu=4096, rings=False),
     Model("pcnet", "pcnet", "pcnet32", False, "AMD PCnet-PCI II", mtu=1500, no_bond=tuple(NO_BOND)),
     Model("vmxnet3", "vmxnet3", "vmxnet3", True, "VMware's paravirtual NIC"),
-    Model("tulip", "tulip", "tulip", False, "DEC 21143", link=False, rings=False),
+    Model("tulip", "tulip", "tulip", False, "DEC 21143", link=False, rings=False, mtu=1500, no_bond=tuple(NO_BOND)),
     Model(
-        "ne2k_pci", "ne2k_pci", "ne2k-pci", False, "NE2000, no NAPI: the slides' other path", link=False, rings=False
+        "ne2k_pci",
+        "ne2k_pci",
+        "ne2k-pci",
+        False,
+        "NE2000, no NAPI: the slides' other path",
+        link=False,
+        rings=False,
+        mtu=1500,
+        no_bond=tuple(NO_BOND),
     ),
     Model(
         "usb-net",
@@ -127,6 +135,7 @@ _TABLE = (
         link=False,
         controller="qemu-xhci",
         rings=False,
+        no_bond=tuple(NO_BOND),
     ),
     _ours("tg3", "tg3", "tg3", "Broadcom BCM5787, our own model (docs/tg3.md)"),
     _ours("our-e1000", "e1000", "e1000", "Intel 82540EM, our own model (docs/models.md)"),
