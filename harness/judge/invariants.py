@@ -19,7 +19,7 @@ from harness.judge.words import at, cut, many, short
 from harness.scenario.crashes import ends
 
 COMPLAINT = re.compile(
-    r"\bBUG: (?!soft lockup)|WARNING: (?:CPU|suspicious RCU|inconsistent lock|possible (?:circular|recursive))"
+    r"\bBUG: (?!soft lockup)|WARNING: (?:CPU|\S+:\d+ at |suspicious RCU|inconsistent lock|possible (?:circular|recursive))"
     r"|\bOops: |general protection fault|Kernel panic|refcount_t: |UBSAN: |KASAN: "
 )
 SETTLE = 1.0  # seconds after the end of a panic in which a NIC may still be sending what its ring held

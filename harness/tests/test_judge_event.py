@@ -79,6 +79,9 @@ INVARIANTS: dict[str, tuple[str, list[Event], bool, bool | None, str]] = {
     "kernel-content": ("kernel", run(console(stamped(["e1000: Link is Up"]))), True, True, "no complaint"),
     "kernel-warns": (
         "kernel", run(console(stamped(["WARNING: CPU: 0 PID: 1 at net/core/netpoll.c:370"]))), True, False, "WARNING: CPU: 0"),
+    "kernel-warns-as-linux-7": (
+        "kernel", run(console(stamped(["WARNING: kernel/dma/mapping.c:700 at dma_free_attrs+0x134/0x140, CPU#0: ethtool/138"]))), True, False,
+        "WARNING: kernel/dma"),
     "kernel-panics-unasked": ("kernel", run(console(PANIC_LINES)), True, False, "Kernel panic"),
     "kernel-panics-when-asked": ("kernel", crashed(PANIC_LINES), True, True, "no complaint"),
     "slow-host-is-no-bug": ("kernel", run(console(stamped(["watchdog: BUG: soft lockup - CPU#0"]))), True, True, "no complaint"),
