@@ -135,6 +135,7 @@ _TABLE = (
         link=False,
         controller="qemu-xhci",
         rings=False,
+        mtu=1500,
         no_bond=tuple(NO_BOND),
     ),
     _ours("tg3", "tg3", "tg3", "Broadcom BCM5787, our own model (docs/tg3.md)"),
