@@ -10,6 +10,7 @@ import pytest
 from guest.netpoll.layout import bcm5787 as hw
 from guest.netpoll.layout.bcm5787 import Reg, StatusBlock
 from harness.nic.faults import Setting
+from harness.nic.tg3.status import STREAM
 from harness.tests.tg3_rig import MAC, PEER, STD, Driver, frame
 
 
@@ -176,6 +177,31 @@ def test_a_sent_frame_is_told_when_its_delay_is_over_or_with_the_next_that_comes
     driver.send(frame(b"x" * 50, PEER, MAC))
     driver.bus.advance(80e-6)
     assert (driver.bus.interrupts, driver.index(StatusBlock.TX_CONSUMER)) == (before + 2, 2)
+
+
+def test_who_goes_on_sending_is_told_by_frames_and_not_by_time(driver: Driver) -> None:
+    """53 frames or 72 us are a burst on silicon; under emulation the driver makes ten frames in that time."""
+    driver.write(Reg.HOSTCC_TXMAX_FRAMES, 53)
+    driver.write(Reg.HOSTCC_TXCOL_TICKS, 72)
+    before = driver.chip.status.tag
+    for _ in range(106):
+        driver.send(frame(b"x" * 50, PEER, MAC))
+        driver.bus.advance(8e-6)
+    assert (driver.chip.status.tag - before, driver.index(StatusBlock.TX_CONSUMER)) == (2, 106)
+    driver.send(frame(b"x" * 50, PEER, MAC))
+    driver.bus.advance(2 * 72e-6)
+    assert driver.index(StatusBlock.TX_CONSUMER) == 107, "who has stopped is told when the delay is over"
+
+
+def test_who_goes_on_sending_slowly_is_told_at_times(driver: Driver) -> None:
+    driver.write(Reg.HOSTCC_TXMAX_FRAMES, 53)
+    driver.write(Reg.HOSTCC_TXCOL_TICKS, 72)
+    before, began = driver.chip.status.tag, driver.bus.now
+    for _ in range(40):
+        driver.send(frame(b"x" * 50, PEER, MAC))
+        driver.bus.advance(30e-6)
+    told = driver.chip.status.tag - before
+    assert 2 <= told <= 1 + (driver.bus.now - began) / (STREAM - 72e-6)
 
 
 def test_frames_that_come_together_are_taken_in_order_as_far_as_there_is_room() -> None:

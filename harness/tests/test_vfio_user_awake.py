@@ -6,7 +6,20 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from harness.vfio_user.awake import AWAKE, CPUS, CROWDED, REST, SHARED, SPARE, Events, Waiter
+from harness.vfio_user.awake import (
+    AWAKE,
+    CPUS,
+    CROWDED,
+    REST,
+    SHARED,
+    SPARE,
+    STREAK,
+    THICK,
+    Events,
+    GiveWay,
+    Stream,
+    Waiter,
+)
 
 EVENT: Events = [(3, 1)]
 STEP = 1e-6
@@ -107,3 +120,60 @@ def test_nor_where_the_load_says_that_there_is_one(brisk: World) -> None:
     brisk.load = CPUS + SPARE
     assert brisk.wait(50e-6) == EVENT
     assert brisk.yielded > 0
+
+
+@dataclass
+class Sender:
+    """Somebody whose posted writes are heard of on a clock of its own."""
+
+    now: float = 100.0
+
+    def __post_init__(self) -> None:
+        self.stream = Stream(lambda: self.now)
+        assert not self.stream.heard(1), "nothing was before the first"
+
+    def sends(self, times: int, apart: float, together: int = 1) -> bool:
+        """So many writes, of which so many are read together. Whether the last of them were taken for a stream."""
+        streams = False
+        for _ in range(times // together):
+            self.now += apart * together
+            streams = self.stream.heard(together)
+        return streams
+
+
+def test_writes_that_come_thick_and_fast_are_a_stream() -> None:
+    sender = Sender()
+    assert not sender.sends(STREAK - 1, THICK / 2)
+    assert sender.sends(1, THICK / 2)
+    assert sender.sends(30, THICK / 2, together=15), "which goes on while they are let gather"
+
+
+def test_writes_that_come_one_by_one_are_none() -> None:
+    sender = Sender()
+    assert not sender.sends(10 * STREAK, THICK * 2)
+    assert sender.sends(STREAK, THICK / 2)
+    assert not sender.sends(1, THICK * 2), "and the first that comes late ends one"
+    assert not sender.sends(STREAK - 1, THICK / 2)
+    assert sender.sends(1, THICK / 2)
+
+
+def test_who_waits_for_an_answer_ends_a_stream() -> None:
+    sender = Sender()
+    assert sender.sends(STREAK, THICK / 2)
+    assert not sender.stream.heard(0)
+    assert not sender.sends(STREAK - 1, THICK / 2)
+
+
+def test_who_was_told_gets_the_cpu_unless_that_takes_long() -> None:
+    world = World()
+    tell = GiveWay(lambda: world.now, world.give_way)
+    tell()
+    assert world.yielded == 1
+    world.yield_takes = CROWDED * 2
+    tell()
+    assert world.yielded == 2
+    tell()
+    assert world.yielded == 2, "a crowd"
+    world.now += REST
+    tell()
+    assert world.yielded == 3

@@ -38,6 +38,7 @@ class Interrupts:
         self._masked = False
         self.disabled: Callable[[], bool] = lambda: False
         self.triggered = 0  # interrupts that reached an eventfd
+        self.told: Callable[[], None] = lambda: None  # called after each
 
     def info(self, index: int) -> tuple[int, int]:
         return self._counts.get(index, 0), FLAGS[index]
@@ -88,6 +89,7 @@ class Interrupts:
         with contextlib.suppress(OSError):  # a full counter is an interrupt that is pending anyway
             os.write(fd, b"\1\0\0\0\0\0\0\0")
         self.triggered += 1
+        self.told()
         return True
 
     def level(self, asserted: bool) -> None:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 
 from harness.vfio_user import wire
-from harness.vfio_user.awake import Events, Waiter
+from harness.vfio_user.awake import LULL, Events, GiveWay, Stream, Waiter
 from harness.vfio_user.device import PciDevice
 from harness.vfio_user.errors import Violation
 from harness.vfio_user.session import Remark, Session
@@ -42,6 +42,7 @@ class Loop:
         self._watched: dict[int, tuple[Callable[[], None], Callable[[], None]]] = {}  # reader, writer
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
+        self._lull = False
         self.remark = remark
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
@@ -65,8 +66,15 @@ class Loop:
         """Keep everybody waiting: a slow device."""
         time.sleep(seconds)
 
+    def let_gather(self) -> None:
+        """Nothing that comes next is urgent: let some of it come together."""
+        self._lull = True
+
     def run_once(self, timeout: float | None = None) -> None:
         """Wait for the next event or timer, at most `timeout` seconds, and serve what there is."""
+        if self._lull:
+            self._lull = False
+            time.sleep(LULL)
         for fd, events in self._waiter.wait(self._patience(timeout)):
             if events & _WRITABLE and fd in self._watched:
                 self._call(self._watched[fd][1])
@@ -104,6 +112,7 @@ class Listener:
     def __init__(self, loop: Loop, sock: socket.socket, device: PciDevice, remark: Remark = lambda _text: None) -> None:
         self._loop, self._sock, self.device, self._remark = loop, sock, device, remark
         self.connection: Connection | None = None
+        device.irqs.told = GiveWay()
         sock.setblocking(False)
         loop.add_reader(sock.fileno(), self._accept)
 
@@ -134,7 +143,7 @@ class Connection:
         self, loop: Loop, sock: socket.socket, device: PciDevice, gone: Callable[[], None], remark: Remark
     ) -> None:
         self._loop, self._sock, self._gone, self._remark = loop, sock, gone, remark
-        self._session = Session(device, remark)
+        self._session, self._stream = Session(device, remark), Stream()
         self._in, self._out = memoryview(bytearray(CHUNK)), bytearray()
         sock.setblocking(False)
         loop.add_reader(sock.fileno(), self._readable)
@@ -152,6 +161,7 @@ class Connection:
             if not data:
                 self.close("the client has closed")
                 return
+            posted = self._session.posted
             try:
                 replies = self._session.receive(data, fds)
                 if flags & socket.MSG_CTRUNC:
@@ -159,6 +169,8 @@ class Connection:
             except Violation as violation:
                 self.close(f"violation: {violation}")
                 return
+            if self._stream.heard(0 if replies else self._session.posted - posted):
+                self._loop.let_gather()
             if (replies and not self._send(replies)) or (len(data) < CHUNK and not fds):
                 return  # that was all; a message with descriptors ends a recvmsg before that
 

@@ -100,6 +100,7 @@ class Session:
         self, device: Device, remark: Remark = lambda _text: None, close: Callable[[int], None] = os.close
     ) -> None:
         self.state = State.NEW
+        self.posted = 0  # writes so far for which nobody waits
         self._device = device
         self._remark = remark
         self._close = close
@@ -199,6 +200,7 @@ class Session:
     def _posted(self, data: bytes, at: int, end: int) -> int:
         """The write in data[at:end], for which nobody waits, which is most of what a driver does: what `_answer` does, in fewer steps.
         Returns where it ends; so do those that it made superfluous."""
+        size, first = end - at, at
         try:
             at, end = self._newest(data, at, end)
             self._write(data, at + HEADER.size, end)
@@ -206,6 +208,7 @@ class Session:
             self._remark(f"refused {_name(_POSTABLE)}: {refused}")
         except Exception as defect:
             self._remark(f"defect in {_name(_POSTABLE)}: {type(defect).__name__}: {defect}")
+        self.posted += (end - first) // size
         return end
 
     def _newest(self, data: bytes, at: int, end: int) -> tuple[int, int]:

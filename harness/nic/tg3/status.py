@@ -29,6 +29,7 @@ _MAC_STATUS, _MAC_EVENT = int(Reg.MAC_STATUS) >> 2, int(Reg.MAC_EVENT) >> 2
 _AT_STATUS, _AT_TAG, _AT_TX = int(StatusBlock.STATUS), int(StatusBlock.TAG), int(StatusBlock.TX_CONSUMER)
 _AT_RX, _AT_STD = int(StatusBlock.RX_PRODUCER), int(StatusBlock.RX_STD_CONSUMER)
 _NEVER = float("inf")
+STREAM = 500e-6  # seconds that a sender who goes on sending is told of nothing unless it has asked for it by frames
 PROMPT = 200e-6  # seconds: a delay of received frames up to this is over by the time we have done a burst
 
 
@@ -44,6 +45,8 @@ class HostCoalescing:
         self.tx_consumer = self.rx_producer = self.rx_std_consumer = 0
         self._tx_written = 0  # what the status block says, which a fault may keep behind
         self._dirty_tx = self._dirty_rx = 0
+        self._seen = 1  # sent frames when the timer was started
+        self._waited = 0.0  # seconds that it has run since the status block was written
         self._armed = self._asserted = self._withheld = self._timer = False
         self._bus.intx(False)
 
@@ -80,8 +83,12 @@ class HostCoalescing:
         if rx <= PROMPT or not tx:
             self.update()
         elif not self._timer:
-            self._timer = True
-            self._bus.call_later(rx if rx < tx else tx, self._expired)
+            self._start(rx if rx < tx else tx)
+
+    def _start(self, seconds: float) -> None:
+        self._timer, self._seen = True, self._dirty_tx
+        self._waited += seconds
+        self._bus.call_later(seconds, self._expired)
 
     def _wait(self, dirty: int, most: int, ticks: int) -> float:
         """Seconds until so many frames are to be told: none if as many as the driver has asked for, for ever if there are none."""
@@ -89,8 +96,13 @@ class HostCoalescing:
         return _NEVER if not dirty else 0.0 if 0 < values[most] <= dirty else values[ticks] * 1e-6
 
     def _expired(self) -> None:
+        """The time has come, unless frames go on being sent: the driver sizes its delay so that silicon's burst is over by then, and under
+        emulation a burst takes ten times as long."""
         self._timer = False
-        if self._dirty_tx or self._dirty_rx:
+        more = self._dirty_tx > self._seen and not self._dirty_rx
+        if more and self._waited + (delay := self._values()[_TX_TICKS] * 1e-6) <= STREAM:
+            self._start(delay)
+        elif self._dirty_tx or self._dirty_rx:
             self.update()
 
     def _enabled(self) -> bool:
@@ -101,6 +113,7 @@ class HostCoalescing:
         if not self._enabled():
             return
         self._dirty_tx = self._dirty_rx = 0
+        self._seen, self._waited = 1, 0.0  # of those that are sent from now on the first begins no burst
         self.tag = (self.tag + 1) & 0xFF
         if not self._faults.strikes("stale-status"):
             try:
