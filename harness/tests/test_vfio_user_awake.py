@@ -166,7 +166,7 @@ def test_who_waits_for_an_answer_ends_a_stream() -> None:
 
 def test_who_was_told_gets_the_cpu_unless_that_takes_long() -> None:
     world = World()
-    tell = GiveWay(lambda: world.now, world.give_way)
+    tell = GiveWay(lambda: world.now, world.give_way, lambda: (world.load, 0, 0))
     tell()
     assert world.yielded == 1
     world.yield_takes = CROWDED * 2
@@ -175,5 +175,9 @@ def test_who_was_told_gets_the_cpu_unless_that_takes_long() -> None:
     tell()
     assert world.yielded == 2, "a crowd"
     world.now += REST
+    world.load = CPUS + SPARE + 0.1
+    tell()
+    assert world.yielded == 2, "the load says so, too"
+    world.load = 0.0
     tell()
     assert world.yielded == 3

@@ -75,18 +75,21 @@ class Waiter:
 
 class GiveWay:
     """Call it when somebody was told of something while there is more to do here: the kernel likes to queue whom we wake behind us on this
-    CPU, even if another one is idle, and an interrupt would wait until all that came is served. Where that takes long, there is a crowd,
-    and the CPU is not offered any more for REST."""
+    CPU, even if another one is idle, and an interrupt would wait until all that came is served. In a crowd, told by the load or by how long it
+    took, others would take the CPU: it is not offered then."""
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, give_way: Callable[[], None] = os.sched_yield
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        give_way: Callable[[], None] = os.sched_yield,
+        load: Callable[[], tuple[float, float, float]] = os.getloadavg,
     ) -> None:
-        self._clock, self._give_way = clock, give_way
+        self._clock, self._give_way, self._load = clock, give_way, load
         self._rest_until = 0.0
 
     def __call__(self) -> None:
         began = self._clock()
-        if began < self._rest_until:
+        if began < self._rest_until or self._load()[0] > CPUS + SPARE:
             return
         self._give_way()
         if (now := self._clock()) - began > CROWDED:
