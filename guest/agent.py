@@ -352,6 +352,15 @@ class Agent:
     def op_np_counters(self) -> None:
         self.endpoints.counters()
 
+    def op_forget(self) -> None:
+        """As on the first day: no endpoint, no target, no interface that is known."""
+        self.endpoints.close()
+        self.endpoints = Endpoints(self._channel.emit)
+        for target in NETCONSOLE.iterdir():
+            target.rmdir()
+        for known in (self._ids, self._names, self._active):
+            known.clear()
+
     # -- the end
 
     def op_capture_load(self, kernel: str, initrd: str) -> None:

@@ -31,6 +31,8 @@ from harness.plan.model import Action, Plan
 from harness.plan.nics import MODELS
 from harness.testbed.channels import Channel, ChannelName, Login
 from harness.testbed.machine import Machine, Observers
+from harness.testbed.original import Copy
+from harness.testbed.process import Sibling
 from harness.testbed.qemu import Channels, Memory
 from harness.testbed.template import (
     BOOT_DEADLINE,
@@ -105,29 +107,38 @@ class Silent(Exception):
 
 
 @contextlib.asynccontextmanager
-async def bring_up(job: Job, evidence: Evidence) -> AsyncIterator[Case]:
-    """A clone that answers."""
+async def bring_up(job: Job, evidence: Evidence, copy: Copy | None = None) -> AsyncIterator[Case]:
+    """A clone that answers: restored from the template, or a copy of one."""
     async with contextlib.AsyncExitStack() as stack:
-        began = time.monotonic()
-        memory, inherit = stack.enter_context(_memory(job))
-        served: dict[str, ServedNic] = {}
-        stack.callback(_close_all, served)  # after QEMU, which needs them
-        if job.cold:
-            stack.callback(_join(job))
         offset, within = Offset(), BOOT_DEADLINE[job.ingredients.accel]
-        guest = await stack.enter_async_context(
-            Machine.start(
-                partial(_argv, job, memory),
-                _observers(evidence, offset),
+        began = time.monotonic()
+        served: dict[str, ServedNic] = {}
+        if copy is None:
+            memory, inherit = stack.enter_context(_memory(job))
+            stack.callback(_close_all, served)  # after QEMU, which needs them
+            if job.cold:
+                stack.callback(_join(job))
+            argv = partial(_argv, job, memory)
+            running = Machine.start(
+                argv, observers_of(evidence, offset), evidence.clock, job.folder / "console.log", inherit
+            )
+        else:
+            inherit = ()
+            running = Machine.on(
+                Sibling(copy.pid),
+                copy.argv,
+                copy.ends,
+                observers_of(evidence, offset),
                 evidence.clock,
                 job.folder / "console.log",
-                inherit,
             )
-        )
+        guest = await stack.enter_async_context(running)
         spawned = guest.spawned - evidence.clock.zero
         evidence.add("run", "timing", t=spawned, what="spawn", seconds=round(guest.spawned - began, 4))
         evidence.add("run", "timing", what="qemu", seconds=round(time.monotonic() - began, 4))
-        if not job.cold:
+        if copy is not None:
+            await guest.qmp.execute("cont")
+        elif not job.cold:
             await restore(guest, job.template)
             evidence.add("run", "timing", what="migrated", seconds=round(time.monotonic() - began, 4))
         await guest.alive(
@@ -165,10 +176,13 @@ def _close_all(served: Mapping[str, ServedNic]) -> None:
         nic.close()
 
 
+def shares_memory(job: Job) -> bool:
+    """Another process sees the guest's memory: a NIC that we serve, or a dump's comparison with what QEMU wrote to."""
+    return job.plan.machine.capture or any(MODELS[nic.model].served for nic in job.plan.nics)
+
+
 def _memory(job: Job) -> AbstractContextManager[tuple[Memory, Sequence[int]]]:
-    # A dump is compared with the memory that QEMU wrote to, so that must be ours to read, too.
-    shared = job.plan.machine.capture or any(MODELS[nic.model].served for nic in job.plan.nics)
-    return blank_memory(job.plan.machine.memory) if job.cold else clone_memory(job.template, shared)
+    return blank_memory(job.plan.machine.memory) if job.cold else clone_memory(job.template, shares_memory(job))
 
 
 def _join(job: Job) -> Callable[[], None]:
@@ -185,7 +199,7 @@ def _argv(job: Job, memory: Memory, channels: Channels) -> list[str]:
     return clone_argv(job.ingredients, memory, channels, job.template.folder)
 
 
-def _observers(evidence: Evidence, offset: Offset) -> Observers:
+def observers_of(evidence: Evidence, offset: Offset) -> Observers:
     remarks = iter(range(GARBAGE_LIMIT))
 
     def garbage(text: str) -> None:

@@ -23,19 +23,21 @@ from harness.lookout import look_out
 from harness.observe.events import Clock, Evidence
 from harness.plan.sockets import needs_tap
 from harness.testbed.errors import TestbedError, Unable
+from harness.testbed.original import Copy
 from harness.testbed.process import processor_time
 
 
-async def conduct(job: Job) -> None:
-    """Run the whole case. Never raises for what the testbed or the guest did: that is evidence."""
+async def conduct(job: Job, copy: Copy | None = None) -> None:
+    """Run the whole case, on a copy of a machine if there is one. Never raises for what the testbed or the guest did: that is
+    evidence."""
     evidence = Evidence(job.folder / "evidence.jsonl", Clock.start())
     wall = datetime.datetime.now(datetime.UTC).isoformat()
-    evidence.add("run", "start", case=job.plan.case, wall=wall, versions=dict(job.versions))
+    evidence.add("run", "start", case=job.plan.case, wall=wall, versions=dict(job.versions), machine=_origin(job, copy))
     where = ["restore"]
     ran: list[Case] = []
     try:
         _require_taps(job)
-        async with asyncio.timeout(job.plan.timeout), bring_up(job, evidence) as case:
+        async with asyncio.timeout(job.plan.timeout), bring_up(job, evidence, copy) as case:
             ran.append(case)
             case.ahead = deque(action for stage in job.plan.stages for action in stage.actions)
             with contextlib.suppress(Silent):
@@ -71,11 +73,16 @@ async def conduct(job: Job) -> None:
     evidence.close()
 
 
+def _origin(job: Job, copy: Copy | None) -> str:
+    return "booted" if job.cold else "restored" if copy is None else "copied"
+
+
 def _spent(ran: Sequence[Case]) -> dict[str, float]:
     """Seconds of processor time: of QEMU, of this process, of all others that the case has started. Nothing of it runs any more."""
     machine = sum(case.machine.processor for case in ran)
+    counted = sum(case.machine.processor for case in ran if case.machine.process.counted)
     below = processor_time(resource.RUSAGE_CHILDREN)
-    spent = {"machine": machine, "case": processor_time(), "others": max(0.0, below - machine)}
+    spent = {"machine": machine, "case": processor_time(), "others": max(0.0, below - counted)}
     return {who: round(seconds, 3) for who, seconds in spent.items()}
 
 

@@ -114,6 +114,8 @@ class Bench:
         self._crash_files: dict[str, CrashFile] = {}  # by kernel
         self._configs: dict[str, Config | None] = {}  # by kernel
         self._ingredients: dict[str, Ingredients] = {}  # by machine
+        self._forkable: Path | None = None
+        self._asked_forkable = False
         self.laps: dict[str, float] = {}  # seconds that the parts of the last `run` took
 
     def qemu(self) -> images.Qemu:
@@ -243,7 +245,7 @@ class Bench:
         job = self.prepare(plan)
         folder = store.new_case(self.options.results, plan, job.versions)
         at.append(time.monotonic())
-        self._zygote.run(replace(job, folder=folder, cold=cold))
+        self._zygote.run(replace(job, folder=folder, cold=cold), self.forkable())
         at.append(time.monotonic())
         events = list(read_evidence(folder / "evidence.jsonl"))
         verdict = judge(plan, events)
@@ -254,6 +256,16 @@ class Bench:
         at.append(time.monotonic())
         self.laps = dict(zip(LAPS, (end - start for start, end in pairwise(at)), strict=True))
         return verdict, folder
+
+    def forkable(self) -> Path | None:
+        """What makes machines that can be copied; None without a compiler: then each is restored."""
+        if not self._asked_forkable:
+            self._asked_forkable = True
+            try:
+                self._forkable = images.ensure_forkable(self._builder)
+            except images.ImageError as error:
+                self._say(f"each case's machine is restored, not copied, which takes longer: {error}")
+        return self._forkable
 
     def start(self) -> None:
         """Start the process that starts cases, while this one has a single thread."""

@@ -30,6 +30,7 @@ from images.errors import (
     UnknownKernel,
 )
 from images.fetch import Builder
+from images.forkable import ensure_forkable
 from images.gdb import Gdb, ensure_gdb
 from images.guest import READY_LINE, GuestImage, ensure_guest
 from images.kernel import Kernel, ensure_kernel, kernel_at, kernel_names
@@ -78,6 +79,7 @@ __all__ = [
     "ensure_browser",
     "ensure_capture",
     "ensure_crash_module",
+    "ensure_forkable",
     "ensure_gdb",
     "ensure_guest",
     "ensure_kernel",

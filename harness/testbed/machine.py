@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
-import resource
 import shlex
 import signal
 import socket
-import subprocess
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Self
@@ -26,15 +22,14 @@ from typing import IO, Any, Self
 from harness.observe.events import Clock
 from harness.testbed.agent import Agent, OnEvent
 from harness.testbed.console import Console, OnLine
+from harness.testbed.ends import CONSOLE, Ends, open_ends
 from harness.testbed.errors import GuestSilent, QemuDied
 from harness.testbed.fast_lane import FastLane
-from harness.testbed.process import clock_of, processor_time, spawn
+from harness.testbed.process import Process, Spawned, clock_of, spawn
 from harness.testbed.qemu import Channels
 from harness.testbed.qmp import OnEvent as OnQmpEvent
 from harness.testbed.qmp import Qmp
 
-CONSOLE = "console"  # the name of its input among `Machine.ports`
-CONSOLE_BUFFER = 1 << 20  # bytes
 BY_HAND = "run the command by hand; `netpoll-harness doctor` tells what this machine can do"
 NO_MEMORY = "the kernel kills so when memory is used up (dmesg says): fewer cases at once (-n), or less guest.memory"
 
@@ -58,7 +53,7 @@ class Machine:
     console: Console
     ports: Mapping[str, socket.socket]  # our ends of the virtio-serial ports that wait for a channel: guest_agent, ssh
 
-    def __init__(self, process: subprocess.Popen[bytes], argv: Sequence[str], stderr: IO[bytes]) -> None:
+    def __init__(self, process: Process, argv: Sequence[str], stderr: IO[bytes]) -> None:
         self.process = process
         self.argv = argv
         self._stderr = stderr
@@ -78,51 +73,46 @@ class Machine:
         inherit: Sequence[int] = (),
     ) -> AsyncIterator[Self]:
         """Spawn QEMU and open its channels; QMP has greeted when this yields. Raises QemuDied."""
-        async with contextlib.AsyncExitStack() as stack:
-            channels = [each.name for each in fields(Channels)]
-            pairs = {name: socket.socketpair() for name in (*channels, CONSOLE)}
-            for ours, theirs in pairs.values():
-                stack.callback(ours.close)
-                stack.callback(theirs.close)
-            far = {name: theirs.fileno() for name, (_, theirs) in pairs.items()}
-            argv = argv_of(Channels(**{name: far[name] for name in channels}))
-            printed, output = _wide_pipe()
-            stack.callback(os.close, printed)
-            stderr = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  (it has no name that a kill could leave)
-            try:
-                process = _spawn(argv, [*far.values(), *inherit], far[CONSOLE], output, stderr.fileno())
-            finally:
-                os.close(output)
-            machine = cls(process, argv, stderr)
-            stack.callback(machine._end)
-            for _, theirs in pairs.values():
-                theirs.close()
-            machine._watch()
-            stack.callback(machine._unwatch)
-            near = {name: ours for name, (ours, _) in pairs.items()}
-            machine.ports = near
-            machine.fast = FastLane(near["fast"])
-            await machine._open_channels(near["qmp"], printed, near["agent"], observers, clock, console_log)
-            stack.push_async_callback(machine._close_channels)
-            yield machine
+        with open_ends() as ends:
+            argv = argv_of(ends.channels())
+            process = spawn_qemu(argv, ends, inherit)
+            async with cls.on(process, argv, ends, observers, clock, console_log) as machine:
+                yield machine
 
-    async def _open_channels(
-        self,
-        qmp: socket.socket,
-        printed: int,
-        agent: socket.socket,
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def on(
+        cls,
+        process: Process,
+        argv: Sequence[str],
+        ends: Ends,
         observers: Observers,
         clock: Clock,
         console_log: Path,
-    ) -> None:
+        fast: bool = True,
+    ) -> AsyncIterator[Self]:
+        """The same over a QEMU that was started. `fast`: with the second monitor."""
+        async with contextlib.AsyncExitStack() as stack:
+            machine = cls(process, argv, ends.stderr)
+            stack.callback(machine._end)
+            machine._watch()
+            stack.callback(machine._unwatch)
+            machine.ports = ends.near
+            machine.fast = FastLane(ends.near["fast"])
+            await machine._open_channels(ends, observers, clock, console_log)
+            if fast:
+                await machine.alive(machine.fast.open(), 20, "QEMU's greeting on its second monitor")
+            stack.push_async_callback(machine._close_channels)
+            yield machine
+
+    async def _open_channels(self, ends: Ends, observers: Observers, clock: Clock, console_log: Path) -> None:
         self.console = Console(console_log, clock.now, observers.console_line)
         self.agent = Agent(observers.guest_event, observers.guest_garbage)
         self.qmp = Qmp(partial(self._on_qmp_event, observers.qmp_event))
-        self._printed = printed
-        asyncio.get_running_loop().add_reader(printed, self._read_console)
-        await self.agent.open(agent)
-        await self.alive(self.qmp.open(qmp), 20, "QEMU's greeting on QMP")
-        await self.alive(self.fast.open(), 20, "QEMU's greeting on its second monitor")
+        self._printed = ends.printed
+        asyncio.get_running_loop().add_reader(ends.printed, self._read_console)
+        await self.agent.open(ends.near["agent"])
+        await self.alive(self.qmp.open(ends.near["qmp"]), 20, "QEMU's greeting on QMP")
 
     async def _close_channels(self) -> None:
         await self.qmp.close()
@@ -233,27 +223,32 @@ class Machine:
         self._wait()
 
     def _wait(self) -> int:
-        """QEMU's status. Its time comes with it: what children that were waited for have used grows by that (getrusage(2))."""
-        before = processor_time(resource.RUSAGE_CHILDREN)
+        """QEMU's status. Its processor time comes with it."""
         code = self.process.wait()
-        self.processor += processor_time(resource.RUSAGE_CHILDREN) - before
+        self.processor = self.process.processor
         return code
 
 
-def _wide_pipe() -> tuple[int, int]:
-    """For the serial console, which is written a byte at a time: a pipe of 1 MiB takes a million of them, a socket pair of the
-    usual size 278. When the reader is late for longer than the guest's UART driver waits (10 ms), what does not fit is lost."""
-    near, far = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(near, False)
-    with contextlib.suppress(OSError):  # what this user may have together is used up: the default of 64 KiB then
-        fcntl.fcntl(far, fcntl.F_SETPIPE_SZ, CONSOLE_BUFFER)
-    return near, far
-
-
-def _spawn(argv: Sequence[str], fds: Sequence[int], stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
+def spawn_qemu(
+    argv: Sequence[str], ends: Ends, inherit: Sequence[int] = (), namespaces: int = 0, **env: str
+) -> Spawned:
+    """QEMU with its ends, which are no longer ours then. `env`: added to the environment. Raises QemuDied."""
+    fds, stdin = [*ends.numbers().values(), *inherit], ends.far[CONSOLE].fileno()
     try:
-        return spawn(argv, pass_fds=fds, stdin=stdin, stdout=stdout, stderr=stderr, small_pages=True)
+        child = spawn(
+            argv,
+            pass_fds=fds,
+            stdin=stdin,
+            stdout=ends.output,
+            stderr=ends.stderr,
+            env=env,
+            small_pages=True,
+            namespaces=namespaces,
+        )
     except OSError as error:
         raise QemuDied(
             f"QEMU cannot be started: {error}", f"look at {argv[0]}, or give another QEMU: --qemu PATH"
         ) from error
+    finally:
+        ends.hand_over()
+    return Spawned(child)

@@ -11,7 +11,8 @@ import pytest
 from harness.observe.events import Clock
 from harness.run import Bench, load
 from harness.testbed import template
-from harness.testbed.machine import CONSOLE, Machine, Observers
+from harness.testbed.ends import CONSOLE
+from harness.testbed.machine import Machine, Observers
 from harness.testbed.template import Ingredients, clone_argv, clone_memory, restore
 
 pytestmark = pytest.mark.guest
