@@ -184,7 +184,7 @@ def make_parser() -> argparse.ArgumentParser:
     health.add_argument("--fix", action="store_true", help="mend what can be mended: build images, load tun, prune")
     health.add_argument("--qemu", type=Path, help="another qemu-system-x86_64 than the image's own")
     health.add_argument("--mirror", default="", help="Debian mirror (default: the host's own apt sources)")
-    health.set_defaults(accel="auto", wires="auto", kernel=None, modules=None, nic=None)
+    health.set_defaults(accel="auto", wires="auto", kernel=None, modules=None, nic=None, fresh=False)
 
     hand = _add(
         commands, "shell", _shell, "bring a case up and work in its guest: a shell, live capture, steps by hand"
@@ -233,6 +233,9 @@ def _add_testbed_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modules", type=Path, help="modules of --kernel: what `make modules_install` wrote")
     parser.add_argument("--nic", metavar="MODEL", help="run every case on NICs of this model (docs/nics.md lists them)")
     parser.add_argument(
+        "--fresh", action="store_true", help="restore every machine from its template, copy none that is warm"
+    )
+    parser.add_argument(
         "--mirror", default="", help="Debian mirror to fetch images from (default: the host's own apt sources)"
     )
 
@@ -275,6 +278,7 @@ def _options(args: argparse.Namespace) -> Options:
         kernel=args.kernel,
         modules=args.modules,
         nic=args.nic,
+        fresh=args.fresh,
         mirror=args.mirror,
         wires=None if args.wires == "auto" else args.wires,
     )
@@ -327,6 +331,7 @@ def _forwarded(args: argparse.Namespace, options: Options) -> list[str]:
         "repeat": args.repeat if args.repeat > 1 else None,
     }
     words = [f"--{name}={value}" for name, value in given.items() if value]
+    words += ["--fresh"] if args.fresh else []
     return [*words, "--inconclusive-fails"] if args.strict else words
 
 

@@ -14,6 +14,7 @@ tried is tried; nothing is changed unless `--fix` was said, and then only what i
     memory      what is free, or what the control group leaves
     images      QEMU with vfio-user, kernel, guest                                  building them
     kvm         starting a kernel, as remembered since the host booted              trying again
+    copies      a C compiler, without KVM
     template    for the usual machine                                               booting the guest once
 """
 
@@ -44,6 +45,7 @@ from harness.testbed.capacity import available_memory, carried, guest_needs
 from harness.testbed.errors import TestbedError
 from harness.testbed.host import Network, Refusal, try_network
 from images.aptroot import AptRoot, check_host
+from images.forkable import compiler
 from images.mirror import Mirror, find_mirror
 from images.recipes import KERNELS, QEMU, USERLAND
 
@@ -271,6 +273,8 @@ def _guests(bench: Bench) -> Iterator[Finding]:
         yield Finding("kvm", State.NO, str(error))
         return
     yield _kvm(bench, ingredients, remembered)
+    if ingredients.accel == "tcg":
+        yield _copies()
     yield _template(bench, ingredients)
 
 
@@ -291,6 +295,13 @@ def _kvm(bench: Bench, ingredients: template.Ingredients, remembered: bool) -> F
         remedy = f"what lies below this machine offers a KVM that does not work: to be mended there, then {FIX}"
     fix = partial(_forget, bench) if remembered else None
     return Finding("kvm", State.WEAK, f"{said}, slower; every case runs", remedy, fix)
+
+
+def _copies() -> Finding:
+    if (program := compiler()) is None:
+        remedy = "install a C compiler (apt install gcc): our own library for it is built here, once"
+        return Finding("copies", State.WEAK, "no C compiler: every machine is restored and none copied, slower", remedy)
+    return Finding("copies", State.YES, f"machines are copied from one that is warm, by what {program} builds")
 
 
 def _forget(bench: Bench) -> None:

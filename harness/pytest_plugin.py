@@ -46,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--kernel", help="run every case on this kernel instead of the testcase's")
     group.addoption("--modules", type=Path, help="modules of --kernel")
     group.addoption("--nic", metavar="MODEL", help="run every case on NICs of this model")
+    group.addoption("--fresh", action="store_true", help="restore every machine, copy none that is warm")
     group.addoption("--mirror", default="", help="Debian mirror to fetch images from")
     group.addoption(
         "--repeat", type=times, default=1, metavar="N", help="run each case N times, and say how many verdicts differ"
@@ -102,6 +103,8 @@ def _options(config: pytest.Config) -> Options:
         kernel=config.getoption("--kernel"),
         modules=config.getoption("--modules"),
         nic=config.getoption("--nic"),
+        originals=worker.get("netpoll_originals"),
+        fresh=config.getoption("--fresh"),
         mirror=config.getoption("--mirror"),
         wires=None if (chosen_wires := config.getoption("--wires")) == "auto" else chosen_wires,
     )

@@ -43,7 +43,7 @@ from harness.testbed.errors import TestbedError
 from harness.testbed.own_guest import OwnGuest
 from harness.testbed.qemu import Accel, Boot
 from harness.testbed.template import Ingredients, ensure
-from harness.zygote import Zygote
+from harness.zygote import From, Zygote
 
 Say = Callable[[str], None]
 LAPS = ("prepare", "process", "judge", "report")  # the parts of `Bench.run`
@@ -62,6 +62,8 @@ class Options:
     mirror: str = ""  # where images come from, if not from the host's own apt sources
     cache: Path = field(default_factory=images.cache_root)
     wires: Wires | None = None  # None: taps where they can be had
+    originals: str | None = None  # where copies of warm machines are to be had: harness.originals
+    fresh: bool = False  # every machine is restored, none copied from one that is warm
 
 
 def load(paths: Sequence[Path], options: Options, say: Say = lambda _text: None) -> list[Plan]:
@@ -79,6 +81,7 @@ def load(paths: Sequence[Path], options: Options, say: Say = lambda _text: None)
     given += ["--modules", str(options.modules)] if options.modules else []
     given += ["--nic", options.nic] if options.nic else []
     given += ["--wires", options.wires] if options.wires else []
+    given += ["--fresh"] if options.fresh else []
     return [plan.model_copy(update={"options": tuple(given)}) for plan in plans]
 
 
@@ -238,14 +241,15 @@ class Bench:
                 self._crash_files[name] = CrashFile(None, str(error))
         return self._crash_files[name]
 
-    def run(self, plan: Plan, cold: bool = False) -> tuple[Verdict, Path]:
+    def run(self, plan: Plan, cold: bool = False, fresh: bool = False) -> tuple[Verdict, Path]:
         """One case: from the template to a verdict, with its folder written. Raises as `prepare`, and RuntimeError when the
-        case's process could not even write evidence. `cold`: boot the guest instead of restoring it."""
+        case's process could not even write evidence. `cold`: boot the guest instead of restoring it; `fresh`: restore it and do not copy
+        one."""
         at = [time.monotonic()]
         job = self.prepare(plan)
         folder = store.new_case(self.options.results, plan, job.versions)
         at.append(time.monotonic())
-        self._zygote.run(replace(job, folder=folder, cold=cold), self.forkable())
+        self._zygote.run(replace(job, folder=folder, cold=cold), None if fresh else self.copies())
         at.append(time.monotonic())
         events = list(read_evidence(folder / "evidence.jsonl"))
         verdict = judge(plan, events)
@@ -256,6 +260,12 @@ class Bench:
         at.append(time.monotonic())
         self.laps = dict(zip(LAPS, (end - start for start, end in pairwise(at)), strict=True))
         return verdict, folder
+
+    def copies(self) -> From | None:
+        """Where this run's copies come from, if its cases are to be copied and can be."""
+        if self.options.fresh or (library := self.forkable()) is None:
+            return None
+        return From(self.options.originals, library)
 
     def forkable(self) -> Path | None:
         """What makes machines that can be copied; None without a compiler: then each is restored."""

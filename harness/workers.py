@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from harness.originals import Keeper
 from harness.run import Options, load
 from harness.scenario.errors import ScenarioErrors
 from harness.scenario.model import Guest
@@ -30,6 +31,7 @@ class Workers:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        self._keeper: Keeper | None = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -41,12 +43,20 @@ class Workers:
             raise pytest.UsageError(refused)
         if memory and option.maxschedchunk is None:
             option.maxschedchunk = 1
+        if wanted > 1 and memory and not self._options.fresh:
+            self._keeper = Keeper()
+
+    def pytest_sessionfinish(self) -> None:
+        if self._keeper is not None:
+            self._keeper.close()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """A worker here writes to the run's folder; one elsewhere sends what it wrote."""
         if node.gateway.spec.popen:
             node.workerinput["netpoll_results"] = str(self._options.results)
+            if self._keeper is not None:
+                node.workerinput["netpoll_originals"] = self._keeper.address
         else:
             node.workerinput["netpoll_away"] = True
 

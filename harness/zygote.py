@@ -14,31 +14,35 @@ import os
 import signal
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from pydantic import TypeAdapter
 
 from harness.case import Job, shares_memory
 from harness.conduct import conduct
+from harness.originals import Copies, Keeper, in_child
 from harness.testbed import namespace
 from harness.testbed.errors import TestbedError
-from harness.testbed.original import Copy, NoCopy, Original, end_copy, start
+from harness.testbed.original import Copy
 from harness.testbed.process import die_with
-from harness.testbed.qemu import Memory
-from harness.testbed.template import clone_argv
-from harness.warm import warm_up
 
 _JOB: TypeAdapter[Job] = TypeAdapter(Job)
 GRACE = 60  # seconds that a case process may take beyond its plan's timeout
 ROOM = 1 << 16  # bytes; a file system with less is as good as full
-PLAIN = 2  # cases on one template that are restored before a machine is warmed up for copies, which takes as long as some of them
-WARM = 60  # seconds that this may take
-EXIT_CASE = 70  # of a case process that could not even write evidence; sysexits' EX_SOFTWARE
+
+
+@dataclass(frozen=True)
+class From:
+    """Where copies come from: the address of whoever keeps the run's originals (None: the process that starts cases does), and what
+    makes a QEMU forkable."""
+
+    address: str | None
+    forkable: Path
 
 
 class Zygote:
@@ -47,14 +51,14 @@ class Zygote:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
-    def run(self, job: Job, forkable: Path | None = None) -> None:
-        """Run one case to its end; with `forkable` on a copy, where several have run on the same template. RuntimeError with the case's log if its process failed before it could say why in
+    def run(self, job: Job, copies: From | None = None) -> None:
+        """Run one case to its end; with `copies` on a copy, where several have run on the same template. RuntimeError with the case's log if its process failed before it could say why in
         evidence, TestbedError if that was for want of room. On KeyboardInterrupt the case is killed and nothing of it is left."""
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(json.dumps(_request(job, forkable)) + "\n")
+            process.stdin.write(json.dumps(_request(job, copies)) + "\n")
             process.stdin.flush()
             answer = process.stdout.readline()
         except BaseException:
@@ -118,88 +122,27 @@ def _search_path() -> list[str]:
     return [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
 
 
-def _request(job: Job, forkable: Path | None) -> dict[str, Any]:
+def as_text(job: Job) -> str:
+    """For a process that runs it."""
+    return _JOB.dump_json(job, by_alias=True).decode()
+
+
+def _request(job: Job, copies: From | None) -> dict[str, str]:
     """`job` is text in text: only the case's process reads it."""
-    text = _JOB.dump_json(job, by_alias=True).decode()
-    if forkable is None or not copyable(job):
+    text = as_text(job)
+    if copies is None or not copyable(job):
         return {"job": text}
-    return {"job": text, "like": job.template.folder.name, "forkable": str(forkable)}
+    return {
+        "job": text,
+        "like": job.template.folder.name,
+        "originals": copies.address or "",
+        "forkable": str(copies.forkable),
+    }
 
 
 def copyable(job: Job) -> bool:
     """Under software emulation alone there is something to save; memory that another process sees, and a disk, are not copied."""
     return job.ingredients.accel == "tcg" and not job.cold and not shares_memory(job) and job.ingredients.own is None
-
-
-class Originals:
-    """The machines that cases are copied from, by their templates. They end with this process, at the latest."""
-
-    def __init__(self) -> None:
-        self._uses: Counter[str] = Counter()
-        self._known: dict[str, Original | None] = {}  # None: there is none to be had
-
-    def copy(self, request: Mapping[str, str]) -> Copy | None:
-        """A copy for this case, if it is worth it and can be had."""
-        if (like := request.get("like")) is None:
-            return None
-        self._uses[like] += 1
-        if self._uses[like] <= PLAIN:
-            return None
-        if like not in self._known:
-            self._known[like] = self._made(request)
-        original = self._known[like]
-        try:
-            return None if original is None else original.copy()
-        except NoCopy as error:
-            print(f"cases are restored from their template: {error.what}", file=sys.stderr)
-            self._drop(like)
-            return None
-
-    def _made(self, request: Mapping[str, str]) -> Original | None:
-        job = _JOB.validate_json(request["job"])
-        argv = partial(clone_argv, job.ingredients, Memory(str(job.template.ram), False), folder=job.template.folder)
-        try:
-            original = start(argv, Path(request["forkable"]))
-        except TestbedError as error:
-            print(f"cases are restored from their template: {error.what}", file=sys.stderr)
-            return None
-        if (status := _in_child(partial(_warm, original, job))) != 0:
-            print(f"cases are restored from their template: warming up ended with {status}", file=sys.stderr)
-            original.close()
-            return None
-        return original
-
-    def _drop(self, like: str) -> None:
-        if (original := self._known[like]) is not None:
-            original.close()
-        self._known[like] = None
-
-
-def _warm(original: Original, job: Job) -> int:
-    signal.alarm(WARM)
-    namespace.enter()
-    warm_up(original, job)
-    return 0
-
-
-def _in_child(work: Callable[[], int]) -> int:
-    """What `work` returns, done in a child that dies with us and ends with it."""
-    me = os.getpid()
-    child = os.fork()
-    if child == 0:
-        status = EXIT_CASE
-        try:
-            die_with(me)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends a case by killing it
-            status = work()
-        except BaseException as error:  # the child must never return into the loop
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-    _, wait_status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(wait_status)
 
 
 def _case(text: str, copy: Copy | None) -> int:
@@ -215,21 +158,48 @@ def _case(text: str, copy: Copy | None) -> int:
     return 0
 
 
+class Source:
+    """Where this process gets its copies: from whoever the requests name, or, once there were two cases, from one of its own."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+        self._keeper: Keeper | None = None
+        self._copies: Copies | None = None
+
+    def copy(self, request: Mapping[str, str]) -> Copy | None:
+        """A copy for this case, if it may have one and there is one."""
+        if "like" not in request:
+            return None
+        self._asked += 1
+        if self._copies is None:
+            address = request["originals"]
+            if not address and self._asked < 2:  # a run of one case needs no further process
+                return None
+            if not address:
+                self._keeper = Keeper()
+            self._copies = Copies(self._keeper.address if self._keeper is not None else address)
+            if self._keeper is not None:
+                return None  # it takes a moment to come up
+        return self._copies.copy(request["like"], request["forkable"], request["job"])
+
+    def done(self, copy: Copy) -> None:
+        assert self._copies is not None
+        self._copies.done(copy)
+
+
 def main() -> int:
     gc.collect()
     gc.freeze()  # what cases share stays shared: a collection writes into every object that it looks at
     replies = os.fdopen(os.dup(1), "w")
-    originals = Originals()
+    source = Source()
     for line in sys.stdin:
         request = json.loads(line)
-        copy = originals.copy(request)
-        try:
-            status = _in_child(partial(_case, request["job"], copy))
-        finally:
-            if copy is not None:
-                copy.ends.close()
-                end_copy(copy.pid)
-        print(json.dumps({"status": status}), file=replies, flush=True)
+        copy = source.copy(request)
+        child = in_child(partial(_case, request["job"], copy))
+        _, wait_status = os.waitpid(child, 0)
+        if copy is not None:
+            source.done(copy)
+        print(json.dumps({"status": os.waitstatus_to_exitcode(wait_status)}), file=replies, flush=True)
     return 0
 
 

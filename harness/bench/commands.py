@@ -45,8 +45,9 @@ def _clones(ready: Bench, folder: Path, options: Options, most: int) -> tuple[fl
     path.write_text(memory.IDLE)
     (plan,) = load([path], options)
     job = ready.prepare(plan)
+    forkable = ready.forkable()
     ready.close()  # its own process that forks cases would be counted
-    return memory.measure(job, lambda: store.new_case(options.results, plan, job.versions), most)
+    return memory.measure(job, lambda: store.new_case(options.results, plan, job.versions), most, forkable)
 
 
 def run_capture(options: Options, rounds: int, output: Path | None, say: Say) -> bool:

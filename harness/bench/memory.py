@@ -1,7 +1,7 @@
 """What one more clone costs in memory: private dirty pages of its QEMU and of its case process, while it idles.
 
 In: a Job whose case waits in its guest. Out: MiB that 1, 2, ... clones take together. Rule: measured when every clone says that it
-idles; pages shared with the template or with the process that forks cases cost nothing and are not counted (proc(5), smaps_rollup).
+idles; pages shared with the template, the original or the process that forks cases cost nothing and are not counted (proc(5), smaps_rollup).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.case import Job
+from harness.originals import Copies, Keeper
 from harness.testbed.errors import TestbedError
-from harness.zygote import Zygote
+from harness.zygote import From, Zygote, as_text, copyable
 
 MiB = 1 << 20
 GOAL = 40.0  # MiB a clone
@@ -41,28 +42,47 @@ expect:
 """
 
 
-def measure(job: Job, folders: Callable[[], Path], most: int) -> tuple[float, ...]:
-    """MiB of 1, 2, ... `most` clones together. Raises TestbedError when one does not come to idle."""
+def measure(job: Job, folders: Callable[[], Path], most: int, forkable: Path | None) -> tuple[float, ...]:
+    """MiB of 1, 2, ... `most` clones together: copies, where there is what makes a QEMU `forkable`. Raises TestbedError when one does
+    not come to idle."""
     taken = []
     with job.template.ram.open("rb") as ram:
         os.fsync(
             ram.fileno()
         )  # until a template just made is on disk, its pages count as dirty, and as those of the first clone
     with ExitStack() as stack:
+        keeper = None if forkable is None or not copyable(job) else stack.enter_context(Keeper())
+        source = None if keeper is None or forkable is None else From(keeper.address, forkable)
+        if source is not None:
+            _until_warm(source, job)
+        mine = () if keeper is None else (keeper.process.pid,)
+        warm = {each for pid in mine for each in _below(pid)}
         for _ in range(most):
             folder = folders()
             zygote = Zygote()
             stack.callback(zygote.close)
             zygote.start()
-            threading.Thread(target=_run, args=(zygote, replace(job, folder=folder)), daemon=True).start()
+            threading.Thread(target=_run, args=(zygote, replace(job, folder=folder), source), daemon=True).start()
             _until_idle(folder)
-            taken.append(sum(_private(pid) for pid in cases()) / MiB)
+            copies = {each for pid in mine for each in _below(pid)} - warm
+            taken.append(sum(_private(pid) for pid in {*cases(), *copies} - warm) / MiB)
     return tuple(taken)
 
 
-def _run(zygote: Zygote, job: Job) -> None:
+def _until_warm(source: From, job: Job) -> None:
+    """Until there is an original that gives copies."""
+    like, text, until = job.template.folder.name, as_text(job), time.monotonic() + WITHIN
+    asking = Copies(str(source.address))
+    while (copy := asking.copy(like, str(source.forkable), text)) is None:
+        if time.monotonic() > until:
+            raise TestbedError(f"no original was warm within {WITHIN:g} s", "its words are above")
+        time.sleep(0.05)  # between questions
+    asking.done(copy)
+
+
+def _run(zygote: Zygote, job: Job, source: From | None) -> None:
     try:
-        zygote.run(job)
+        zygote.run(job, source)
     except (RuntimeError, OSError, ValueError):
         return  # ended with the measurement
 
