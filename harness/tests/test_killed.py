@@ -33,6 +33,7 @@ import pytest
 import images
 from harness.run import Bench
 from harness.tests.traces import Ground, files, interfaces, make_ground
+from images.forkable import compiler
 
 pytestmark = pytest.mark.guest
 
@@ -117,8 +118,9 @@ class Stand:
     case: Path
     lengths: dict[str, float]  # seconds of each stage
     cache: frozenset[str]  # what is in the cache afterwards
+    accel: str
 
-    def start(self, kill: Kill) -> subprocess.Popen[str]:
+    def start(self, kill: Kill, *more: str) -> subprocess.Popen[str]:
         reset(self.ground, kill.stage)
         spread = ("-n", str(kill.workers)) if kill.workers else ()
         return self.ground.popen(
@@ -127,6 +129,7 @@ class Stand:
             "--results",
             self.ground.results,
             *spread,
+            *more,
             stdout=(self.case.parent / "said").open("w"),
             stderr=subprocess.STDOUT,
         )
@@ -138,7 +141,7 @@ class Stand:
 @pytest.fixture(scope="module")
 def stand(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Stand:
     bench.qemu()
-    bench.kernel(images.DEFAULT_KERNEL)
+    accel = bench.accel(bench.kernel(images.DEFAULT_KERNEL)).accel
     folder = tmp_path_factory.mktemp("killed")
     ground = make_ground(folder / "ground", bench.options.cache)
     case = folder / "case.yaml"
@@ -156,7 +159,7 @@ def stand(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Stand:
     assert run.returncode == 0, (folder / "said").read_text()
     ends = [*list(began.values())[1:], time.monotonic()]
     lengths = {stage: end - start for (stage, start), end in zip(began.items(), ends, strict=True)}
-    return Stand(ground, case, lengths, frozenset(_lasting(ground)))
+    return Stand(ground, case, lengths, frozenset(_lasting(ground)), accel)
 
 
 def _lasting(ground: Ground) -> Iterator[str]:
@@ -267,6 +270,46 @@ def test_who_starts_the_cases_is_killed(stand: Stand) -> None:
     assert run.wait(WITHIN) == 3
     assert "the process that starts cases ended by itself" in stand.said()
     assert stand.ground.wait_until_gone() == {}
+
+
+def copied(ground: Ground) -> list[Path]:
+    """Cases whose machine is a copy."""
+    said = {path: path.read_text(errors="replace")[:2000] for path in ground.results.glob("*/evidence.jsonl")}
+    return [path for path, text in said.items() if '"machine":"copied"' in text.replace(" ", "")]
+
+
+@pytest.mark.skipif(compiler() is None, reason="no C compiler on this host: nothing is copied")
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=() if seed < 6 else pytest.mark.long) for seed in range(30)])
+def test_killed_while_machines_are_copied(stand: Stand, seed: int) -> None:
+    """Originals, copies, those that warm up and those that keep them: whoever is hit, nothing is left, and the run says what it lost."""
+    if stand.accel != "tcg":
+        pytest.skip("under KVM nothing is copied")
+    dice, ground = random.Random(f"copies/{seed}"), stand.ground
+    kill = Kill(seed, "run", HOWS[seed % len(HOWS)], dice.random(), dice.choice((0, 2)))
+    reset(ground, "run")
+    run = stand.start(kill, "--repeat", "40")
+    deadline = time.monotonic() + WITHIN
+    while not copied(ground):
+        assert run.poll() is None, stand.said()
+        assert time.monotonic() < deadline, "no machine was copied"
+        time.sleep(LOOK)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        run.wait(kill.part * 1.5)
+    victim = strike(run, kill, ground)
+    if kill.how == "SIGKILL of a child":  # the others go on; that was seen
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.wait(kill.part * 3)
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGINT)
+    run.wait(WITHIN)
+    assert ground.wait_until_gone() == {}, (kill, victim)
+    said = stand.said()
+    assert "INTERNALERROR" not in said or kill.workers, (kill, victim, said)
+    assert run.returncode in (0, 3, 130, -signal.SIGKILL), (kill, victim, said)
+    assert held_locks(ground.cache) == [], kill
+    assert half_made(ground.cache) == [], kill
+    assert files(ground.temporary) == {}, kill
+    print(f"{kill}: hit {victim[:90]!r}, status {run.returncode}", flush=True)
 
 
 def chosen() -> list[object]:
