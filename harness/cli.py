@@ -309,7 +309,8 @@ def _run(args: argparse.Namespace) -> int:
         args.repeat > 1
         and flakes((each.case, each.word, each.by_chance) for each in store.verdicts(options.results)).differ
     )
-    return Exit.FAILED if differ else _exit_of(status, options.results, args.strict)
+    interrupted = status == pytest.ExitCode.INTERRUPTED  # whatever was seen until then
+    return Exit.FAILED if differ and not interrupted else _exit_of(status, options.results, args.strict)
 
 
 def _repeated(path: str, times: int) -> list[str]:

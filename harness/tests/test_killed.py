@@ -305,7 +305,7 @@ def test_killed_while_machines_are_copied(stand: Stand, seed: int) -> None:
     assert ground.wait_until_gone() == {}, (kill, victim)
     said = stand.said()
     assert "INTERNALERROR" not in said or kill.workers, (kill, victim, said)
-    assert run.returncode in (0, 3, 130, -signal.SIGKILL), (kill, victim, said)
+    assert run.returncode in (0, 1, 3, 130, -signal.SIGKILL), (kill, victim, said)  # 1: verdicts of a repetition differ
     assert held_locks(ground.cache) == [], kill
     assert half_made(ground.cache) == [], kill
     assert files(ground.temporary) == {}, kill
