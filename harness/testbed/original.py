@@ -24,7 +24,7 @@ from harness.testbed.ends import CHANNELS, CONSOLE, Ends, make_ends
 from harness.testbed.errors import TestbedError
 from harness.testbed.machine import spawn_qemu
 from harness.testbed.process import CLONE_NEWNET, CLONE_NEWUSER, Spawned
-from harness.testbed.qemu import Channels
+from harness.testbed.qemu import ACCEL, Channels
 
 HELM = "helm"  # the monitor of whoever warms the original up: the others have greeted nobody yet
 _REQUEST, _PLACES = "=ii", 16  # images/forkable/forkable.c: struct request
@@ -32,6 +32,7 @@ _STDERR = "stderr"
 _ORDER = (*CHANNELS, CONSOLE, "output", _STDERR)
 PATIENCE = 10.0  # seconds for a greeting or a copy: milliseconds of work
 GREETING_LIMIT = 1 << 16  # bytes
+CODE = 128  # MiB of translated code that a machine keeps: the warm-up's and a case's; a page that is not used costs nothing
 
 
 class NoCopy(TestbedError):
@@ -124,7 +125,8 @@ def _preloading(argv: Sequence[str], library: Path) -> tuple[str, ...]:
     """An image's QEMU runs through its own ld.so, which takes it as an option."""
     if not Path(argv[0]).name.startswith("ld-linux"):
         raise NoCopy("a QEMU of one's own is not copied")
-    return (argv[0], "--preload", str(library), *argv[1:])
+    more_code = {ACCEL["tcg"]: f"tcg,tb-size={CODE}"}
+    return (argv[0], "--preload", str(library), *(more_code.get(word, word) for word in argv[1:]))
 
 
 def _greeting(monitor: socket.socket) -> bytes:
