@@ -31,7 +31,6 @@ from typing import Any, Self
 from pydantic import TypeAdapter
 
 from harness.case import Job
-from harness.testbed import namespace
 from harness.testbed.ends import CHANNELS, CONSOLE, Ends
 from harness.testbed.errors import TestbedError
 from harness.testbed.original import Copy, NoCopy, Original, end_copy, start
@@ -232,7 +231,6 @@ class Server:
 
 def _warm(original: Original, job: Job) -> int:
     signal.alarm(WARM)
-    namespace.enter()
     warm_up(original, job)
     return 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import tempfile
 import time
 from functools import partial
@@ -21,6 +22,7 @@ from harness.observe.events import Clock, Evidence
 from harness.plan.compile import compile_plan
 from harness.plan.model import NicPlan, Plan
 from harness.plan.setup import device_id
+from harness.plan.sockets import over_sockets
 from harness.scenario.load import load
 from harness.testbed.ends import Ends
 from harness.testbed.machine import Machine
@@ -43,7 +45,7 @@ class Lent(Sibling):
 
 
 def warm_up(original: Original, job: Job) -> None:
-    """In a process and a namespace of its own. Raises TestbedError, and TimeoutError."""
+    """In a process of its own. Raises TestbedError, and TimeoutError."""
     asyncio.run(_warm_up(original, job))
 
 
@@ -67,9 +69,10 @@ async def _warm_up(original: Original, job: Job) -> None:
         await machine.agent.synchronise(time.monotonic, WITHIN)
         offset.seconds = machine.agent.offset
         plan = _plan(job.plan)
-        endpoints = Endpoints(partial(evidence.add, "host"), qdisc_bypass=False)
+        sockets: dict[str, socket.socket] = {}
+        endpoints = Endpoints(partial(evidence.add, "host"), qdisc_bypass=False, sockets=sockets)
         stack.callback(endpoints.close)
-        case = Case(plan, evidence, machine, endpoints, folder, stack)
+        case = Case(plan, evidence, machine, endpoints, folder, stack, sockets=sockets)
         for stage in plan.stages:
             await run_stage(case, stage)
         await machine.agent.ask("forget", within=WITHIN)
@@ -80,10 +83,10 @@ async def _warm_up(original: Original, job: Job) -> None:
 
 
 def _plan(like: Plan) -> Plan:
-    """On a machine of the same kind."""
+    """On a machine of the same kind. Over sockets: a guest does not see what its NICs are joined to, and there may be no taps."""
     (scenario,) = load(SCENARIO)
     guest = scenario.guest.model_copy(update={"machine": like.scenario.guest.machine})
-    return compile_plan(scenario.model_copy(update={"guest": guest}), f"{SCENARIO}:1")
+    return over_sockets(compile_plan(scenario.model_copy(update={"guest": guest}), f"{SCENARIO}:1"))
 
 
 async def _take(machine: Machine, nic: NicPlan) -> None:
