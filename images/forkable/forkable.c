@@ -391,6 +391,11 @@ static void become(const struct request *request, const int *fds, int others)
 		_exit(1);
 	}
 	setsid();
+	/* one thread, so either is allowed; without rights in its namespace it gets one in which it has them */
+	if (unshare(CLONE_NEWNET) && unshare(CLONE_NEWUSER | CLONE_NEWNET)) {
+		say(socket, REFUSED, "no network namespace for it");
+		_exit(1);
+	}
 	for (int n = 0; n < request->count; n++) {
 		if (dup2(fds[n], request->place[n]) < 0)
 			_exit(1);
