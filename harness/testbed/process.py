@@ -128,7 +128,8 @@ def spawn(
     namespaces: int = 0,
 ) -> subprocess.Popen[bytes]:
     """Start `argv` in a session of its own (the terminal's Ctrl-C is ours to handle), dying with this thread. `env`: added to our
-    environment. `small_pages`: it gets no 2 MiB page where it asks for one and uses little of it. `namespaces`: flags of unshare(2)."""
+    environment. `small_pages`: it gets no 2 MiB page where it asks for one and uses little of it. `namespaces`: flags of unshare(2), for what
+    may be refused."""
     parent = os.getpid()
 
     def before() -> None:
@@ -136,7 +137,8 @@ def spawn(
         if small_pages:  # what a kernel refuses costs memory and nothing else
             _libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
         if namespaces:
-            unshare(namespaces)
+            with contextlib.suppress(OSError):
+                unshare(namespaces)
 
     return subprocess.Popen(
         argv,

@@ -323,6 +323,15 @@ static int all_stand(void)
 	return count == standing() ? count : -1;
 }
 
+/* Whether the kernel told each thread where glibc keeps its number. */
+static int every_number_has_a_place(void)
+{
+	for (int n = 0; n < known && n < THREADS; n++)
+		if (threads[n].waits && !threads[n].tid_address)
+			return 0;
+	return 1;
+}
+
 static void release(pthread_mutex_t **held, int count)
 {
 	while (count > 0)
@@ -391,9 +400,10 @@ static void become(const struct request *request, const int *fds, int others)
 		_exit(1);
 	}
 	setsid();
-	/* one thread, so either is allowed; without rights in its namespace it gets one in which it has them */
-	if (unshare(CLONE_NEWNET) && unshare(CLONE_NEWUSER | CLONE_NEWNET)) {
-		say(socket, REFUSED, "no network namespace for it");
+	/* One thread, so either is allowed; without rights in its namespace it gets one in which it has them. Where nobody may have one at all,
+	 * cases are joined by sockets, and the original had none either. */
+	if (unshare(CLONE_NEWNET) && unshare(CLONE_NEWUSER | CLONE_NEWNET) && errno == ENOSPC) {
+		say(socket, REFUSED, "there are as many network namespaces as may be");
 		_exit(1);
 	}
 	for (int n = 0; n < request->count; n++) {
@@ -422,7 +432,9 @@ static void copy(const struct request *request, const int *fds)
 		if (others < 0 || count < 0)
 			usleep(1000);
 	}
-	if (others < 0 || count < 0)
+	if (!every_number_has_a_place())
+		why = "this kernel does not say where threads keep their numbers (CONFIG_CHECKPOINT_RESTORE)";
+	else if (others < 0 || count < 0)
 		why = others < 0 ? "a thread does not stand in a wait" : "a lock is held";
 	else if (!(why = descriptors(0))) {
 		prctl(PR_GET_TID_ADDRESS, &tid_address);
