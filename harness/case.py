@@ -113,9 +113,9 @@ async def bring_up(job: Job, evidence: Evidence, copy: Copy | None = None) -> As
         offset, within = Offset(), BOOT_DEADLINE[job.ingredients.accel]
         began = time.monotonic()
         served: dict[str, ServedNic] = {}
+        stack.callback(_close_all, served)  # after QEMU, which needs them
         if copy is None:
             memory, inherit = stack.enter_context(_memory(job))
-            stack.callback(_close_all, served)  # after QEMU, which needs them
             if job.cold:
                 stack.callback(_join(job))
             argv = partial(_argv, job, memory)

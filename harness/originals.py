@@ -34,7 +34,7 @@ from harness.case import Job
 from harness.testbed.ends import CHANNELS, CONSOLE, Ends
 from harness.testbed.errors import TestbedError
 from harness.testbed.original import Copy, NoCopy, Original, end_copy, start
-from harness.testbed.process import die_with
+from harness.testbed.process import die_with, module_environment
 from harness.testbed.qemu import Memory
 from harness.testbed.template import clone_argv
 from harness.warm import warm_up
@@ -66,7 +66,7 @@ class Keeper:
                 pass_fds=[listener.fileno()],
                 start_new_session=True,
                 preexec_fn=lambda: die_with(parent),
-                env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(_search_path())},
+                env=module_environment(),
             )
 
     def close(self) -> None:
@@ -80,12 +80,6 @@ class Keeper:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _search_path() -> list[str]:
-    """Where this very harness was imported from comes first."""
-    here = str(Path(__file__).resolve().parent.parent)
-    return [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
 
 
 # -- whoever starts cases
@@ -147,7 +141,7 @@ def _as_file(text: str) -> Any:
 
 @dataclass
 class Kept:
-    """What is known of a template. `warming`: the child that warms its original up, with a descriptor that tells its end."""
+    """What is known of a template. `warming`: the child that warms its original up; 0: none."""
 
     original: Original | None = None
     warming: int = 0
@@ -186,10 +180,10 @@ class Server:
             return
         try:
             copy = kept.original.copy()
-        except NoCopy as error:
+        except (NoCopy, OSError) as error:
             kept.original.close()
-            kept.original, kept.why = None, error.what
-            print(f"cases are restored from their template: {error.what}", file=sys.stderr)
+            kept.original, kept.why = None, str(error)
+            print(f"cases are restored from their template: {error}", file=sys.stderr)
             _say(who, {"none": kept.why})
             return
         self.copies[who].add(copy.pid)
@@ -275,7 +269,7 @@ def serve(listener: socket.socket) -> None:
     known: dict[int, socket.socket] = {}
     for fd in (0, listener.fileno()):
         poll.register(fd, select.POLLIN)
-    wake = signal_descriptor()
+    wake = _ended_children()
     poll.register(wake, select.POLLIN)
     while True:
         for fd, _ in poll.poll():
@@ -291,7 +285,7 @@ def serve(listener: socket.socket) -> None:
                     poll.register(who, select.POLLIN)
             else:
                 who = known[fd]
-                text, fds, _, _ = socket.recv_fds(who, LIMIT, FDS)
+                text, fds = _heard(who)
                 if not text:
                     poll.unregister(fd)
                     server.forget(known.pop(fd))
@@ -301,6 +295,15 @@ def serve(listener: socket.socket) -> None:
                     os.close(each)
 
 
+def _heard(who: socket.socket) -> tuple[bytes, list[int]]:
+    """A message; none from whoever is gone, which with an answer unread is an error (unix(7), ECONNRESET)."""
+    try:
+        text, fds, _, _ = socket.recv_fds(who, LIMIT, FDS)
+    except OSError:
+        return b"", []
+    return text, fds
+
+
 def _parsed(text: bytes) -> dict[str, Any]:
     with contextlib.suppress(ValueError):
         if isinstance(found := json.loads(text), dict):
@@ -308,7 +311,7 @@ def _parsed(text: bytes) -> dict[str, Any]:
     return {}
 
 
-def signal_descriptor() -> int:
+def _ended_children() -> int:
     """Readable when a child has ended."""
     near, far = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(far, warn_on_full_buffer=False)

@@ -29,7 +29,7 @@ from harness.originals import Copies, Keeper, in_child
 from harness.testbed import namespace
 from harness.testbed.errors import TestbedError
 from harness.testbed.original import Copy
-from harness.testbed.process import die_with
+from harness.testbed.process import die_with, module_environment
 
 _JOB: TypeAdapter[Job] = TypeAdapter(Job)
 GRACE = 60  # seconds that a case process may take beyond its plan's timeout
@@ -52,8 +52,8 @@ class Zygote:
         self._process: subprocess.Popen[str] | None = None
 
     def run(self, job: Job, copies: From | None = None) -> None:
-        """Run one case to its end; with `copies` on a copy, where several have run on the same template. RuntimeError with the case's log if its process failed before it could say why in
-        evidence, TestbedError if that was for want of room. On KeyboardInterrupt the case is killed and nothing of it is left."""
+        """Run one case to its end; with `copies` on a copy, where several have run on the same template. RuntimeError with the case's
+        log if its process failed before it could say why in evidence, TestbedError if that was for want of room. On KeyboardInterrupt the case is killed and nothing of it is left."""
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -87,7 +87,7 @@ class Zygote:
                 text=True,
                 start_new_session=True,
                 preexec_fn=lambda: die_with(parent),
-                env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(_search_path())},
+                env=module_environment(),
             )
         return self._process
 
@@ -114,12 +114,6 @@ def _require_room(folder: Path) -> None:
         raise TestbedError(
             f"{folder}: no space left on device for the case's evidence", "make room, or name another folder: --results"
         )
-
-
-def _search_path() -> list[str]:
-    """Where this very harness was imported from comes first."""
-    here = str(Path(__file__).resolve().parent.parent)
-    return [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
 
 
 def as_text(job: Job) -> str:

@@ -111,7 +111,7 @@ def start(argv_of: Callable[[Channels], Sequence[str]], library: Path) -> Origin
         numbers = ends.numbers()
         monitor = ("-chardev", f"socket,id={HELM},fd={numbers[HELM]}", "-mon", f"chardev={HELM},mode=control")
         argv = (*_preloading(argv_of(ends.channels()), library), *monitor)
-        places = (*(numbers[name] for name in (*CHANNELS,)), 0, 1, 2)
+        places = (*(numbers[name] for name in CHANNELS), 0, 1, 2)
         namespaces = CLONE_NEWNET if os.geteuid() == 0 else CLONE_NEWUSER | CLONE_NEWNET
         process = spawn_qemu(argv, ends, [theirs.fileno()], namespaces, NETPOLL_FORKABLE=str(theirs.fileno()))
         undo.callback(process.wait)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -83,6 +84,21 @@ def test_whoever_keeps_them_may_go() -> None:
         keeper.process.kill()
         keeper.process.wait()
         assert copies.copy(LIKE, "forkable.so", "{}") is None
+
+
+def test_one_that_is_killed_before_it_has_read_its_answer_costs_the_others_nothing() -> None:
+    with Keeper() as keeper:
+        killed, other = (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2))
+        for each in (killed, other):
+            each.connect(f"\0{keeper.address}")
+        killed.send(json.dumps({"like": LIKE}).encode())
+        assert select.select([killed], [], [], 20)[0], "an answer"
+        killed.close()
+        with other:
+            other.settimeout(20)
+            for _ in range(3):  # its end was seen before the last of them at the latest
+                other.send(b"{}")
+                assert json.loads(other.recv(LIMIT)) == {"none": "not understood"}
 
 
 def test_it_ends_when_its_standard_input_does() -> None:
