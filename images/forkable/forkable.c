@@ -400,12 +400,6 @@ static void become(const struct request *request, const int *fds, int others)
 		_exit(1);
 	}
 	setsid();
-	/* One thread, so either is allowed; without rights in its namespace it gets one in which it has them. Where nobody may have one at all,
-	 * cases are joined by sockets, and the original had none either. */
-	if (unshare(CLONE_NEWNET) && unshare(CLONE_NEWUSER | CLONE_NEWNET) && errno == ENOSPC) {
-		say(socket, REFUSED, "there are as many network namespaces as may be");
-		_exit(1);
-	}
 	for (int n = 0; n < request->count; n++) {
 		if (dup2(fds[n], request->place[n]) < 0)
 			_exit(1);
@@ -419,10 +413,27 @@ static void become(const struct request *request, const int *fds, int others)
 	close(socket);
 }
 
+/* Parts from the original with a network namespace of its own from its first moment; without rights in its namespace it gets one in which
+ * it has them. Where nobody may have one at all, cases are joined by sockets, and the original had none either. */
+static pid_t part(void)
+{
+	static const int spaces[] = { CLONE_NEWNET, CLONE_NEWUSER | CLONE_NEWNET, 0 };
+	int flags = CLONE_PARENT | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD, *tid_address;
+	pid_t pid = -1;
+
+	prctl(PR_GET_TID_ADDRESS, &tid_address);
+	for (unsigned n = 0; n < sizeof spaces / sizeof *spaces; n++) {
+		pid = kernel(SYS_clone, flags | spaces[n], 0, 0, (long)tid_address, 0, 0);
+		if (pid >= 0 || (errno != EPERM && errno != EINVAL && errno != ENOSYS))
+			break;
+	}
+	return pid;
+}
+
 static void copy(const struct request *request, const int *fds)
 {
 	pthread_mutex_t *held[THREADS];
-	int others = -1, count = -1, *tid_address;
+	int others = -1, count = -1;
 	const char *why = NULL;
 	pid_t pid = REFUSED;
 
@@ -436,12 +447,8 @@ static void copy(const struct request *request, const int *fds)
 		why = "this kernel does not say where threads keep their numbers (CONFIG_CHECKPOINT_RESTORE)";
 	else if (others < 0 || count < 0)
 		why = others < 0 ? "a thread does not stand in a wait" : "a lock is held";
-	else if (!(why = descriptors(0))) {
-		prctl(PR_GET_TID_ADDRESS, &tid_address);
-		pid = kernel(SYS_clone, CLONE_PARENT | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD, 0, 0, (long)tid_address, 0, 0);
-		if (pid < 0)
-			why = strerror(errno);
-	}
+	else if (!(why = descriptors(0)) && (pid = part()) < 0)
+		why = errno == ENOSPC ? "there are as many network namespaces as may be" : strerror(errno);
 	if (pid == 0) {
 		become(request, fds, others);
 		for (int n = 0; n < known && n < THREADS; n++)
