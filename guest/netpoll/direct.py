@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from guest.netpoll.context import smp_processor_id
-from guest.netpoll.frame import TOT_LEN, FrameV4, Message, Shape
+from guest.netpoll.frame import TOT_LEN, FrameV4, Message, Shape, Stamp
 from guest.netpoll.netdevice import NetDevice
 from guest.netpoll.txq import flush
 
@@ -43,7 +43,7 @@ class TxRing(Protocol):
     memory: memoryview
     next_to_use: int
     room: int
-    stamps: list[Shape | None]
+    stamps: list[Stamp]
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,23 @@ def test_a_run_of_frames_is_what_they_are_one_by_one(version: int, size: int, he
         assert run.first + (run.count - 1) * run.stride + run.size == len(run.octets)
 
 
+@pytest.mark.parametrize("size", [2, 3, 18, 19, 1472])
+def test_a_run_with_every_checksum_there_is(size: int) -> None:
+    """The last octet pairs count through all sums, so that some checksum is 0, and is sent as 65535; messages of 0 and of -0, too."""
+    ends = Endpoints(
+        bytes(6), bytes(6), ipaddress.ip_address("192.0.2.1"), ipaddress.ip_address("192.0.2.2"), 6665, 6666
+    )
+    sums = random.Random(size).sample(range(65536), 500) if size > 100 else range(65536)
+    check = int.from_bytes(make_frame(ends).build(bytes(size))[40:42])
+    messages = [bytes(size - 2) + each.to_bytes(2) for each in (*sums, check, 65535 - check)] + [b"\xff" * size]
+    if size & 1:
+        messages = [message[1:] + b"\0" for message in messages]
+    together, single = make_frame(ends), make_frame(ends)
+    run = together.build_run(messages)
+    assert [run.frame(number) for number in range(run.count)] == [single.build(message) for message in messages]
+    assert 0xFFFF in {int.from_bytes(run.frame(number)[40:42]) for number in range(run.count)}
+
+
 @pytest.mark.parametrize(("local", "remote", "at"), [("10.0.0.1", "10.0.0.2", 34), ("fd00::1", "fd00::2", 54)])
 @given(messages=st.lists(st.binary(max_size=100), max_size=5))
 def test_a_partial_checksum_is_what_a_device_completes(local: str, remote: str, at: int, messages: list[bytes]) -> None:

@@ -1,7 +1,8 @@
 """guest/netpoll/direct.py beside the way that each message went before: the same frames, octet for octet, and the same counters.
 
 Two rigs with the same device get the same seeded sequence of sends, batches, polls, links that go, rings that fill, locks that others have, crashes.
-One sends directly where it can; the other never does.
+One sends directly where it can; the other never does. One takes a run's descriptors as they stand, and makes columns of its headers; the other writes each
+descriptor anew, for frames that were made one by one.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,11 +22,12 @@ import pytest
 from guest.netpoll import MessageTooLong, Netpoll, netpoll_poll, netpoll_send_udp, netpoll_send_udp_batch, netpoll_setup
 from guest.netpoll.core import NetpollInfo, netpoll_cleanup
 from guest.netpoll.direct import DirectXmit
-from guest.netpoll.frame import Message
+from guest.netpoll.frame import FrameV4, Message
+from guest.netpoll.lanes import series
 from guest.netpoll.layout.e1000 import TxSta
 from guest.netpoll.lockdep import Checker, Rule
 from guest.netpoll.netdevice import NetdevEvent, dev_close, dev_open
-from guest.netpoll.skbuff import SkBuff
+from guest.netpoll.skbuff import FrameRun, SkBuff
 from guest.netpoll.txq import netpoll_queue
 from harness.mutants.defect import Defect, each, seeded
 from harness.nic.faults import Setting
@@ -31,15 +35,25 @@ from harness.nic.inprocess import Bar
 from harness.tests.pmd_rig import DRIVERS, HERE, PEER, THERE, Rig
 
 STEPS, TRIES = 400, 20
+IDENT, IP_CHECK = 18, 24  # where they are in a frame
 SIZES = (0, 1, 17, 18, 18, 18, 19, 100, 1471, 1472)
 
 
 class Pair(Rig):
-    """A rig with a second client on the device, whose drop routine queues. `directly`: messages that went so."""
+    """A rig with a second client on the device, whose drop routine queues. `directly`: messages that went so; `filled`: runs' descriptors
+    that were written."""
 
     def __init__(self, model: str, direct: bool) -> None:
         super().__init__(model)
         self.direct, self.directly = direct, 0
+        self.filled = 0
+        fill_run = self.dev.fill_run
+
+        def counted(slot: int, addresses: Sequence[int], sizes: array[int]) -> None:
+            self.filled += len(sizes)
+            fill_run(slot, addresses, sizes)
+
+        self.dev.fill_run = counted  # type: ignore[method-assign]
         self.other = Netpoll(
             self.net, "other", drop=netpoll_queue, local_ip=HERE, remote_ip=THERE, remote_mac=PEER, local_port=1
         )
@@ -63,6 +77,24 @@ class Pair(Rig):
             self.told.append(netpoll_send_udp(np, message))
         except MessageTooLong:
             self.told.append("too long")
+
+    def batch(self, client: int, messages: list[bytes]) -> None:
+        np = self.clients[client]
+        if not self.direct:
+            self.dev.tx.stamps[:] = [None] * self.dev.tx.count
+            np.run = partial(one_by_one, np)
+        try:
+            self.told.append(netpoll_send_udp_batch(np, messages))
+        except MessageTooLong:
+            self.told.append("too long")
+
+    def near_the_end(self, client: int, size: int, field: int, until: int) -> None:
+        """So many messages of that size, and the identification starts again from 0, or the IP checksum, which counts down, from 65534."""
+        np = self.clients[client]
+        assert isinstance(np.template, FrameV4)
+        np.template.ident = 0
+        check = int.from_bytes(np.template.build(bytes(size))[IP_CHECK : IP_CHECK + 2])
+        np.template.ident = ((0xFFFF if field == IDENT else check) - until) & 0xFFFF
 
     def _counted(self, xmit: DirectXmit) -> DirectXmit:
         def counted(message: Message) -> bool:
@@ -94,6 +126,14 @@ class Pair(Rig):
         }
 
 
+def one_by_one(np: Netpoll, messages: Sequence[bytes], headroom: int) -> FrameRun:
+    """What FrameV4.build_run() makes, of frames that build() makes."""
+    assert np.frame is not None
+    frames = [np.frame(message) for message in messages]
+    octets = bytearray().join(bytes(headroom) + frame for frame in frames)
+    return FrameRun(octets, headroom, len(frames[0]), headroom + len(frames[0]), len(frames))
+
+
 Step = Callable[[Pair], None]
 
 
@@ -120,7 +160,25 @@ def singles(rng: random.Random) -> Step:
 def batch(rng: random.Random) -> Step:
     some = [bytes(message(rng)) for _ in range(rng.choice((1, 30)))] if rng.random() < 0.5 else [rng.randbytes(18)] * 64
     client = rng.randrange(2)
-    return lambda pair: pair.told.append(netpoll_send_udp_batch(pair.clients[client], some))
+    return lambda pair: pair.batch(client, some)
+
+
+def runs(rng: random.Random) -> Step:
+    """Batches of one length and number, from wherever the ring is, for some laps or none; now and then one is too long. What is counted up or
+    down in a run may be near its end."""
+    size, count, client = rng.choice((*SIZES, 1473)), rng.choice((1, 7, 64, 64, 64, 600)), rng.randrange(2)
+    batches = [[rng.randbytes(size) for _ in range(count)] for _ in range(rng.choice((1, 2, 30)))]
+    odd = [rng.randbytes(18)] * rng.randrange(1, 9) if rng.random() < 0.3 else []
+    until, ending = rng.randrange(count), rng.choice((0, IDENT, IP_CHECK))
+
+    def step(pair: Pair) -> None:
+        if ending:
+            pair.near_the_end(client, size, ending, until)
+        for some in (*batches, odd):
+            pair.batch(client, some)
+            pair.settle()
+
+    return step
 
 
 def someone_elses_lock(rng: random.Random) -> Step:
@@ -217,7 +275,7 @@ def time_passes(rng: random.Random) -> Step:
 
 
 MAKERS: tuple[Callable[[random.Random], Step], ...] = (
-    *[singles] * 12, *[lambda _: Pair.settle] * 6, *[lambda _: lambda pair: netpoll_poll(pair.np)] * 4, *[time_passes] * 3, *[batch] * 3,
+    *[singles] * 12, *[lambda _: Pair.settle] * 6, *[lambda _: lambda pair: netpoll_poll(pair.np)] * 4, *[time_passes] * 3, *[batch] * 3, *[runs] * 2,
     someone_elses_lock, stuck, unplugged, down_and_up, new_address, too_long, held_back,
 )  # fmt: skip
 AFTER_A_CRASH = tuple(maker for maker in MAKERS if maker not in (down_and_up, new_address))
@@ -239,6 +297,7 @@ def compare(model: str, seed: int, steps: int = STEPS) -> int:
         for pair in (direct, slow):
             pair.tape.sent.clear()
     assert slow.directly == 0
+    assert slow.filled - direct.filled > 1000, "hardly a descriptor of a run has served again"
     direct.close()
     slow.close()
     return direct.directly
@@ -331,6 +390,41 @@ def _queue_overtaken(sound: Any) -> Any:
     return make
 
 
+def _anywhere(sound: Any) -> Any:
+    """A run's stamp does not say which slot it began with."""
+    return lambda self, _slot, stride, size: sound(self, 0, stride, size)
+
+
+def _any_length(sound: Any) -> Any:
+    return lambda self, slot, _stride, _size: sound(self, slot, 0, 0)
+
+
+def _runs_only(sound: Any) -> Any:
+    class RunsOnly(list[Any]):
+        """Stamps of runs that no single message takes away."""
+
+        def __setitem__(self, at: Any, value: Any) -> None:
+            before = None if isinstance(at, slice) else self[at]
+            if before is None or before[0] is not None:
+                super().__setitem__(at, value)
+
+    def init(self: Any, *args: Any, **keys: Any) -> None:
+        sound(self, *args, **keys)
+        self.stamps = RunsOnly(self.stamps)
+
+    return init
+
+
+def _counts_on(_sound: Any) -> Any:
+    return lambda values, count: series(values[0], (1 << 48) - 1, count)
+
+
+def _even_runs(sound: Any) -> Any:
+    return lambda messages, base: sound(
+        [b"\0" + message if len(message) & 1 else message for message in messages], base
+    )
+
+
 PMD, DIRECT = "guest.netpoll.drivers.pmd", "guest.netpoll.direct"
 DEFECTS = (
     ("e1000", Defect("stamps stay when others use the slot", f"{PMD}.ring.Ring.__init__", _sticky, "", "")),
@@ -339,6 +433,11 @@ DEFECTS = (
     ("tg3", Defect("the tail is written before the frame", f"{DIRECT}._make", _tail_first, "", "")),
     ("e1000", Defect("a new address is not noticed", "guest.netpoll.core.direct_xmit", _made_once, "", "")),
     ("e1000", Defect("a descriptor says done before it is", f"{PMD}.e1000.E1000.clean_tx", _done_stays, "", "")),
+    ("tg3", Defect("a run's stamp does not say where it began", f"{PMD}.device.PollModeDevice._lay", _anywhere, "", "")),
+    ("e1000", Defect("a run's stamp does not say how long it is", f"{PMD}.device.PollModeDevice._lay", _any_length, "", "")),
+    ("virtio-net", Defect("a run's stamps stay when one message takes a slot", f"{PMD}.ring.Ring.__init__", _runs_only, "", "")),
+    ("tg3", Defect("a run counts on beyond 16 bits", "guest.netpoll.frame.column", _counts_on, "", "")),
+    ("e1000", Defect("a run of an odd length is summed as an even one", "guest.netpoll.frame.checksums", _even_runs, "", "")),
     ("virtio-net", Defect("each tenth bell is not rung", f"{PMD}.virtio_net.Bell", _deaf, "", "")),
     ("virtio-net", Defect("tries are not restored, what is queued is overtaken", f"{DIRECT}._make", _queue_overtaken, "", "")),
 )  # fmt: skip

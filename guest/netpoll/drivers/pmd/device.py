@@ -23,6 +23,7 @@ from itertools import accumulate
 from guest.netpoll.direct import Bell, DirectTx, Store
 from guest.netpoll.drivers.pmd.bus import BusError, PciDevice
 from guest.netpoll.drivers.pmd.ring import BUFFER, Ring
+from guest.netpoll.frame import Stamp
 from guest.netpoll.napi import disable_irq, enable_irq, netif_rx_complete, netif_rx_schedule
 from guest.netpoll.netdevice import (
     NETDEV_TX_BUSY,
@@ -69,6 +70,7 @@ class PollModeDevice(NetDevice):
         )
         self._polled_alone = False  # a crash has been taken notice of
         self._cleaning = threading.Lock()
+        self._laid: dict[int, list[Stamp]] = {}  # by the first slot of a run
         self._looks = 0  # that are left
         self._stuck = self._cleaned = 0
         self._watching = 0  # which open() the watchdog belongs to
@@ -196,21 +198,35 @@ class PollModeDevice(NetDevice):
             some = frames[done : done + count]
             sizes = array("H", map(headroom.__add__, map(len, some)))
             at = self._copy(slot, self._before.join((b"", *some)))
+            self.tx.stamps[slot : slot + count] = [None] * count
             self.fill_run(slot, tuple(accumulate(sizes[:-1], initial=at)), sizes)
 
         return self._put(fit, put)
 
     def xmit_run(self, run: FrameRun) -> int:
-        """The same for frames that lie one after another already."""
-        size = run.size + self.needed_headroom
+        """The same for frames that lie one after another already. Descriptors that stand for such a run from its last lap are not written again."""
+        headroom, stride, stamps = self.needed_headroom, run.stride, self.tx.stamps
+        size = run.size + headroom
 
         def put(slot: int, done: int, count: int) -> None:
-            first = run.first - self.needed_headroom + done * run.stride
+            first = run.first - headroom + done * stride
             with memoryview(run.octets) as octets:
-                at = self._copy(slot, octets[first : first + (count - 1) * run.stride + size])
-            self.fill_run(slot, range(at, at + count * run.stride, run.stride), array("H", [size]) * count)
+                at = self._copy(slot, octets[first : first + (count - 1) * stride + size])
+            laid = self._lay(slot, stride, size) * count
+            if stamps[slot : slot + count] != laid:
+                stamps[slot : slot + count] = [None] * count
+                self.fill_run(slot, range(at, at + count * stride, stride), array("H", [size]) * count)
+                stamps[slot : slot + count] = laid
 
         return self._put(run.count if run.size <= self.frame_limit else 0, put)
+
+    def _lay(self, slot: int, stride: int, size: int) -> list[Stamp]:
+        """The stamp of a run's descriptors, alone in a list: `size` octets each `stride`, the first where the buffer of `slot` begins. The same
+        object each time: to compare that costs nothing."""
+        stamp: Stamp = (None, slot, stride, size)
+        if self._laid.get(slot) != [stamp]:
+            self._laid[slot] = [stamp]
+        return self._laid[slot]
 
     def _put(self, wanted: int, put: Callable[[int, int, int], None]) -> int:
         """put(slot, done, count) for as many of the frames `wanted` as there is room for, up to the ring's end and from its start. What has
@@ -222,7 +238,6 @@ class PollModeDevice(NetDevice):
         while done < taken:
             slot = ring.next_to_use & ring.mask
             count = min(taken - done, ring.count - slot)
-            ring.stamps[slot : slot + count] = [None] * count
             put(slot, done, count)
             ring.next_to_use += count
             done += count

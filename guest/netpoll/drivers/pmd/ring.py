@@ -13,7 +13,7 @@ import struct
 from collections.abc import Sequence
 
 from guest.netpoll.drivers.pmd.bus import PciDevice
-from guest.netpoll.frame import Shape
+from guest.netpoll.frame import Stamp
 
 BUFFER = 2048  # bytes: a frame of 1518, a header before it, and no buffer crosses a page
 
@@ -34,7 +34,7 @@ class Ring:
         self.addresses = [memory.address + at for at in range(0, count * BUFFER, BUFFER)]
         self.next_to_use = self.next_to_clean = 0
         self.room = 0  # see direct.py; transmit rings only
-        self.stamps: list[Shape | None] = [None] * count  # what descriptor and buffer of each slot hold
+        self.stamps: list[Stamp] = [None] * count  # what descriptor and buffer of each slot hold
 
     def free(self) -> int:
         """How many descriptors can still be filled."""
