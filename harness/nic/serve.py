@@ -140,9 +140,10 @@ class Model:
 
     def _readable(self) -> None:
         frames: list[bytes] = []
+        tap, space, into = self._tap, self._space, (self._space,)
         try:
-            while len(frames) < BURST:
-                frames.append(bytes(self._space[: os.readv(self._tap, (self._space,))]))
+            for _ in range(BURST):
+                frames.append(space[: os.readv(tap, into)].tobytes())
         except BlockingIOError:
             pass
         except OSError as error:

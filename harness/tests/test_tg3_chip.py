@@ -10,7 +10,9 @@ import pytest
 
 from guest.netpoll.layout import bcm5787 as hw
 from guest.netpoll.layout.bcm5787 import Mii, Reg, StatusBlock
+from guest.netpoll.wire.checksum import pseudo_sum
 from harness.nic.mii import NEGOTIATION, Partner
+from harness.nic.offload import fill_checksum, fill_ip_checksum
 from harness.nic.tg3.filter import hash_bit
 from harness.tests.tg3_rig import MAC, PEER, Driver, frame
 
@@ -86,6 +88,30 @@ def test_too_long_frames_and_pause_frames_are_counted_and_kept_away(driver: Driv
     assert driver.receive() == []
     assert driver.read(Reg.MAC_RX_STATS_FRAME_TOO_LONG) == 1
     assert driver.read(Reg.MAC_RX_STATS_XOFF_PAUSE_RECVD) == 1
+
+
+@pytest.mark.parametrize("kind", [0x0800, 0x88B5], ids=["IPv4, looked at once", "other"])
+def test_the_longest_frame_passes_and_one_octet_more_does_not(driver: Driver, kind: int) -> None:
+    for size in (1504, 1505):
+        driver.arrive(frame(b"\x45" + bytes(size - 1), kind=kind))
+    assert [len(data) for data, _ in driver.receive()] == [1518]
+    assert driver.read(Reg.MAC_RX_STATS_FRAME_TOO_LONG) == 1
+
+
+def test_a_datagram_is_checked_alike_with_a_tag_and_without(driver: Driver) -> None:
+    """Without one it is done in fewer steps."""
+    datagram = bytes.fromhex("4500003c0001000040110000c6336401c63364020001000900280000") + b"seen" * 8
+    summed = pseudo_sum(
+        datagram[12:16], datagram[16:20], 17, len(datagram) - 20
+    )  # what fill_checksum finds in the field
+    datagram = datagram[:26] + summed.to_bytes(2, "big") + datagram[28:]
+    checked = fill_checksum(fill_ip_checksum(frame(datagram, kind=0x0800)))
+    for arriving in (checked, checked[:12] + bytes.fromhex("81000064") + checked[12:]):
+        driver.arrive(arriving)
+    (plain, with_plain), (untagged, with_tag) = driver.receive()
+    assert plain == untagged
+    assert (with_plain[3] & hw.RxFlag.TCPUDP_CSUM, with_plain[4]) == (hw.RxFlag.TCPUDP_CSUM, 0xFFFF_FFFF)
+    assert (with_plain[3] | hw.RxFlag.VLAN, with_plain[4]) == (with_tag[3], with_tag[4])
 
 
 def test_vlan_tags_come_off_and_go_on(driver: Driver) -> None:

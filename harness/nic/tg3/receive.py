@@ -19,7 +19,7 @@ from harness.vfio_user.errors import DmaFault
 _KEEP_TAG, _IPV6 = int(RxMode.KEEP_VLAN_TAG), int(RxMode.IPV6_CSUM_ENABLE)
 _END, _VLAN, _IP_CSUM = int(RxFlag.END), int(RxFlag.VLAN), int(RxFlag.IP_CSUM)
 _L4_CSUM, _IS_TCP = int(RxFlag.TCPUDP_CSUM), int(RxFlag.IS_TCP)
-_PLAIN_UDP, _PLAIN_TCP = _IP_CSUM | _L4_CSUM, _IP_CSUM | _L4_CSUM | _IS_TCP
+_PLAIN_UDP, _PLAIN_TCP = _END | _IP_CSUM | _L4_CSUM, _END | _IP_CSUM | _L4_CSUM | _IS_TCP
 _SIZE = RX_BD.size
 _MODE = int(Reg.MAC_RX_MODE) >> 2
 _STD_HIGH, _STD_LOW = int(Reg.RCVDBDI_STD_BD_HOST_ADDR_HIGH) >> 2, int(Reg.RCVDBDI_STD_BD_HOST_ADDR_LOW) >> 2
@@ -84,6 +84,12 @@ class Receive:
 def _fill(memory: Memory, mode: int, frame: bytes, buffer: tuple[int, ...]) -> bytes:
     """Put a frame into a buffer; returns the return descriptor. Raises DmaFault."""
     high, low, idx_len, _, _, _, _, opaque = buffer
+    if (plain := offload.plain_sums(frame)) is not None:  # most are, and have no tag
+        memory.write(high << 32 | low, frame[: idx_len & 0xFFFF])
+        flags = _PLAIN_TCP if plain[0] == offload.TCP else _PLAIN_UDP
+        return RX_BD.pack(
+            high, low, idx_len & ~0xFFFF | len(frame) + FCS, flags, plain[1] << 16 | plain[2], 0, 0, opaque
+        )
     frame, tci = (frame, None) if mode & _KEEP_TAG else offload.untag(frame)
     memory.write(high << 32 | low, frame[: idx_len & 0xFFFF])
     flags, sums = _checked(frame, bool(mode & _IPV6))
@@ -92,10 +98,7 @@ def _fill(memory: Memory, mode: int, frame: bytes, buffer: tuple[int, ...]) -> b
 
 
 def _checked(frame: bytes, ipv6: bool) -> tuple[int, int]:
-    """Checksum flags and the word of sums of a return descriptor."""
-    if (plain := offload.plain_sums(frame)) is not None:
-        protocol, header, body = plain
-        return _PLAIN_TCP if protocol == offload.TCP else _PLAIN_UDP, header << 16 | body
+    """Checksum flags and the word of sums of a return descriptor, of any frame without a tag."""
     flags = sums = 0
     if frame[12:14] == b"\x08\x00" and len(frame) >= 34:
         flags, sums = _IP_CSUM, offload.ip_sum(frame) << 16
