@@ -24,7 +24,7 @@ import images.cli
 from harness import authoring, away, doctor, manual, shell
 from harness.authoring import AuthoringError
 from harness.bench import commands as measuring
-from harness.bench import growth, netdump, pmd, stack, tg3, turnaround
+from harness.bench import growth, netdump, stack, turnaround
 from harness.judge.model import Verdict
 from harness.judge.words import many
 from harness.mutants import run as seeded_defects
@@ -446,19 +446,10 @@ def _bench(args: argparse.Namespace) -> int:
         return Exit.HELD if netdump.report(args.mib, args.rounds, print) else Exit.FAILED
     if args.what == "mutants":
         return Exit.HELD if seeded_defects.report(seeded_defects.outcomes(), print) else Exit.FAILED
-    if args.what == "pmd":
+    if args.what in ("pmd", "tg3"):
         plan = _only(load(_paths(args), options), args.case or "send/datagrams-out[nic=virtio-net]")
-        with bench(options, _say) as ready:
-            job = ready.prepare(plan)
-        figures = pmd.measure(job, args.rounds)
-        measuring.tell("pmd", pmd.table(figures), dict(figures), args.output)
-        return Exit.HELD if pmd.met(figures) else Exit.FAILED
-    if args.what == "tg3":
-        plan = _only(load(_paths(args), options), args.case or "send/datagrams-out[nic=virtio-net]")
-        with bench(options, _say) as ready:
-            job = ready.prepare(plan)
-        print("\n".join(tg3.table(tg3.measure(job, args.rounds))))
-        return Exit.HELD
+        run = measuring.run_pmd if args.what == "pmd" else measuring.run_tg3
+        return Exit.HELD if run(options, plan, args.rounds, args.output, _say) else Exit.FAILED
     if args.what == "growth":
         words = [
             f"--{name}={value}"

@@ -1,4 +1,4 @@
-"""`netpoll-harness bench turnaround|growth`: sets the measurements up, prints them, and writes them where they are asked for.
+"""`netpoll-harness bench turnaround|growth|capture|pmd|tg3`: sets the measurements up, prints them, and writes them where they are asked for.
 
 In: options, a plan or none, which parts. Out: lines on standard output, NAME.txt, NAME.json and growth.svg in a folder. Rule: what a
 bench runs leaves nothing behind but these files.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import images
-from harness.bench import capture, check, growth, memory, turnaround
+from harness.bench import capture, check, growth, memory, pmd, tg3, turnaround
 from harness.plan.model import Plan
 from harness.report import store
 from harness.run import Bench, Options, bench, load
@@ -48,6 +48,24 @@ def _clones(ready: Bench, folder: Path, options: Options, most: int) -> tuple[fl
     forkable = ready.forkable()
     ready.close()  # its own process that forks cases would be counted
     return memory.measure(job, lambda: store.new_case(options.results, plan, job.versions), most, forkable)
+
+
+def run_pmd(options: Options, plan: Plan, rounds: int, output: Path | None, say: Say) -> bool:
+    """As run_capture; `plan` says which guest."""
+    with bench(options, say) as ready:
+        job = ready.prepare(plan)
+    figures = pmd.measure(job, rounds)
+    tell("pmd", pmd.table(figures), dict(figures), output)
+    return pmd.met(figures)
+
+
+def run_tg3(options: Options, plan: Plan, rounds: int, output: Path | None, say: Say) -> bool:
+    """As run_pmd; it has no goals that decide."""
+    with bench(options, say) as ready:
+        job = ready.prepare(plan)
+    figures = tg3.measure(job, rounds)
+    tell("tg3", tg3.table(figures), figures, output)
+    return True
 
 
 def run_capture(options: Options, rounds: int, output: Path | None, say: Say) -> bool:
