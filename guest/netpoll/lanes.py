@@ -18,7 +18,7 @@ _from_bytes = int.from_bytes  # big-endian by default since Python 3.11
 _LOW, _FOLD = 0xFFFF, 16
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _of(count: int) -> tuple[int, int, int, int]:
     """A 1 in each of `count` lanes of 64 bits; 0, 1, 2... in those; a 1, and the lower half, in each lane of 32."""
     ones, narrow = (_from_bytes(one * count) for one in (pack(">Q", 1), pack(">I", 1)))
