@@ -132,6 +132,8 @@ class Netpoll:
         self.header_len = template.header_len
         self.max_payload = min(dev.mtu, 65535) - (template.header_len - 14)
         self.rx_match = (local.packed, None if remote.is_unspecified else remote.packed)
+        if self.dev is dev and isinstance(dev.npinfo, NetpollInfo):  # set up already: its ends have changed
+            self.direct = direct_xmit(self, dev, dev.npinfo)
 
 
 class NetpollInfo:
@@ -212,7 +214,6 @@ class NetpollInfo:
             for np in self.clients:
                 if np.local_ip is not None and np.remote_ip is not None:
                     np.prepare(dev, np.local_ip, np.remote_ip)
-                    np.direct = direct_xmit(np, dev, self)
 
     def operations_changed(self) -> None:
         """Somebody has put himself around the device's operations, or is gone."""

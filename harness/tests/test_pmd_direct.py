@@ -29,6 +29,7 @@ from guest.netpoll.lockdep import Checker, Rule
 from guest.netpoll.netdevice import NetdevEvent, dev_close, dev_open
 from guest.netpoll.send import FEW, NET_XMIT_SUCCESS
 from guest.netpoll.skbuff import FrameRun, SkBuff
+from guest.netpoll.tool.resolve import use
 from guest.netpoll.txq import netpoll_queue
 from harness.mutants.defect import Defect, each, seeded
 from harness.nic.faults import Setting
@@ -531,6 +532,16 @@ def test_the_checker_asks_of_a_direct_message_what_it_asks_of_hard_start_xmit(pa
         assert netpoll_send_udp(pair.np, b"nobody looks") == 0
     assert len(checker.violations) == 1
     assert pair.payloads() == [b"checked", b"in an improper context", b"nobody looks"]
+
+
+def test_a_peer_that_was_resolved_anew_gets_what_is_sent_directly(pair: Pair) -> None:
+    """A client whose ends have changed, as netdump's do when its server answers from another port, sends nothing to the old ones."""
+    mac = bytes.fromhex("020000000099")
+    pair.np.remote_port = 4711
+    use(pair.np, mac)
+    assert netpoll_send_udp(pair.np, b"one") == 0
+    assert netpoll_send_udp_batch(pair.np, [b"two"] * 3) == 3
+    assert [(frame[:6], int.from_bytes(frame[36:38])) for frame in pair.tape.sent] == [(mac, 4711)] * 4
 
 
 def test_nothing_is_sent_directly_for_a_client_that_is_gone_or_with_the_old_rule(pair: Pair) -> None:
