@@ -30,9 +30,8 @@ Shape = tuple["FrameV4", Callable[..., None], int, int, int, int, bool]
 # What a descriptor stands for: a message of a shape, in the slot's buffer; or a frame of a run, None, then its first slot, stride and size; or anything
 Stamp = Shape | tuple[None, int, int, int] | None
 
-Column = tuple[
-    int, Literal["H", "Q"], memoryview
-]  # of fields in a run's frames: offset, struct's name for them, values
+# Fields in a run's frames: their offset, struct's name for them, values
+Column = tuple[int, Literal["H", "Q"], memoryview]
 
 TOT_LEN = 16  # where it is in a frame
 _V4 = Struct(">16sHH4sH12sHH")  # Ethernet+0x4500, tot_len, id, frag+ttl+proto, check, addresses+ports, len, check
@@ -41,11 +40,8 @@ _from_bytes = int.from_bytes  # big-endian by default since Python 3.11
 _V6 = Struct(">18sH38sHH")  # Ethernet+version, payload_len, next+hop+addresses+ports, len, check
 _TTL_UDP = 64 << 8 | IPPROTO_UDP
 _HOPS_UDP = IPPROTO_UDP << 8 | 32
-_IDENT, _UDP_CHECK_V4, _UDP_CHECK_V6 = (
-    18,
-    40,
-    60,
-)  # where fields are that differ within a run; from the first to the IP checksum it is 64 bits
+# Where fields are that differ within a run; from the first to the IP checksum it is 64 bits
+_IDENT, _UDP_CHECK_V4, _UDP_CHECK_V6 = 18, 40, 60
 
 
 @dataclass(frozen=True, slots=True)

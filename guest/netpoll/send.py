@@ -60,9 +60,8 @@ if TYPE_CHECKING:
 NET_XMIT_SUCCESS = 0
 NET_XMIT_DROP = 1
 MAX_RETRIES = 20000
-FEW = (
-    12  # messages, that are sooner sent one by one where direct.py does it: a run of any length costs what 9 of them do
-)
+# messages that are sooner sent one by one where direct.py does it: a run of any length costs what 9 of them do
+FEW = 12
 FIND_SKB_TRIES = 10
 UDP_MAX_SEGMENTS = 64  # linux/udp.h, before 6.8
 MAX_GSO = 65535 - 20 - 8

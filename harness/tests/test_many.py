@@ -94,10 +94,12 @@ def _namespace(pid: int) -> str:
         return ""
 
 
-def settled(ground: Ground) -> int:
+def in_stride(ground: Ground) -> int:
     """After how many cases a run is in its stride: the first of them were restored, all since are copied."""
     verdicts = sorted(ground.results.glob("*/verdict.json"), key=lambda path: path.stat().st_mtime)
-    firsts = [json.loads(path.with_name("evidence.jsonl").open().readline())["machine"] for path in verdicts]
+    firsts = [
+        json.loads(path.with_name("evidence.jsonl").read_text().partition("\n")[0])["machine"] for path in verdicts
+    ]
     return max(SETTLED, firsts.index("copied") + 2 if "copied" in firsts else 0)
 
 
@@ -166,7 +168,7 @@ def test_many_cases_leave_nothing_and_grow_nothing(ground: Ground, tmp_path: Pat
     original = watch.guests_at_once - max(at_once, 1)
     assert original in (0, 1), "what cases are copied from stands beside them, one for all workers"
 
-    lasting = list(watch.lasting(settled(ground), count))
+    lasting = list(watch.lasting(in_stride(ground), count))
     assert len(lasting) >= (2 if not at_once else 1 + 2 * at_once)
     for pid, cases, memory, opened in lasting:
         print(f"process {pid}: {memory / 1024:+.0f} KiB and {opened:+d} descriptors in {cases} cases")
