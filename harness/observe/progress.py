@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from guest.netpoll.clients.netconsole.message import FormatError, parse_packet
 from harness.observe.events import Event
 from harness.plan.model import Await
 
@@ -87,12 +88,24 @@ class Progress:
                     and str(self._action.text) in str(event.get("text", ""))
                 )
             case "received":
-                return src in ends and kind == "rx" and event.get("endpoint") == of and not _notice(event)
+                came = src in ends and kind == "rx" and event.get("endpoint") == of
+                return came and not _notice(event) and not _goes_on(str(event.get("text", "")))
             case "dropped":
                 return src in ends and kind in ("dropped", "queued") and event.get("endpoint") == of
             case "sent":
                 return src in ends and kind == "done" and event.get("label") == of
         return False
+
+
+def _goes_on(text: str) -> bool:
+    """More of this record is to come: a fragment counts as a message when it is the record's end, which netconsole sends last."""
+    if "ncfrag=" not in text:
+        return False
+    try:
+        header, body = parse_packet(text.encode("latin-1"))
+    except (FormatError, UnicodeEncodeError):
+        return False
+    return header.fragment is not None and header.fragment[0] + len(body) < header.fragment[1]
 
 
 def _notice(event: Event) -> bool:

@@ -151,7 +151,7 @@ MEANINGS: dict[str, dict[str, str]] = {
     "WaitCarrier": {"carrier": "the guest sees the carrier of this NIC or bond", "state": "as this", "within": "seconds"},
     "WaitEvent": {"event": "QEMU tells this QMP event, such as GUEST_PANICKED; not one from before the last step that is no wait", "within": "seconds"},
     "WaitConsole": {"console": "a line of the serial console matches this regular expression; not one from before the last step that is no wait", "within": "seconds"},
-    "WaitReceived": {"received": "this endpoint has received", "count": "so many messages in all, those of the kernel included but for netconsole's own notice that it was enabled", "within": "seconds"},
+    "WaitReceived": {"received": "this endpoint has received", "count": "so many messages in all, those of the kernel included but for netconsole's own notice that it was enabled; a record in fragments is one", "within": "seconds"},
     "WaitSent": {"sent": "the send with this label has finished", "within": "seconds"},
     "WaitStopped": {"dropped": "the drop routine of this endpoint was given", "count": "so many messages, queued or not", "within": "seconds"},
     "WaitDump": {"dump": "the server of the testcase's `dump` has `mib` MiB, or the whole dump", "mib": "with `begun`", "within": "seconds"},

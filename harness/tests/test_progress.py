@@ -28,6 +28,16 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]], bool]] = {
         False,
     ),
     "too few received": ({"what": "received", "of": "log", "count": 2}, [RX], False),
+    "a record in two fragments is one message": (
+        {"what": "received", "of": "log", "count": 2},
+        [RX, RX | {"text": "6,455,9,-,ncfrag=0/8;12345"}],
+        False,
+    ),
+    "a record whose last fragment came": (
+        {"what": "received", "of": "log", "count": 2},
+        [RX | {"text": "6,455,9,-,ncfrag=0/8;12345"}, RX | {"text": "6,455,9,-,ncfrag=5/8;678"}, RX],
+        True,
+    ),
     "received elsewhere": ({"what": "received", "of": "sink"}, [RX], False),
     "text received": ({"what": "text", "of": "log", "text": "ell"}, [RX], True),
     "other text received": ({"what": "text", "of": "log", "text": "bye"}, [RX], False),
