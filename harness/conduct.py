@@ -45,7 +45,7 @@ async def conduct(job: Job, copy: Copy | None = None) -> None:
                     where[0] = f"step {stage.step}: {stage.title}"
                     await run_stage(case, stage)
                     if stage.step == 0:
-                        look_out(case)
+                        await look_out(case)
             where[0] = "settle"
             await settle(case)
             evidence.add("run", "settled")

@@ -13,16 +13,28 @@ from collections.abc import Awaitable, Callable
 from harness.case import Case
 from harness.observe import queues
 from harness.observe.events import Evidence
+from harness.plan.model import Await
 from harness.testbed import btf, symbols
 from harness.testbed.errors import TestbedError
 
 Look = Callable[[Evidence, queues.Hmp, list[queues.Queue]], Awaitable[None]]
 
 
-def look_out(case: Case) -> None:
-    """Begin to look, if anything is to be seen. Call once the NICs are plugged in."""
-    if wanted := _watched(case):
-        case.beside.append(asyncio.ensure_future(_with_queues(case, wanted, queues.watch)))
+async def look_out(case: Case) -> None:
+    """Begin to look, if anything is to be seen. Call once the NICs are plugged in; when it returns the first look has begun, or there
+    is nothing to be seen."""
+    if not (wanted := _watched(case)):
+        return
+    found = asyncio.Event()
+
+    async def watch(evidence: Evidence, hmp: queues.Hmp, known: list[queues.Queue]) -> None:
+        found.set()
+        await queues.watch(evidence, hmp, known)
+
+    looking = asyncio.ensure_future(_with_queues(case, wanted, watch))
+    looking.add_done_callback(lambda _: found.set())
+    case.beside.append(looking)
+    await found.wait()  # as long as the case may take
 
 
 async def look_at_queues(case: Case) -> None:
@@ -34,7 +46,9 @@ async def look_at_queues(case: Case) -> None:
 
 def _watched(case: Case) -> frozenset[str]:
     asked = [expect.queue_stopped for expect in case.plan.expect if expect.queue_stopped]
-    return frozenset(each.nic for each in asked if each.by == "kernel")
+    waits = (action for stage in case.plan.stages for action in stage.actions if isinstance(action, Await))
+    awaited = {wait.of for wait in waits if wait.what == "queue"}
+    return frozenset(each.nic for each in asked if each.by == "kernel") | awaited
 
 
 async def _with_queues(case: Case, wanted: frozenset[str], then: Look) -> None:

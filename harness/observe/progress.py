@@ -30,6 +30,8 @@ class Progress:
         self._old = since if action.what in SEEN else 0  # events still to be passed over
         self._count = 0  # matching events
         self._carrier: str | None = None  # as last told
+        self._stopped: set[int] = set()  # queues, by number
+        self._queues = False  # one was seen stopped
         self._done = False  # a dump
         self.lost = ""  # why it can no longer come: then there is nothing to wait for
         self._regex = re.compile(action.of) if action.what == "console" else None
@@ -41,6 +43,8 @@ class Progress:
             return False
         if self._action.what == "carrier":
             return self._follow_carrier(event)
+        if self._action.what == "queue":
+            return self._follow_queue(event)
         if self._action.what == "dump":
             return self._follow_dump(event)
         self._count += self._matches(event)
@@ -49,12 +53,21 @@ class Progress:
     def seen(self) -> str:
         if self.lost:
             return self.lost
+        if self._action.what == "queue":
+            return f"stopped queues {sorted(self._stopped)}" if self._queues else "no queue stopped"
         return f"carrier {self._carrier}" if self._action.what == "carrier" else f"count {self._count}"
 
     def _follow_carrier(self, event: Event) -> bool:
         if event["src"] == "guest" and event["kind"] == "carrier" and event.get("nic") == self._action.of:
             self._carrier = "up" if event.get("up") else "down"
         return self._carrier == self._action.state
+
+    def _follow_queue(self, event: Event) -> bool:
+        if (event["src"], event["kind"], event.get("nic")) == ("qmp", "queue", self._action.of):
+            self._queues = True
+            change = self._stopped.add if event["state"] == "stopped" else self._stopped.discard
+            change(int(event["queue"]))
+        return bool(self._stopped) if self._action.state == "stopped" else self._queues and not self._stopped
 
     def _follow_dump(self, event: Event) -> bool:
         if (event["src"], event["kind"]) == ("host", "dump"):

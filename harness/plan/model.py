@@ -236,9 +236,11 @@ class Await(Frozen):
     """
 
     do: Literal["await"] = "await"
-    what: Literal["carrier", "event", "console", "received", "sent", "dropped", "panic", "text", "unplugged", "dump"]
+    what: Literal[
+        "carrier", "event", "console", "received", "sent", "dropped", "panic", "text", "unplugged", "queue", "dump"
+    ]
     of: str  # NIC id, QEMU's device, event name, regular expression, endpoint id, send label; what a dump has come to
-    state: Literal["down", "up"] | None = None  # carrier only
+    state: Literal["down", "up", "stopped", "woken"] | None = None  # carrier and queue only
     count: int = 1  # received, dropped and unplugged only; of a dump: bytes
     text: str | None = None  # text only: what a message received at endpoint `of` contains
     within: float = 15

@@ -29,6 +29,7 @@ from harness.scenario.model import (
     WaitCarrier,
     WaitConsole,
     WaitEvent,
+    WaitQueue,
     WaitReceived,
     WaitSent,
     WaitStopped,
@@ -140,6 +141,9 @@ def _wait(wait: Wait) -> tuple[str, tuple[Action, ...]]:
         case WaitStopped():
             action = Await(what="dropped", of=wait.dropped, count=wait.count, within=wait.within)
             title = f"{wait.count} handed to the drop routine of {wait.dropped}"
+        case WaitQueue():
+            action = Await(what="queue", of=wait.queue, state=wait.state, within=wait.within)
+            title = f"the TX queue of {wait.queue} {wait.state}"
         case WaitDump():
             size = round(wait.mib * (1 << 20)) or 1
             action = Await(what="dump", of=wait.dump, count=size if wait.dump == "begun" else 1, within=wait.within)

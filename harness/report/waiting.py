@@ -16,6 +16,7 @@ WORDS = {
     "sent": "{of} to be sent",
     "dropped": "the drop routine of {of} to be given {count}",
     "unplugged": "{of} to be unplugged",
+    "queue": "the TX queue of {of} to be {state}",
     "dump": "the dump to be {of}",
 }
 

@@ -39,6 +39,7 @@ from harness.scenario.model import (
     WaitCarrier,
     WaitConsole,
     WaitEvent,
+    WaitQueue,
     WaitReceived,
     WaitSent,
     WaitStopped,
@@ -204,6 +205,12 @@ def _wait_received(story: Story, _index: int, path: Path, wait: WaitReceived) ->
     if scenario.endpoints[endpoint.peer].ours and wait.count > sent:
         what = f"{wait.count} can never arrive: {sent} are sent to {wait.received!r} up to here"
         yield Message((*path, "count"), what, f"send more from {endpoint.peer!r} before, or wait for fewer")
+
+
+def _wait_queue(story: Story, _index: int, path: Path, wait: WaitQueue) -> Found:
+    nics = story.scenario.guest.nics
+    if wait.queue not in nics:
+        yield Message((*path, "queue"), f"{wait.queue!r} is no NIC", suggest(wait.queue, nics, "NICs"))
 
 
 def _wait_sent(story: Story, _index: int, path: Path, wait: WaitSent) -> Found:
@@ -407,6 +414,7 @@ _CHECKS: dict[type[Frozen], Callable[[Story, int, Path, Any], Found]] = {
     WaitCarrier: _wait_carrier,
     WaitEvent: _wait_event,
     WaitConsole: _wait_console,
+    WaitQueue: _wait_queue,
     WaitReceived: _wait_received,
     WaitSent: _wait_sent,
     WaitStopped: _wait_dropped,

@@ -154,6 +154,7 @@ MEANINGS: dict[str, dict[str, str]] = {
     "WaitReceived": {"received": "this endpoint has received", "count": "so many messages in all, those of the kernel included but for netconsole's own notice that it was enabled; a record in fragments is one", "within": "seconds"},
     "WaitSent": {"sent": "the send with this label has finished", "within": "seconds"},
     "WaitStopped": {"dropped": "the drop routine of this endpoint was given", "count": "so many messages, queued or not", "within": "seconds"},
+    "WaitQueue": {"queue": "a TX queue of this NIC, the guest kernel's own,", "state": "is stopped, or was and takes frames again: looked at every 20 ms, from outside", "within": "seconds"},
     "WaitDump": {"dump": "the server of the testcase's `dump` has `mib` MiB, or the whole dump", "mib": "with `begun`", "within": "seconds"},
     "Dump": {
         "device": "the NIC or bond that the dump leaves by",

@@ -196,6 +196,14 @@ class WaitStopped(Frozen):
     within: Seconds = 30
 
 
+class WaitQueue(Frozen):
+    """A TX queue of the guest's kernel is stopped, or was and takes frames again."""
+
+    queue: Id  # a NIC
+    state: Literal["stopped", "woken"]
+    within: Seconds = 15
+
+
 class Frames(Frozen):
     """Raw frames from a host endpoint that its peer's client must leave alone; `kind` says what is wrong with them."""
 
@@ -256,6 +264,7 @@ WAITS: dict[str, type[Frozen]] = {
     "received": WaitReceived,
     "sent": WaitSent,
     "dropped": WaitStopped,
+    "queue": WaitQueue,
     "dump": WaitDump,
 }
 
@@ -274,6 +283,7 @@ Wait = Annotated[
     | Annotated[WaitReceived, Tag("received")]
     | Annotated[WaitSent, Tag("sent")]
     | Annotated[WaitStopped, Tag("dropped")]
+    | Annotated[WaitQueue, Tag("queue")]
     | Annotated[WaitDump, Tag("dump")],
     Discriminator(wait_kind),
 ]

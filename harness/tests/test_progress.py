@@ -13,6 +13,8 @@ UP = {"src": "guest", "kind": "carrier", "nic": "n0", "up": True}
 DOWN = UP | {"up": False}
 RX = {"src": "host", "kind": "rx", "endpoint": "log", "text": "hello"}
 LINE = {"src": "console", "kind": "line", "text": "[ 1.0] ---[ end Kernel panic - not syncing: x ]---"}
+STOPPED = {"src": "qmp", "kind": "queue", "nic": "n0", "state": "stopped", "by": "kernel", "queue": 0}
+WOKEN = STOPPED | {"state": "woken"}
 DONE = {"src": "guest", "kind": "done", "label": "cut", "count": 3}
 
 CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]], bool]] = {
@@ -52,6 +54,16 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]], bool]] = {
         [{"src": "guest", "kind": "dropped", "endpoint": "s"}, {"src": "guest", "kind": "queued", "endpoint": "s"}],
         True,
     ),
+    "a queue stopped": ({"what": "queue", "of": "n0", "state": "stopped"}, [STOPPED], True),
+    "another NIC's queue stopped": ({"what": "queue", "of": "n1", "state": "stopped"}, [STOPPED], False),
+    "a queue stopped and woken": ({"what": "queue", "of": "n0", "state": "stopped"}, [STOPPED, WOKEN], False),
+    "a queue woken": ({"what": "queue", "of": "n0", "state": "woken"}, [STOPPED, WOKEN], True),
+    "one of two queues woken": (
+        {"what": "queue", "of": "n0", "state": "woken"},
+        [STOPPED, STOPPED | {"queue": 1}, WOKEN],
+        False,
+    ),
+    "a queue that never stopped": ({"what": "queue", "of": "n0", "state": "woken"}, [RX], False),
     "nothing seen": ({"what": "received", "of": "log"}, [], False),
 }
 

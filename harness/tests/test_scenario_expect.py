@@ -115,6 +115,12 @@ ROWS = [
         "23:34: no step cuts the link of 'n1'; add a step `- inject: {link: n1, state: down}`",
     ),
     row(
+        "a queue of no NIC",
+        "- wait: {carrier: n0, state: down}",
+        "- wait: {queue: bond0, state: stopped}",
+        "20:19: 'bond0' is no NIC; NICs: n0, n1, n2",
+    ),
+    row(
         "wait longer than the case",
         "- wait: {carrier: n0, state: down}",
         "- wait: {carrier: n0, state: down, within: 500}",
