@@ -123,7 +123,7 @@ async def bring_up(job: Job, evidence: Evidence, copy: Copy | None = None) -> As
                 argv, observers_of(evidence, offset), evidence.clock, job.folder / "console.log", inherit
             )
         else:
-            inherit = ()
+            inherit = () if copy.memory is None else (copy.memory,)
             running = Machine.on(
                 Sibling(copy.pid),
                 copy.argv,

@@ -2,8 +2,8 @@
 
 In: over a seqpacket socket, one connection for each process that starts cases:
 
-    {"like": TEMPLATE}                 a case on this template begins -> {"none": WHY}, {"want": true}, or {"pid", "argv"} with descriptors
-    {"make": TEMPLATE, "forkable"}     with a descriptor of the job's text -> {}: an original is begun
+    {"like": KIND}                     a case on a machine of this kind begins -> {"none": WHY}, {"want": true}, or {"pid", "argv"} with descriptors
+    {"make": KIND, "forkable"}         with a descriptor of the job's text -> {}: an original is begun
     {"done": PID}                      the copy's case is over -> {}, when nothing is left of it
 
 Out: copies, children of this process. Rule: they end with the connection that asked for them, and everything ends with this process, which
@@ -30,13 +30,13 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter
 
-from harness.case import Job
+from harness.case import Job, shares_memory
 from harness.testbed.ends import CHANNELS, CONSOLE, Ends
 from harness.testbed.errors import TestbedError
 from harness.testbed.original import Copy, NoCopy, Original, end_copy, start
 from harness.testbed.process import die_with, module_environment
 from harness.testbed.qemu import Memory
-from harness.testbed.template import clone_argv
+from harness.testbed.template import clone_argv, filled_memory
 from harness.warm import warm_up
 
 _JOB: TypeAdapter[Job] = TypeAdapter(Job)
@@ -103,15 +103,16 @@ class Copies:
         if answer.get("want"):
             with _as_file(job) as file:
                 self._ask({"make": like, "forkable": forkable}, [file])
-        if "pid" not in answer or len(fds) != len(NAMES) + 2:
+        if "pid" not in answer or len(fds) - len(NAMES) not in (2, 3):  # the third is the memory, where others see it
             return None
         near = {name: socket.socket(fileno=fd) for name, fd in zip(NAMES, fds, strict=False)}
-        printed, stderr = fds[len(NAMES) :]
-        return Copy(answer["pid"], tuple(answer["argv"]), Ends(near, {}, printed, -1, os.fdopen(stderr, "w+b")))
+        printed, stderr, *memory = fds[len(NAMES) :]
+        ends = Ends(near, {}, printed, -1, os.fdopen(stderr, "w+b"))
+        return Copy(answer["pid"], tuple(answer["argv"]), ends, memory[0] if memory else None)
 
     def done(self, copy: Copy) -> None:
         """Nothing of the copy is left when this returns."""
-        copy.ends.close()
+        copy.close()
         self._ask({"done": copy.pid})
 
     def _ask(self, request: Mapping[str, object], fds: list[int] | None = None) -> tuple[dict[str, Any], list[int]]:
@@ -188,8 +189,8 @@ class Server:
             return
         self.copies[who].add(copy.pid)
         fds = [*(copy.ends.near[name].fileno() for name in NAMES), copy.ends.printed, copy.ends.stderr.fileno()]
-        _say(who, {"pid": copy.pid, "argv": copy.argv}, fds)
-        copy.ends.close()
+        _say(who, {"pid": copy.pid, "argv": copy.argv}, fds if copy.memory is None else [*fds, copy.memory])
+        copy.close()
 
     def _make(self, like: str, library: str, job_fd: int) -> None:
         if like in self.kept:
@@ -197,10 +198,7 @@ class Server:
         kept = self.kept[like] = Kept()
         try:
             job = _JOB.validate_json(_whole(job_fd))
-            memory = Memory(str(job.template.ram), False)
-            kept.original = start(
-                partial(clone_argv, job.ingredients, memory, folder=job.template.folder), Path(library)
-            )
+            kept.original = begin(job, Path(library))
         except (TestbedError, ValueError, OSError) as error:
             kept.why = str(error)
             print(f"cases are restored from their template: {error}", file=sys.stderr)
@@ -221,6 +219,19 @@ class Server:
         for pid in self.copies.pop(who):
             end_copy(pid)
         who.close()
+
+
+def begin(job: Job, library: Path) -> Original:
+    """On the template's memory, copy-on-write, or where others are to see a copy's, on memory that has what is in it."""
+    with contextlib.ExitStack() as undo:
+        fd, memory = None, Memory(str(job.template.ram), False)
+        if shares_memory(job):
+            fd = filled_memory(job.template)
+            undo.callback(os.close, fd)
+            memory = Memory(f"/proc/self/fd/{fd}", True)
+        original = start(partial(clone_argv, job.ingredients, memory, folder=job.template.folder), library, fd)
+        undo.pop_all()
+    return original
 
 
 def _warm(original: Original, job: Job) -> int:

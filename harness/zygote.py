@@ -128,15 +128,20 @@ def _request(job: Job, copies: From | None) -> dict[str, str]:
         return {"job": text}
     return {
         "job": text,
-        "like": job.template.folder.name,
+        "like": kind_of(job),
         "originals": copies.address or "",
         "forkable": str(copies.forkable),
     }
 
 
+def kind_of(job: Job) -> str:
+    """Cases of one kind can run on copies of one machine: the same template, and memory that other processes see, or that none does."""
+    return job.template.folder.name + (" shared" if shares_memory(job) else "")
+
+
 def copyable(job: Job) -> bool:
-    """Under software emulation alone there is something to save; memory that another process sees, and a disk, are not copied."""
-    return job.ingredients.accel == "tcg" and not job.cold and not shares_memory(job) and job.ingredients.own is None
+    """Under software emulation alone there is something to save; a disk is not copied."""
+    return job.ingredients.accel == "tcg" and not job.cold and job.ingredients.own is None
 
 
 def _case(text: str, copy: Copy | None) -> int:

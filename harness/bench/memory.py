@@ -17,7 +17,7 @@ from pathlib import Path
 from harness.case import Job
 from harness.originals import Copies, Keeper
 from harness.testbed.errors import TestbedError
-from harness.zygote import From, Zygote, as_text, copyable
+from harness.zygote import From, Zygote, as_text, copyable, kind_of
 
 MiB = 1 << 20
 GOAL = 40.0  # MiB a clone
@@ -71,7 +71,7 @@ def measure(job: Job, folders: Callable[[], Path], most: int, forkable: Path | N
 
 def _until_warm(source: From, job: Job) -> None:
     """Until there is an original that gives copies."""
-    like, text, until = job.template.folder.name, as_text(job), time.monotonic() + WITHIN
+    like, text, until = kind_of(job), as_text(job), time.monotonic() + WITHIN
     asking = Copies(str(source.address))
     while (copy := asking.copy(like, str(source.forkable), text)) is None:
         if time.monotonic() > until:

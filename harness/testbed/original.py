@@ -25,9 +25,10 @@ from harness.testbed.errors import TestbedError
 from harness.testbed.machine import spawn_qemu
 from harness.testbed.process import CLONE_NEWNET, CLONE_NEWUSER, Spawned
 from harness.testbed.qemu import ACCEL, Channels
+from harness.testbed.template import sealed_memory
 
 HELM = "helm"  # the monitor of whoever warms the original up: the others have greeted nobody yet
-_REQUEST, _PLACES = "=ii", 16  # images/forkable/forkable.c: struct request
+_REQUEST, _PLACES = "=iii", 16  # images/forkable/forkable.c: struct request
 _STDERR = "stderr"
 _ORDER = (*CHANNELS, CONSOLE, "output", _STDERR)
 PATIENCE = 10.0  # seconds for a greeting or a copy: milliseconds of work
@@ -41,16 +42,25 @@ class NoCopy(TestbedError):
 
 @dataclass(frozen=True)
 class Copy:
-    """A QEMU that stands still, and our ends of its channels, which whoever opened them closes."""
+    """A QEMU that stands still, and our ends of its channels, which whoever opened them closes. `memory`: its guest's, where other
+    processes see it; a descriptor, to be closed, too."""
 
     pid: int
     argv: tuple[str, ...]
     ends: Ends
+    memory: int | None = None
+
+    def close(self) -> None:
+        """Our ends. The machine goes on."""
+        self.ends.close()
+        if self.memory is not None:
+            os.close(self.memory)
 
 
 @dataclass
 class Original:
-    """`places`: the numbers that its channels have in it, in the order of _ORDER. `ends`: ours, for whoever warms it up."""
+    """`places`: the numbers that its channels have in it, in the order of _ORDER. `ends`: ours, for whoever warms it up. `memory`: its
+    guest's, where each copy has its own that other processes see; in it the number is the same."""
 
     process: Spawned
     argv: tuple[str, ...]
@@ -58,25 +68,29 @@ class Original:
     places: tuple[int, ...]
     greetings: Mapping[str, bytes]
     control: socket.socket
+    memory: int | None = None
 
     def copy(self) -> Copy:
         """Raises NoCopy with QEMU's reason; nothing of the copy is left then."""
-        ends = make_ends()
-        try:
-            pid = self._ask(ends)
+        with contextlib.ExitStack() as undo:
+            ends = make_ends()
+            undo.callback(ends.close)
+            memory = None
+            if self.memory is not None:
+                memory = sealed_memory(os.fstat(self.memory).st_size)
+                undo.callback(os.close, memory)
+            pid = self._ask(ends, memory)
             for name, greeting in self.greetings.items():
                 ends.far[name].sendall(greeting)  # as if the monitor had just been opened
-        except BaseException:
-            ends.close()
-            raise
+            undo.pop_all()
         ends.hand_over()
-        return Copy(pid, self.argv, ends)
+        return Copy(pid, self.argv, ends, memory)
 
-    def _ask(self, ends: Ends) -> int:
+    def _ask(self, ends: Ends, memory: int | None) -> int:
         numbers = {**ends.numbers(), "output": ends.output, _STDERR: ends.stderr.fileno()}
-        fds = array.array("i", [numbers[name] for name in _ORDER])
-        head = struct.pack(_REQUEST, len(fds), os.getpid())
-        request = head + array.array("i", [*self.places, *[-1] * (_PLACES - len(fds))]).tobytes()
+        fds = array.array("i", [*(numbers[name] for name in _ORDER), *([] if memory is None else [memory])])
+        head = struct.pack(_REQUEST, len(fds), os.getpid(), -1 if self.memory is None else self.memory)
+        request = head + array.array("i", [*self.places, *[-1] * (_PLACES - len(self.places))]).tobytes()
         for _ in range(3):
             try:
                 self.control.sendmsg([request], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
@@ -98,10 +112,13 @@ class Original:
         self.process.wait()
         self.ends.close()
         self.control.close()
+        if self.memory is not None:
+            os.close(self.memory)
 
 
-def start(argv_of: Callable[[Channels], Sequence[str]], library: Path) -> Original:
-    """A QEMU that waits, for a template to be restored into it over its monitor HELM. Raises NoCopy and QemuDied."""
+def start(argv_of: Callable[[Channels], Sequence[str]], library: Path, memory: int | None = None) -> Original:
+    """A QEMU that waits, for a template to be restored into it over its monitor HELM. `memory`: a descriptor, where its guest's is shared;
+    the original closes it. Raises NoCopy and QemuDied."""
     ends = make_ends(HELM)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(PATIENCE)
@@ -113,12 +130,13 @@ def start(argv_of: Callable[[Channels], Sequence[str]], library: Path) -> Origin
         argv = (*_preloading(argv_of(ends.channels()), library), *monitor)
         places = (*(numbers[name] for name in CHANNELS), 0, 1, 2)
         namespaces = CLONE_NEWNET if os.geteuid() == 0 else CLONE_NEWUSER | CLONE_NEWNET
-        process = spawn_qemu(argv, ends, [theirs.fileno()], namespaces, NETPOLL_FORKABLE=str(theirs.fileno()))
+        inherit = [theirs.fileno(), *([] if memory is None else [memory])]
+        process = spawn_qemu(argv, ends, inherit, namespaces, NETPOLL_FORKABLE=str(theirs.fileno()))
         undo.callback(process.wait)
         undo.callback(process.kill)
         greetings = {name: _greeting(ends.near[name]) for name in ("qmp", "fast")}
         undo.pop_all()
-        return Original(process, argv, ends, places, greetings, ours)
+        return Original(process, argv, ends, places, greetings, ours, memory)
 
 
 def _preloading(argv: Sequence[str], library: Path) -> tuple[str, ...]:

@@ -322,12 +322,22 @@ def clone_memory(template: Template, shared: bool) -> Iterator[tuple[Memory, Seq
     if not shared:
         yield Memory(str(template.ram), False), ()
         return
-    fd = sealed_memory(template.ram.stat().st_size)
+    fd = filled_memory(template)
     try:
-        _copy_sparse(template.ram, fd)
         yield Memory(f"/proc/self/fd/{fd}", True), (fd,)
     finally:
         os.close(fd)
+
+
+def filled_memory(template: Template) -> int:
+    """A memfd with what is in the template's memory."""
+    fd = sealed_memory(template.ram.stat().st_size)
+    try:
+        _copy_sparse(template.ram, fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _copy_sparse(source: Path, target: int) -> None:

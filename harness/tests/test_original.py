@@ -18,13 +18,11 @@ import pytest
 
 from harness.case import Job
 from harness.observe.events import Clock
-from harness.originals import _warm, in_child
+from harness.originals import _warm, begin, in_child
 from harness.run import Bench, load
 from harness.testbed.machine import Machine, Observers
 from harness.testbed.original import HELM, Copy, NoCopy, Original, end_copy, start
 from harness.testbed.process import Sibling, clock_of
-from harness.testbed.qemu import Memory
-from harness.testbed.template import clone_argv
 from images.forkable import compiler
 
 pytestmark = [
@@ -45,16 +43,35 @@ def begun(bench: Bench, job: Job) -> Original:
         pytest.skip("under KVM nothing is copied")
     library = bench.forkable()
     assert library is not None
-    memory = Memory(str(job.template.ram), False)
-    return start(partial(clone_argv, job.ingredients, memory, folder=job.template.folder), library)
+    return begin(job, library)
+
+
+@contextlib.contextmanager
+def warm(bench: Bench, job: Job) -> Iterator[Original]:
+    made = begun(bench, job)
+    try:
+        assert ended(partial(_warm, made, job)) == 0
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.fixture(scope="module")
-def original(bench: Bench, job: Job) -> Iterator[Original]:
-    made = begun(bench, job)
-    assert ended(partial(_warm, made, job)) == 0
-    yield made
-    made.close()
+def alone(bench: Bench, job: Job) -> Iterator[Original]:
+    with warm(bench, job) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def seen(bench: Bench, testcases: Path) -> Iterator[Original]:
+    """One whose copies' memory other processes see."""
+    with warm(bench, bench.prepare(load([testcases / "tg3" / "messages.yaml"], bench.options)[0])) as made:
+        yield made
+
+
+@pytest.fixture(params=["alone", "seen"])
+def original(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(request.param)
 
 
 def ended(work: Callable[[], int]) -> int:
@@ -68,7 +85,7 @@ def copied(original: Original) -> Iterator[Copy]:
     try:
         yield copy
     finally:
-        copy.ends.close()
+        copy.close()
         end_copy(copy.pid)
 
 
@@ -104,7 +121,20 @@ def test_what_one_does_no_other_sees(original: Original, tmp_path: Path) -> None
         assert not {"warm-kernel", "warm-second"} & set(out), "and so are its targets"
 
 
-def test_a_copy_is_small_and_quick(original: Original, tmp_path: Path) -> None:
+def test_others_see_the_memory_of_their_copy_alone(seen: Original, tmp_path: Path) -> None:
+    mark = os.urandom(16).hex().encode()
+    with copied(seen) as first, copied(seen) as second:
+        asyncio.run(asked(first, tmp_path, sh(f"echo {mark.decode()} > /tmp/mark")))
+        memories = [each.memory for each in (first, second, seen) if each.memory is not None]
+        assert [mark in content(fd) for fd in memories] == [True, False, False]
+
+
+def content(fd: int) -> bytes:
+    return os.pread(fd, os.fstat(fd).st_size, 0)
+
+
+def test_a_copy_is_small_and_quick(alone: Original, tmp_path: Path) -> None:
+    original = alone
     began = time.monotonic()
     with copied(original) as copy:
         asyncio.run(asked(copy, tmp_path, ("hello", {})))

@@ -2,7 +2,7 @@
  * forkable.so: preloaded into QEMU, lets a machine that stands still be copied with all that it has translated.
  *
  * In: on the seqpacket socket whose number is in NETPOLL_FORKABLE, one message a copy: struct request, and as SCM_RIGHTS the
- * descriptors that the copy has in the places of its original's. Out: struct answer, from the copy when it runs, or from the original
+ * descriptors that the copy has in the places of its original's, and at last its memory where that is shared. Out: struct answer, from the copy when it runs, or from the original
  * when it refuses. Rule: what a copy cannot share with its original (event counters, epoll sets, threads) it gets for its own; whatever is not
  * understood is refused, and the original goes on as if nothing had been asked. When the socket closes the original ends.
  *
@@ -33,6 +33,8 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -44,6 +46,7 @@
 struct request {
 	int32_t count;
 	int32_t parent; /* whose end is the copy's, too; -1 for anybody's */
+	int32_t shared; /* the original's number of memory that other processes see; the last descriptor is the copy's, as large. -1: none */
 	int32_t place[PLACES];
 };
 
@@ -297,6 +300,71 @@ static const char *descriptors(int renew)
 	return why;
 }
 
+/* ---- memory that other processes see ---- */
+
+/* What is data, not what is a hole. */
+static int copied_data(int from, int to)
+{
+	off_t start = 0, end = 0;
+
+	while ((start = lseek(from, end, SEEK_DATA)) >= 0) {
+		if ((end = lseek(from, start, SEEK_HOLE)) < 0 || lseek(to, start, SEEK_SET) < 0)
+			return 0;
+		while (start < end)
+			if (sendfile(to, from, &start, end - start) <= 0)
+				return 0;
+	}
+	return errno == ENXIO;
+}
+
+/* Where the file is mapped, the other one is: at the same addresses, with the same rights. */
+static int mapped_instead(const struct stat *old, int fresh)
+{
+	FILE *file = fopen("/proc/self/maps", "r");
+	unsigned long start, end, offset, inode;
+	int found = 0, good = 1;
+	char line[512], mode[5];
+
+	while (file && good && fgets(line, sizeof line, file))
+		if (sscanf(line, "%lx-%lx %4s %lx %*s %lu", &start, &end, mode, &offset, &inode) == 5 && inode == old->st_ino &&
+		    strstr(line, "/memfd:")) {
+			int rights = (mode[0] == 'r' ? PROT_READ : 0) | (mode[1] == 'w' ? PROT_WRITE : 0) | (mode[2] == 'x' ? PROT_EXEC : 0);
+
+			good = mode[3] == 's' &&
+			       mmap((void *)start, end - start, rights, MAP_SHARED | MAP_FIXED, fresh, offset) != MAP_FAILED;
+			found++;
+		}
+	if (file)
+		fclose(file);
+	return found && good;
+}
+
+/* In the copy: memory of its own instead of the original's, with what is in it; NULL, or why there is none. */
+static const char *remember(int known, int fresh)
+{
+	DIR *folder = opendir("/proc/self/fd");
+	struct dirent *entry;
+	struct stat old, each;
+	const char *why = NULL;
+
+	if (!folder || fstat(known, &old))
+		why = "no memory to copy";
+	else if (!copied_data(known, fresh))
+		why = "its memory cannot be written";
+	else if (!mapped_instead(&old, fresh))
+		why = "its memory is not mapped as expected";
+	while (!why && (entry = readdir(folder))) {
+		int fd = atoi(entry->d_name);
+
+		if (fd != fresh && !fstat(fd, &each) && each.st_dev == old.st_dev && each.st_ino == old.st_ino &&
+		    dup3(fresh, fd, fcntl(fd, F_GETFD) & FD_CLOEXEC ? O_CLOEXEC : 0) < 0)
+			why = "no descriptor of its memory";
+	}
+	if (folder)
+		closedir(folder);
+	return why;
+}
+
 /* ---- threads ---- */
 
 static int standing(void)
@@ -400,12 +468,15 @@ static void become(const struct request *request, const int *fds, int others)
 		_exit(1);
 	}
 	setsid();
-	for (int n = 0; n < request->count; n++) {
+	for (int n = 0; n < request->count - (request->shared >= 0); n++) {
 		if (dup2(fds[n], request->place[n]) < 0)
 			_exit(1);
 		close(fds[n]);
 	}
-	if ((why = descriptors(1))) {
+	why = request->shared >= 0 ? remember(request->shared, fds[request->count - 1]) : NULL;
+	if (request->shared >= 0)
+		close(fds[request->count - 1]);
+	if (why || (why = descriptors(1))) {
 		say(socket, REFUSED, why);
 		_exit(1);
 	}
@@ -482,7 +553,7 @@ static void take(void)
 			got = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 			memcpy(fds, CMSG_DATA(header), got * sizeof(int));
 		}
-	if (length != sizeof request || got != request.count)
+	if (length != sizeof request || got != request.count || got < (request.shared >= 0))
 		say(control, REFUSED, "not a request");
 	else
 		copy(&request, fds);
