@@ -19,6 +19,7 @@ from guest.netpoll.netdevice import NET_RX_DROP, NET_RX_SUCCESS, NetDevice
 from guest.netpoll.skbuff import SkBuff, eth_type_trans, kfree_skb
 
 NETDEV_BUDGET = 300  # netdev_max_backlog in 2.6.12: frames per net_rx_action()
+NETDEV_TIME = 0.002  # seconds: its two jiffies of 1/1000 s there; then timers have their turn
 
 
 def disable_irq(dev: NetDevice) -> None:
@@ -106,9 +107,10 @@ def netif_rx_complete(dev: NetDevice) -> None:
 def net_rx_action(ctx: Context) -> int:
     """The network bottom half: backlog, then each scheduled device by turns; return the frames processed.
 
-    Bounded by NETDEV_BUDGET frames; what is left stays pending for the next softirq.
+    Bounded by NETDEV_BUDGET frames, and by NETDEV_TIME once each poll routine's turn is over: what is left stays pending for the next
+    softirq, before which timers and work run. LACP's partner gives a port up that was silent for three seconds.
     """
-    cpu = ctx.cpu()
+    cpu, until = ctx.cpu(), ctx.clock() + NETDEV_TIME
     cpu.softirq_pending = False
     budget = NETDEV_BUDGET - process_backlog(ctx)
     poll_list = cpu.poll_list
@@ -119,6 +121,8 @@ def net_rx_action(ctx: Context) -> int:
         budget -= _poll_one(dev, min(dev.weight, budget))
         if _first(poll_list) is dev:
             poll_list.rotate(-1)
+        if ctx.clock() > until:
+            break
     if poll_list or cpu.backlog:
         cpu.softirq_pending = True
     return NETDEV_BUDGET - budget

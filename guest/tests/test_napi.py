@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from guest.netpoll import Net, Netpoll, netpoll_cleanup, netpoll_poll, netpoll_send_udp, netpoll_set_trap, netpoll_setup
-from guest.netpoll.context import ContextError, Level
+from guest.netpoll.context import Context, ContextError, Level
 from guest.netpoll.core import NetpollInfo
 from guest.netpoll.drivers.loopback import LoopbackDevice, wire_pair
 from guest.netpoll.loop import Loop, LoopTimeout
@@ -74,8 +74,13 @@ class Source(NetDevice):
         return done
 
 
+def still() -> Net:
+    """Where no time passes, budgets alone end a softirq."""
+    return Net(Context(clock=lambda: 0.0))
+
+
 def test_an_interrupt_masks_the_device_until_there_is_no_more_work() -> None:
-    net = Net()
+    net = still()
     a, b = wire_pair(net, rx_ring=1000)
     dev_open(a)
     dev_open(b)
@@ -91,8 +96,31 @@ def test_an_interrupt_masks_the_device_until_there_is_no_more_work() -> None:
     assert (len(b.rx_ring), b.irq_masked, b.rx_sched) == (0, False, False)
 
 
+def test_a_softirq_ends_when_its_time_is_over() -> None:
+    """However slow what is done with a frame: timers have their turn (LACP's, say, once a second)."""
+    now, ticks = [0.0], list[float]()
+    net = Net(Context(clock=lambda: now[0]))
+    source = Source(net, "slow", 1000)
+
+    def hook(_skb: SkBuff) -> None:
+        now[0] += 0.02
+
+    net.ptype_all.append(hook)
+
+    def tick() -> None:
+        ticks.append(now[0])
+        net.context.call_later(1.0, tick)
+
+    net.context.call_later(1.0, tick)
+    netif_rx_schedule(source)
+    with Loop(net) as loop:
+        loop.run_until(lambda: source.frames == 0, 30, "the last frame")
+    assert ticks
+    assert max(b - a for a, b in itertools.pairwise([0.0, *ticks])) < 1.0 + 2 * source.weight * 0.02
+
+
 def test_devices_take_turns_within_the_budget() -> None:
-    net = Net()
+    net = still()
     greedy, modest = Source(net, "greedy", 10**6), Source(net, "modest", 10)
     for dev in (greedy, modest):
         netif_rx_schedule(dev)
