@@ -129,6 +129,7 @@ class Loop:
             do_irq(dev)
         if any(fd == self._wakeup for fd, _ in ready):
             os.eventfd_read(self._wakeup)
+        busy |= self._process_context()  # an interrupt has its softirq behind it: timers are between that and the next
         do_softirq(self.ctx)
         return self._process_context() or busy or bool(ready)
 
