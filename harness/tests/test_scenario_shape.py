@@ -44,13 +44,13 @@ ROWS = [
         "wait for nothing",
         "- wait: {carrier: n0, state: down}",
         "- wait: {within: 3}",
-        "20:11: nothing to wait for; give one of carrier, event, console, received, sent, dropped, dump",
+        "20:11: nothing to wait for; give one of carrier, event, console, received, sent, dropped, queue, dump",
     ),
     row(
         "wait misspelt",
         "- wait: {carrier: n0, state: down}",
         "- wait: {carier: n0, state: down}",
-        "20:11: nothing to wait for; give one of carrier, event, console, received, sent, dropped, dump",
+        "20:11: nothing to wait for; give one of carrier, event, console, received, sent, dropped, queue, dump",
     ),
     row(
         "key of a wait misspelt",
