@@ -26,8 +26,10 @@ def line(found: dict[str, pmd.Figures], words: str) -> str:
 
 
 def test_ratios_and_goals() -> None:
-    found = {"e1000": figures(send_udp=20.0), "virtio-net": figures(batch=12.5, receive=9.0)}
-    assert "2.00 x   (goal 3x: MISSED)" in line(found, "e1000: send_udp against sendto")
+    found = {"e1000": figures(send_udp=50.0, drivers=20.0), "virtio-net": figures(batch=12.5, receive=9.0)}
+    assert "0.80 x   (goal 1x: MISSED)" in line(found, "e1000: send_udp against sendto")
+    assert "2.00 x   (goal 3x: MISSED)" in line(found, "e1000: drivers against sendto")
+    assert line(found, "e1000: send_udp against C sendto").endswith("0.20 x")  # told, without a goal
     assert "4.00 x   (goal 3x: met)" in line(found, "e1000: batch against sendto")
     assert "1.11 x   (goal 1x: met)" in line(found, "virtio-net: receive against recvfrom")
     assert "0.80 x   (goal 1x: MISSED)" in line(found, "virtio-net against e1000: batch")
