@@ -37,7 +37,7 @@ from harness.report import commands as reading
 from harness.report.bisection import BisectExit, case_folders
 from harness.run import Options, bench, choice, is_path, load, results_folder
 from harness.scenario.errors import ScenarioErrors, suggest
-from harness.selection import WrongExpression, selected
+from harness.selection import WrongArguments, selected
 from harness.testbed.capacity import remember
 from harness.testbed.errors import TestbedError
 from harness.testbed.qemu import Channels, Memory
@@ -102,7 +102,7 @@ def _guarded(args: argparse.Namespace) -> int:
     command: Callable[[argparse.Namespace], int] = args.command
     try:
         return command(args)
-    except (ScenarioErrors, UsageError, WrongExpression, AuthoringError, store.StoreError) as error:
+    except (ScenarioErrors, UsageError, WrongArguments, AuthoringError, store.StoreError) as error:
         print(error, file=sys.stderr)
         return Exit.USAGE
     except (images.ImageError, TestbedError) as error:

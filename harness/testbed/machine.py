@@ -31,7 +31,10 @@ from harness.testbed.qmp import OnEvent as OnQmpEvent
 from harness.testbed.qmp import Qmp
 
 BY_HAND = "run the command by hand; `netpoll-harness doctor` tells what this machine can do"
-NO_MEMORY = "the kernel kills so when memory is used up (dmesg says): fewer cases at once (-n), or less guest.memory"
+KILLED = (
+    "somebody ended it, or whoever kept it; the kernel does so when memory is used up, and then dmesg says it: "
+    "fewer cases at once (-n), or less guest.memory"
+)
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,7 @@ class Machine:
         said = self._stderr.read().decode(errors="replace").strip()[-2000:] or "(nothing on stderr)"
         return QemuDied(
             f"QEMU ended with {how}:\n{said}\n  command: {shlex.join(self.argv)}",
-            NO_MEMORY if code == -signal.SIGKILL else BY_HAND,
+            KILLED if code == -signal.SIGKILL else BY_HAND,
         )
 
     def used(self) -> float:

@@ -8,7 +8,7 @@ import pytest
 
 from harness.plan.nics import MODELS
 from harness.scenario.load import load_tree
-from harness.selection import WrongExpression, selected
+from harness.selection import UnknownOption, WrongExpression, selected
 
 TESTCASES = Path(__file__).resolve().parents[2] / "testcases"
 PANICS = {f"crash/panic[nic={nic},crash={how}]" for nic in ("e1000", "virtio-net") for how in ("sysrq-c", "nmi")}
@@ -19,7 +19,7 @@ CHOICES: dict[str, tuple[list[str], set[str]]] = {
     "none-is-marked": (["-m", "long"], set()),
     "all-but-the-marked": (["-m", "not long"], PANICS),
     "with-workers": (["-n", "2", "-k", "e1000 and nmi"], {"crash/panic[nic=e1000,crash=nmi]"}),
-    "what-pytest-refuses": (["--no-such-option"], set()),
+    "what-pytest-refuses": (["--maxfail", "some"], set()),
 }
 
 
@@ -35,6 +35,13 @@ def test_an_expression_that_is_none_is_refused_before_workers_start(option: str)
         WrongExpression, match=rf"^Wrong expression passed to '{option}': a=b\(: .*\n  -> words joined by"
     ):
         selected([str(TESTCASES / "crash" / "panic.yaml"), option, "a=b(", "-n", "2", "-p", "no:cacheprovider"])
+
+
+def test_an_option_that_nobody_knows_is_told_in_the_command_s_name() -> None:
+    with pytest.raises(
+        UnknownOption, match=r"^--no-such-option: neither `netpoll-harness run` nor pytest knows it\n  -> "
+    ):
+        selected([str(TESTCASES / "crash" / "panic.yaml"), "--no-such-option", "-p", "no:cacheprovider"])
 
 
 def test_every_nic_model_is_in_the_long_testcases_and_every_link_is_tried() -> None:
