@@ -10,8 +10,8 @@ import images
 from guest.netpoll import netpoll_set_trap
 from guest.netpoll.frame import Endpoints, make_frame
 from guest.netpoll.middleware.pcapng import Direction, Writer
-from guest.tests.test_core_receive import arp_request, inject, solicit, watch, wired6
-from guest.tests.wired import wired
+from guest.tests.test_core_neighbours import arp_request, solicit, watch
+from guest.tests.wired import inject, wired, wired6
 
 FIELDS = ["ip.checksum.status", "udp.checksum.status", "icmpv6.checksum.status", "_ws.malformed", "_ws.expert.message"]
 GOOD = {"udp over ipv4": "1|1|||", "udp over ipv6": "|1|||", "arp": "||||", "neighbour": "||1||"}

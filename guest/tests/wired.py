@@ -10,13 +10,15 @@ import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from guest.netpoll import Context, Net, Netpoll, netpoll_send_udp, netpoll_setup
+from guest.netpoll import Context, Net, Netpoll, netpoll_cleanup, netpoll_send_udp, netpoll_setup
 from guest.netpoll.core import DropRoutine, NetpollInfo, RxHook
 from guest.netpoll.drivers.loopback import LoopbackDevice, wire_pair
 from guest.netpoll.napi import do_irq
 from guest.netpoll.send import NET_XMIT_SUCCESS
+from guest.netpoll.skbuff import SkBuff
 
 SENDER, RECEIVER = ipaddress.ip_interface("10.0.0.1/24"), ipaddress.ip_interface("10.0.0.2/24")
+SIX_A, SIX_B = ipaddress.ip_interface("fd00::1/64"), ipaddress.ip_interface("fd00::2/64")
 
 
 class FakeTime:
@@ -106,3 +108,27 @@ def fill(wire: Wired) -> None:
     for n in range(wire.a.tx_size):
         assert netpoll_send_udp(wire.tx, b"fill%d" % n) == NET_XMIT_SUCCESS
     assert wire.a.xoff
+
+
+def wired6() -> Wired:
+    """The receiver listens on an IPv6 address."""
+    wire = wired()
+    wire.b.addresses.insert(0, SIX_B)
+    netpoll_cleanup(wire.rx)
+    wire.rx.local_ip, wire.rx.remote_ip = None, SIX_A.ip
+    netpoll_setup(wire.rx)
+    return wire
+
+
+def inject(wire: Wired, frame: bytes) -> list[bytes]:
+    """Deliver a frame to the receiver's end; return what the protocol handlers got of it."""
+    passed: list[bytes] = []
+
+    def handler(skb: SkBuff) -> None:
+        if skb.dev is wire.b:
+            passed.append(bytes(skb.data))
+
+    wire.net.ptype_all[:] = [handler]
+    wire.b.hardware_receive(frame)
+    wire.interrupts()
+    return passed

@@ -241,7 +241,7 @@ def new_address(rng: random.Random) -> Step:
     address = b"\x02" + rng.randbytes(5)
 
     def step(pair: Pair) -> None:
-        pair.dev.set_mac_address(address)  # type: ignore[attr-defined]
+        pair.dev.set_mac_address(address)
         pair.net.call_netdevice_notifiers(NetdevEvent.CHANGEADDR, pair.dev)
 
     return step

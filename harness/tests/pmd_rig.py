@@ -7,7 +7,8 @@ ready, and nothing waits. Time is the clock's.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from guest.netpoll import Net, Netpoll, netpoll_setup
 from guest.netpoll.drivers.pmd.bus import PciDevice
@@ -102,3 +103,13 @@ class Rig:
 
 def frame_to(mac: bytes, payload: bytes) -> bytes:
     return bytes(make_frame(Endpoints(PEER, mac, THERE, HERE, PEER_PORT, PORT)).build(payload))
+
+
+R = TypeVar("R", bound=Rig)
+
+
+def faultless(made: R) -> Iterator[R]:
+    """For a fixture: the rig, which in the end must not have asked for DMA outside what was allocated."""
+    yield made
+    assert made.slot.faults == [], "no DMA outside what was allocated"
+    made.close()

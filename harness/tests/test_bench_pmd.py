@@ -1,4 +1,4 @@
-"""The table of `bench pmd`: the best round counts, goals are met, missed, or inconclusive; and the C loop compiles where it can."""
+"""The table of `bench pmd`: the median round counts, goals are met, missed, or inconclusive; and the C loop compiles where it can."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ MICRO = 1e-6
 
 
 def figures(**changed: float) -> pmd.Figures:
-    """Three rounds, two of them disturbed."""
+    """Three rounds, the second one disturbed."""
     quick = dict.fromkeys(pmd.ROWS, 10.0) | {"sendto": 40.0}
     return {
-        what: [us * 5 * MICRO, us * 2 * MICRO, us * MICRO]
-        for what, us in {**quick, **changed}.items()
-        if what in pmd.ROWS
+        what: [us * MICRO, us * 5 * MICRO, us * MICRO] for what, us in {**quick, **changed}.items() if what in pmd.ROWS
     }
 
 
@@ -28,10 +26,8 @@ def line(found: dict[str, pmd.Figures], words: str) -> str:
 
 
 def test_ratios_and_goals() -> None:
-    found = {"e1000": figures(send_udp=50.0, drivers=20.0), "virtio-net": figures(batch=12.5, receive=9.0)}
-    assert "0.80 x   (goal 1x: MISSED)" in line(found, "e1000: send_udp against sendto")
-    assert "2.00 x   (goal 3x: MISSED)" in line(found, "e1000: drivers against sendto")
-    assert line(found, "e1000: send_udp against C sendto").endswith("0.20 x")  # told, without a goal
+    found = {"e1000": figures(send_udp=20.0), "virtio-net": figures(batch=12.5, receive=9.0)}
+    assert "2.00 x   (goal 3x: MISSED)" in line(found, "e1000: send_udp against sendto")
     assert "4.00 x   (goal 3x: met)" in line(found, "e1000: batch against sendto")
     assert "1.11 x   (goal 1x: met)" in line(found, "virtio-net: receive against recvfrom")
     assert "0.80 x   (goal 1x: MISSED)" in line(found, "virtio-net against e1000: batch")

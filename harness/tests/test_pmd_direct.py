@@ -16,7 +16,7 @@ from guest.netpoll.lockdep import Checker, Rule
 from guest.netpoll.tool.resolve import use
 from harness.nic.inprocess import Bar
 from harness.tests.pmd_pair import Pair, compare
-from harness.tests.pmd_rig import DRIVERS
+from harness.tests.pmd_rig import DRIVERS, faultless
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -27,10 +27,7 @@ def test_the_same_frames_and_counters_as_through_hard_start_xmit(model: str, see
 
 @pytest.fixture(params=DRIVERS)
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    made = Pair(str(request.param), direct=True)
-    yield made
-    assert made.slot.faults == []
-    made.close()
+    yield from faultless(Pair(str(request.param), direct=True))
 
 
 def test_a_direct_message_makes_no_sk_buff_and_calls_no_driver(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

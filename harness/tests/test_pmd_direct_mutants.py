@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,17 +15,27 @@ from harness.mutants.defect import Defect, each, seeded
 from harness.tests.pmd_pair import compare
 
 
-def _sticky(sound: Any) -> Any:
-    class Sticky(list[Any]):
-        """Stamps that nobody takes away."""
+class _Sticky(list[Any]):
+    """Stamps that nobody takes away."""
 
-        def __setitem__(self, at: Any, value: Any) -> None:
-            if value is not None and not isinstance(at, slice):
-                super().__setitem__(at, value)
+    def __setitem__(self, at: Any, value: Any) -> None:
+        if value is not None and not isinstance(at, slice):
+            super().__setitem__(at, value)
 
+
+class _RunsOnly(list[Any]):
+    """Stamps of runs that no single message takes away."""
+
+    def __setitem__(self, at: Any, value: Any) -> None:
+        before = None if isinstance(at, slice) else self[at]
+        if before is None or before[0] is not None:
+            super().__setitem__(at, value)
+
+
+def _stamps(kind: type[list[Any]], sound: Any) -> Any:
     def init(self: Any, *args: Any, **keys: Any) -> None:
         sound(self, *args, **keys)
-        self.stamps = Sticky(self.stamps)
+        self.stamps = kind(self.stamps)
 
     return init
 
@@ -101,22 +112,6 @@ def _any_length(sound: Any) -> Any:
     return lambda self, slot, _stride, _size: sound(self, slot, 0, 0)
 
 
-def _runs_only(sound: Any) -> Any:
-    class RunsOnly(list[Any]):
-        """Stamps of runs that no single message takes away."""
-
-        def __setitem__(self, at: Any, value: Any) -> None:
-            before = None if isinstance(at, slice) else self[at]
-            if before is None or before[0] is not None:
-                super().__setitem__(at, value)
-
-    def init(self: Any, *args: Any, **keys: Any) -> None:
-        sound(self, *args, **keys)
-        self.stamps = RunsOnly(self.stamps)
-
-    return init
-
-
 def _counts_on(_sound: Any) -> Any:
     return lambda values, count: series(values[0], (1 << 48) - 1, count)
 
@@ -129,7 +124,7 @@ def _even_runs(sound: Any) -> Any:
 
 PMD, DIRECT = "guest.netpoll.drivers.pmd", "guest.netpoll.direct"
 DEFECTS = (
-    ("e1000", Defect("stamps stay when others use the slot", f"{PMD}.ring.Ring.__init__", _sticky, "", "")),
+    ("e1000", Defect("stamps stay when others use the slot", f"{PMD}.ring.Ring.__init__", partial(_stamps, _Sticky), "", "")),
     ("tg3", Defect("a full ring is written over", f"{PMD}.device.PollModeDevice.make_room", _always_room, "", "")),
     ("virtio-net", Defect("odd lengths are summed as even ones", "guest.netpoll.frame.FrameV4.shape", _never_odd, "", "")),
     ("tg3", Defect("the tail is written before the frame", f"{DIRECT}._make", _tail_first, "", "")),
@@ -137,7 +132,7 @@ DEFECTS = (
     ("e1000", Defect("a descriptor says done before it is", f"{PMD}.e1000.E1000.clean_tx", _done_stays, "", "")),
     ("tg3", Defect("a run's stamp does not say where it began", f"{PMD}.device.PollModeDevice._lay", _anywhere, "", "")),
     ("e1000", Defect("a run's stamp does not say how long it is", f"{PMD}.device.PollModeDevice._lay", _any_length, "", "")),
-    ("virtio-net", Defect("a run's stamps stay when one message takes a slot", f"{PMD}.ring.Ring.__init__", _runs_only, "", "")),
+    ("virtio-net", Defect("a run's stamps stay when one message takes a slot", f"{PMD}.ring.Ring.__init__", partial(_stamps, _RunsOnly), "", "")),
     ("tg3", Defect("a run counts on beyond 16 bits", "guest.netpoll.frame.column", _counts_on, "", "")),
     ("e1000", Defect("a run of an odd length is summed as an even one", "guest.netpoll.frame.checksums", _even_runs, "", "")),
     ("virtio-net", Defect("each tenth bell is not rung", f"{PMD}.virtio_net.Bell", _deaf, "", "")),

@@ -86,6 +86,10 @@ class PollModeDevice(NetDevice):
         """No more DMA, no more interrupts; may find the device gone."""
         raise NotImplementedError
 
+    def set_mac_address(self, addr: bytes) -> None:
+        """ndo_set_mac_address: a bond gives its slaves its own."""
+        raise NotImplementedError
+
     def fill(self, slot: int, size: int) -> None:
         """Describe the frame of `size` octets, headroom included, in tx.buffers[slot]."""
         raise NotImplementedError
